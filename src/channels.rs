@@ -1,0 +1,209 @@
+//! Every channel of the daemon, who sends what through it, and why it is as long as it is.
+//!
+//! ```text
+//!   clients, listeners, writers ── Event ──► dispatcher      (senders block when it is full)
+//!   persistence ── Event::Persisted ───────► dispatcher      (try_send: a wake, never waited for)
+//!   dispatcher ── Order ───────────────────► persistence     (try_send: at most one at a time)
+//!   persistence ── Finished ───────────────► dispatcher      (the order's other half, same bound)
+//!   dispatcher ── chunk ───────────────────► writer          (try_send: one chunk at a time)
+//!   everybody ── Notice ───────────────────► main            (ends of threads, signals)
+//! ```
+//!
+//! Neither side of a pair ever blocks on the other in both directions, so nothing can lock up.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use socket2::Socket;
+
+use crate::command::Request;
+use crate::gate::Gate;
+use crate::ids::ConnectionId;
+use crate::journal::Batch;
+use crate::limits::{Charge, EVENTS_WAITING_MAX, NOTICES_WAITING_MAX};
+use crate::protocol::{Encoder, Protocol};
+use crate::store::StoreError;
+
+/// Everything that can wake the dispatcher.
+pub enum Event {
+    /// A connection was accepted; always the first event of it.
+    Opened(Box<Opened>),
+    /// What was decoded from one read of a connection.
+    Requests {
+        /// Whose.
+        connection: ConnectionId,
+        /// At most [`REQUESTS_PER_BATCH_MAX`](crate::limits::REQUESTS_PER_BATCH_MAX).
+        requests: Vec<Request>,
+        /// Their share of the memory budget.
+        charge: Charge,
+    },
+    /// A peer behind a closed gate has closed its sending side: what it has sent may still follow,
+    /// but it waits for nothing any more.
+    HungUp(ConnectionId),
+    /// No request follows on this connection; its thread has ended or is about to.
+    Ended {
+        /// Whose.
+        connection: ConnectionId,
+        /// How.
+        end: End,
+    },
+    /// A writer thread has written its chunk, or could not.
+    Written {
+        /// Whose.
+        connection: ConnectionId,
+        /// The error that ends the connection, if any.
+        result: io::Result<()>,
+    },
+    /// Persistence has put something into the [`Finished`] channel.
+    Persisted,
+    /// Drain mode on, or off again.
+    ToggleDrain,
+    /// Wake up to tell that the loop still turns (the watchdog asks).
+    Ping,
+    /// Stop: every client thread has been told to end; serve until this many have.
+    Stop,
+}
+
+/// How a connection's requests ended.
+#[derive(Debug)]
+pub enum End {
+    /// The peer closed its sending side: it still gets its answers.
+    EndOfFile,
+    /// The peer broke the protocol; what it had sent before stands. The text says how.
+    Fault(String),
+    /// The peer took or sent nothing for too long.
+    TimedOut(&'static str),
+    /// The connection is broken.
+    Reset(io::Error),
+    /// The client's thread panicked.
+    Panicked,
+    /// The daemon stops.
+    Stopped,
+}
+
+/// A new connection, as the dispatcher needs it.
+pub struct Opened {
+    /// Its number.
+    pub connection: ConnectionId,
+    /// Its socket; the client's thread reads from the same one.
+    pub socket: Arc<Socket>,
+    /// What writes its answers.
+    pub encoder: Box<dyn Encoder>,
+    /// Holds its client's thread back.
+    pub gate: Arc<Gate>,
+    /// What its listener is configured to be.
+    pub profile: Profile,
+    /// Who it is, for logs.
+    pub peer: Peer,
+}
+
+/// What a listener's connections have in common.
+#[derive(Clone, Copy)]
+pub struct Profile {
+    /// The protocol spoken.
+    pub protocol: &'static Protocol,
+    /// What an answer promises.
+    pub durability: Durability,
+    /// How long a window's oldest message may stay unacknowledged, in milliseconds; 0 = for ever.
+    pub ack_timeout_ms: u64,
+}
+
+/// Who is on the other side.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// An address.
+    Ip(IpAddr, u16),
+    /// A user of this machine, through a Unix socket.
+    Unix,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Peer::Ip(address, port) => {
+                std::fmt::Display::fmt(&std::net::SocketAddr::new(*address, *port), f)
+            }
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// What an answer that promises something promises (phpmqd.toml(5), `storage.durability`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// It leaves at once; the disk follows within a snapshot interval.
+    Periodic,
+    /// It leaves when it is in the database file as the system sees it: safe from kill -9.
+    Write,
+    /// It leaves when it is on the disk: safe from a power cut.
+    Sync,
+}
+
+/// What the dispatcher asks of persistence.
+pub enum Order {
+    /// Commit these changes, and fsync when `sync` says so. With no changes and `sync`, what was
+    /// committed before without fsync is fsynced.
+    Commit {
+        /// The changes.
+        batch: Batch,
+        /// Whether the commit ends in an fsync.
+        sync: bool,
+    },
+    /// Checkpoint, close and end, after these last changes.
+    Close {
+        /// The changes.
+        batch: Batch,
+    },
+}
+
+/// What became of an [`Order`]. The batch comes back: emptied to be filled again, or whole when
+/// its commit failed.
+pub struct Finished {
+    /// The batch.
+    pub batch: Batch,
+    /// Whether it was committed.
+    pub result: Result<(), StoreError>,
+}
+
+/// What wakes the main thread.
+pub enum Notice {
+    /// A signal came, by its number.
+    Signal(i32),
+    /// A thread was started that has to be joined when it says [`Notice::ThreadEnded`].
+    ThreadStarted(u64, JoinHandle<()>),
+    /// The thread of this number is at its end.
+    ThreadEnded(u64),
+    /// The dispatcher is at its end.
+    DispatcherEnded,
+    /// The watchdog's next ping is due.
+    Tick,
+}
+
+/// Events for the dispatcher. Long enough that clients seldom block while a turn runs; each event
+/// carries bounded requests whose bodies are charged to the memory budget.
+pub fn events() -> (Sender<Event>, Receiver<Event>) {
+    bounded(EVENTS_WAITING_MAX)
+}
+
+/// Orders for persistence: one, since the next grows in the journal while one is worked on.
+pub fn orders() -> (Sender<Order>, Receiver<Order>) {
+    bounded(1)
+}
+
+/// What became of orders: one, as there is one order at a time.
+pub fn finished() -> (Sender<Finished>, Receiver<Finished>) {
+    bounded(1)
+}
+
+/// Chunks for a writer: one, the rest stays in the outbox where it is counted.
+pub fn chunks() -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+    bounded(1)
+}
+
+/// Notices for the main thread. Ends of threads may block behind it: they have nothing left to do.
+pub fn notices() -> (Sender<Notice>, Receiver<Notice>) {
+    bounded(NOTICES_WAITING_MAX)
+}

@@ -1,0 +1,137 @@
+//! The one place that reads clocks.
+//!
+//! Time inside the daemon is one scale: milliseconds since 1970 as the wall clock had it when the
+//! process started, moved on by the monotonic clock alone. So a wall clock that is set while the
+//! daemon runs moves no deadline. What is written to the database is wall time: [`Now`] carries
+//! the difference of the two at the moment of writing.
+
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A moment on the daemon's own scale, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// Later than every moment.
+    pub const NEVER: Time = Time(u64::MAX);
+
+    /// The moment this many milliseconds later, at most [`Time::NEVER`].
+    #[must_use]
+    pub fn plus(self, millis: u64) -> Time {
+        Time(self.0.saturating_add(millis))
+    }
+
+    /// The milliseconds from `earlier` to this moment, 0 when it is not earlier.
+    pub fn since(self, earlier: Time) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the clocks say in one turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// The moment on the daemon's scale.
+    pub time: Time,
+    /// Wall clock minus daemon's scale, in milliseconds: 0 until somebody sets the wall clock.
+    pub wall_offset_ms: i64,
+}
+
+impl Now {
+    /// The wall time, in milliseconds since 1970, of a moment on the daemon's scale.
+    pub fn wall_ms(&self, time: Time) -> i64 {
+        let time_ms = i64::try_from(time.0).unwrap_or(i64::MAX);
+        time_ms.saturating_add(self.wall_offset_ms).max(0)
+    }
+
+    /// The moment on the daemon's scale of a wall time in milliseconds since 1970.
+    pub fn from_wall_ms(&self, wall_ms: i64) -> Time {
+        Time(u64::try_from(wall_ms.saturating_sub(self.wall_offset_ms)).unwrap_or(0))
+    }
+}
+
+/// Reads the clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started: Instant,
+    started_wall_ms: u64,
+}
+
+impl Clock {
+    /// Starts the daemon's scale at what the wall clock says now.
+    #[expect(clippy::disallowed_methods, reason = "this file is the one that may read clocks")]
+    pub fn start() -> Clock {
+        Clock { started: Instant::now(), started_wall_ms: wall_clock_ms() }
+    }
+
+    /// The moment now, on the daemon's scale alone.
+    pub fn time(&self) -> Time {
+        Time(self.started_wall_ms.saturating_add(millis(self.started.elapsed())))
+    }
+
+    /// The moment now and how far the wall clock is from it.
+    pub fn now(&self) -> Now {
+        let time = self.time();
+        let wall = i64::try_from(wall_clock_ms()).unwrap_or(i64::MAX);
+        let own = i64::try_from(time.0).unwrap_or(i64::MAX);
+        // A few milliseconds are the two readings, not somebody who set the clock.
+        let offset = wall.saturating_sub(own);
+        Now { time, wall_offset_ms: if offset.abs() <= 5 { 0 } else { offset } }
+    }
+
+    /// The monotonic deadline of a moment, for waiting on a channel; `None` is for ever.
+    pub fn deadline(&self, time: Time) -> Option<Instant> {
+        if time == Time::NEVER {
+            return None;
+        }
+        // The scale has whole milliseconds: wait to the end of the one before.
+        let from_start = time.0.saturating_sub(self.started_wall_ms);
+        self.started.checked_add(Duration::from_millis(from_start))
+    }
+
+    /// How long the process has run.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this file is the one that may read clocks")]
+fn wall_clock_ms() -> u64 {
+    millis(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// A duration in whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wall_time_and_back_is_the_same_moment() {
+        let now = Now { time: Time(1_000_000), wall_offset_ms: -3_000 };
+        assert_eq!(now.wall_ms(Time(1_000_500)), 997_500);
+        assert_eq!(now.from_wall_ms(997_500), Time(1_000_500));
+    }
+
+    #[test]
+    fn wall_times_before_1970_and_after_the_end_are_clamped() {
+        let now = Now { time: Time(5), wall_offset_ms: -100 };
+        assert_eq!(now.wall_ms(Time(5)), 0);
+        assert_eq!(now.wall_ms(Time::NEVER), i64::MAX - 100);
+        assert_eq!(Now { time: Time(5), wall_offset_ms: 100 }.from_wall_ms(20), Time(0));
+    }
+
+    #[test]
+    fn never_is_no_deadline() {
+        assert_eq!(Clock::start().deadline(Time::NEVER), None);
+    }
+}

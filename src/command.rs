@@ -1,0 +1,680 @@
+//! What peers can ask of the core and what it says to them, in words that no protocol owns.
+//!
+//! A decoder turns bytes into [`Request`]s, the engine answers with [`Reply`]s and hands out
+//! messages as [`Delivery`]s, an encoder turns those into bytes. What an encoder needs to know
+//! besides (a receipt id, which screen was asked for) rides along in a [`Tag`] that nobody
+//! between reads.
+
+use std::fmt;
+
+use crate::change::{Attributes, MessageState};
+use crate::clock::Time;
+use crate::ids::{MessageId, QueueName};
+use crate::limits::REQUESTS_PER_BATCH_MAX;
+
+/// What the protocol wants back beside the answer; the core never looks into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tag {
+    /// Nothing.
+    #[default]
+    None,
+    /// A number of the protocol's own.
+    Code(u64),
+    /// A text of the protocol's own.
+    Text(Box<str>),
+}
+
+/// One thing that a peer asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// For the encoder of the answer.
+    pub tag: Tag,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// A queue as a command names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The queue that the connection uses ([`Command::Use`]).
+    Used,
+    /// This queue.
+    Named(QueueName),
+}
+
+/// A message to be queued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Where to.
+    pub queue: Target,
+    /// 0 is handed out first; `None` takes `queue.priority`.
+    pub priority: Option<u32>,
+    /// Milliseconds until it is ready.
+    pub delay_ms: u64,
+    /// Milliseconds that a reservation lasts; `None` takes `queue.time_to_run`.
+    pub time_to_run_ms: Option<u64>,
+    /// Milliseconds until it expires; `None` is never.
+    pub time_to_live_ms: Option<u64>,
+    /// What the protocol must give back with it.
+    pub attributes: Attributes,
+    /// The message itself.
+    pub body: Vec<u8>,
+}
+
+impl Put {
+    /// A message with the queue's defaults.
+    pub fn new(queue: Target, body: Vec<u8>) -> Put {
+        Put {
+            queue,
+            priority: None,
+            delay_ms: 0,
+            time_to_run_ms: None,
+            time_to_live_ms: None,
+            attributes: Attributes::default(),
+            body,
+        }
+    }
+}
+
+/// The commands of the core.
+///
+/// "Held" messages are those that this connection has in hand, through a reservation or through
+/// one of its windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Queue a message. Answer: [`Reply::Put`].
+    Put(Put),
+    /// Name the queue of later [`Target::Used`]. Answer: [`Reply::Using`].
+    Use(QueueName),
+    /// Add a queue to those that a reservation takes from. Answer: [`Reply::Watching`].
+    Watch(QueueName),
+    /// Take one out of them. Answer: [`Reply::Watching`] or [`Reply::NotIgnored`].
+    Ignore(QueueName),
+    /// Have at most `window` unacknowledged messages of the queue at a time, until told
+    /// otherwise; 0 ends it and gives them back. Silent: messages follow as deliveries.
+    Consume {
+        /// The queue.
+        queue: QueueName,
+        /// How many at most.
+        window: u32,
+    },
+    /// Take messages of the watched queues, waiting `timeout_ms` for the first one (`None` for
+    /// ever). Answer: 1 to `count` deliveries in one go (the reply [`Reply::Batch`] goes before
+    /// them when `count` is not 1), [`Reply::TimedOut`] or [`Reply::DeadlineSoon`].
+    Reserve {
+        /// How long to wait.
+        timeout_ms: Option<u64>,
+        /// How many at most, 1 or more.
+        count: u32,
+    },
+    /// Take this message, which may be ready, delayed or buried. Answer: a delivery or
+    /// [`Reply::NotFound`].
+    ReserveMessage(MessageId),
+    /// A held message is done. Window protocols name its queue and get no answer
+    /// ([`Reply::Acknowledged`] is for those that want one).
+    Acknowledge {
+        /// The message.
+        id: MessageId,
+        /// The queue that it must be of, where the protocol says one.
+        queue: Option<QueueName>,
+    },
+    /// Remove a message that nobody else holds, held by this connection or not. Answer:
+    /// [`Reply::Removed`] or [`Reply::NotFound`].
+    Remove(MessageId),
+    /// Give a held message back to its old place. Answer: [`Reply::Released`].
+    Release {
+        /// The message.
+        id: MessageId,
+        /// Its new priority; `None` keeps the old.
+        priority: Option<u32>,
+        /// Milliseconds until it is ready again.
+        delay_ms: u64,
+    },
+    /// Give a held message back to the end of its queue, with a new time to live (`None` is for
+    /// ever). Answer: [`Reply::Released`].
+    Requeue {
+        /// The message.
+        id: MessageId,
+        /// The queue that it must be of, where the protocol says one.
+        queue: Option<QueueName>,
+        /// Milliseconds from now.
+        time_to_live_ms: Option<u64>,
+    },
+    /// Set a held message aside until it is kicked. Answer: [`Reply::Buried`].
+    Bury {
+        /// The message.
+        id: MessageId,
+        /// The queue that it must be of, where the protocol says one.
+        queue: Option<QueueName>,
+        /// Its new priority; `None` keeps the old.
+        priority: Option<u32>,
+    },
+    /// Start the time to run of a held message anew. Answer: [`Reply::Touched`].
+    Touch(MessageId),
+    /// Look at a message. Answer: a found message or [`Reply::NotFound`].
+    Peek(MessageId),
+    /// Look at the next message of the used queue in that state (ready, delayed or buried).
+    PeekNext(MessageState),
+    /// Bring back up to so many buried messages of the used queue, or delayed ones when none is
+    /// buried. Answer: [`Reply::Kicked`].
+    Kick(u64),
+    /// Bring back this buried or delayed message. Answer: [`Reply::KickedOne`].
+    KickMessage(MessageId),
+    /// Hand out nothing of the queue for so long. Answer: [`Reply::Paused`] or
+    /// [`Reply::NotFound`].
+    Pause {
+        /// The queue.
+        queue: QueueName,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// Remove every message of the queue, whatever its state. Answer: [`Reply::Flushed`].
+    Flush(QueueName),
+    /// The same for every queue. Answer: [`Reply::Flushed`].
+    FlushAll,
+    /// The daemon's figures. Answer: [`Reply::Statistics`].
+    Statistics,
+    /// A message's figures. Answer: [`Reply::MessageStatistics`] or [`Reply::NotFound`].
+    MessageStatistics(MessageId),
+    /// A queue's figures. Answer: [`Reply::QueueStatistics`] or [`Reply::NotFound`].
+    QueueStatistics(QueueName),
+    /// The names of all queues. Answer: [`Reply::Queues`].
+    ListQueues,
+    /// The queue in use. Answer: [`Reply::Using`].
+    ShowUsed,
+    /// The watched queues. Answer: [`Reply::Queues`].
+    ListWatched,
+    /// The fullest queues whose names match, and totals. Answer: [`Reply::Survey`].
+    Survey {
+        /// `*` stands for any characters, letters match in any case; `None` is every queue.
+        pattern: Option<Box<str>>,
+        /// How many queues the answer holds at most.
+        lines_max: usize,
+    },
+    /// The first messages of a queue in their order. Answer: [`Reply::Listing`]; an unknown
+    /// queue is an empty one.
+    List {
+        /// The queue.
+        queue: QueueName,
+        /// How many messages the answer holds at most.
+        lines_max: usize,
+    },
+    /// Nothing but its answer, [`Reply::Echo`], in its turn: how a decoder says things (an error,
+    /// a help text, a revision) to its own encoder in the order of the conversation.
+    Echo,
+    /// The end of the conversation, said by the peer: what follows is not read.
+    Quit,
+}
+
+/// The requests decoded from what has arrived, up to a channel message's worth.
+#[derive(Debug, Default)]
+pub struct Requests {
+    requests: Vec<Request>,
+    body_bytes: u64,
+}
+
+impl Requests {
+    /// Adds a request.
+    pub fn push(&mut self, tag: Tag, command: Command) {
+        if let Command::Put(put) = &command {
+            self.body_bytes += put.body.len() as u64;
+        }
+        self.requests.push(Request { tag, command });
+    }
+
+    /// Whether a decoder must stop until this batch has been sent.
+    pub fn is_full(&self) -> bool {
+        self.requests.len() >= REQUESTS_PER_BATCH_MAX
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// The bytes of all bodies in it.
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// Takes all of them out.
+    pub fn take(&mut self) -> Vec<Request> {
+        self.body_bytes = 0;
+        std::mem::take(&mut self.requests)
+    }
+}
+
+/// An answer of the core.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// The message is queued under this id.
+    Put(MessageId),
+    /// This queue is in use.
+    Using(QueueName),
+    /// So many queues are watched.
+    Watching(usize),
+    /// The last watched queue can not be ignored.
+    NotIgnored,
+    /// No message came in time.
+    TimedOut,
+    /// A message that this connection holds is about to time out, so it should not wait.
+    DeadlineSoon,
+    /// So many deliveries follow, none of them with a reply between.
+    Batch(usize),
+    /// The message is done.
+    Acknowledged,
+    /// An acknowledgement of a message that this connection does not hold; silent protocols
+    /// write nothing.
+    NotHeld,
+    /// The message is removed.
+    Removed,
+    /// The message is back in its queue.
+    Released,
+    /// The message is set aside.
+    Buried,
+    /// Its time to run starts anew.
+    Touched,
+    /// So many messages were brought back.
+    Kicked(u64),
+    /// The message was brought back.
+    KickedOne,
+    /// The queue is paused.
+    Paused,
+    /// So many messages were removed.
+    Flushed(u64),
+    /// There is no such message or queue, or somebody else has it.
+    NotFound,
+    /// The daemon's figures.
+    Statistics(Box<ServerStatistics>),
+    /// A message's figures.
+    MessageStatistics(Box<MessageStatistics>),
+    /// A queue's figures.
+    QueueStatistics(Box<QueueStatistics>),
+    /// Names of queues.
+    Queues(Vec<QueueName>),
+    /// The fullest queues.
+    Survey(Box<Survey>),
+    /// The first messages of a queue.
+    Listing(Box<Listing>),
+    /// The answer to [`Command::Echo`].
+    Echo,
+    /// A valid request that can not be met now.
+    Refused(Refusal),
+}
+
+impl Reply {
+    /// Whether this answer promises that something will still be so after a crash, and so has to
+    /// wait for the disk where the durability level says so.
+    pub fn promises(&self) -> bool {
+        matches!(
+            self,
+            Reply::Put(_)
+                | Reply::Acknowledged
+                | Reply::Removed
+                | Reply::Released
+                | Reply::Buried
+                | Reply::Kicked(_)
+                | Reply::KickedOne
+                | Reply::Flushed(_)
+        )
+    }
+}
+
+/// Why a valid request was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The daemon drains: it takes no new messages.
+    Draining,
+    /// `limits.max_memory` is reached.
+    OutOfMemory,
+    /// The disk does not take what it should keep.
+    StoreUnavailable,
+    /// The disk did not take it within `storage.commit_timeout`: whether it was done is unknown.
+    OutcomeUnknown,
+    /// `limits.max_queues` is reached.
+    TooManyQueues,
+    /// The message ids are used up.
+    OutOfIds,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Draining => "the daemon drains and takes no new messages",
+            Refusal::OutOfMemory => "limits.max_memory is reached",
+            Refusal::StoreUnavailable => "the disk does not take new messages",
+            Refusal::OutcomeUnknown => "the disk did not take it in time, the outcome is unknown",
+            Refusal::TooManyQueues => "limits.max_queues is reached",
+            Refusal::OutOfIds => "the message ids are used up",
+        })
+    }
+}
+
+/// Why a message is sent to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handing {
+    /// It is reserved for the peer.
+    Reserved,
+    /// It goes through one of the peer's windows.
+    Dispatched,
+    /// The peer only looks at it.
+    Found,
+}
+
+/// A message on its way to a peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery<'a> {
+    /// Why.
+    pub handing: Handing,
+    /// Its id.
+    pub id: MessageId,
+    /// Its queue.
+    pub queue: &'a QueueName,
+    /// Its priority.
+    pub priority: u32,
+    /// Milliseconds until it expires; `None` is never.
+    pub time_to_live_ms: Option<u64>,
+    /// How often it has been handed out, this time included.
+    pub reserves: u32,
+    /// What the protocol it came by left with it.
+    pub attributes: &'a Attributes,
+    /// The message itself.
+    pub body: &'a [u8],
+}
+
+/// The commands that are counted, in the order of the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+#[expect(missing_docs, reason = "each is named like its command")]
+pub enum Counted {
+    Put,
+    Use,
+    Watch,
+    Ignore,
+    Consume,
+    Reserve,
+    ReserveWithTimeout,
+    ReserveMessage,
+    Acknowledge,
+    Remove,
+    Release,
+    Requeue,
+    Bury,
+    Touch,
+    Peek,
+    PeekReady,
+    PeekDelayed,
+    PeekBuried,
+    Kick,
+    KickMessage,
+    Pause,
+    Flush,
+    Statistics,
+    MessageStatistics,
+    QueueStatistics,
+    ListQueues,
+    ShowUsed,
+    ListWatched,
+    Survey,
+    List,
+}
+
+impl Counted {
+    /// How many there are.
+    pub const COUNT: usize = Counted::List as usize + 1;
+}
+
+/// How often each command was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandCounts([u64; Counted::COUNT]);
+
+impl Default for CommandCounts {
+    fn default() -> CommandCounts {
+        CommandCounts([0; Counted::COUNT])
+    }
+}
+
+impl CommandCounts {
+    /// Counts one.
+    pub fn add(&mut self, what: Counted) {
+        self.0[what as usize] += 1;
+    }
+
+    /// How often it was asked for.
+    pub fn of(&self, what: Counted) -> u64 {
+        self.0[what as usize]
+    }
+}
+
+/// Messages by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCounts {
+    /// Ready ones with a priority below 1024, which are counted in `ready` too.
+    pub urgent: u64,
+    /// To be handed out.
+    pub ready: u64,
+    /// In somebody's hands.
+    pub reserved: u64,
+    /// Not ready yet.
+    pub delayed: u64,
+    /// Set aside.
+    pub buried: u64,
+}
+
+impl StateCounts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.ready + self.reserved + self.delayed + self.buried
+    }
+}
+
+/// The daemon's figures. The engine fills in what it owns, the dispatcher the rest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerStatistics {
+    /// Messages in all queues.
+    pub messages: StateCounts,
+    /// Bytes of their bodies.
+    pub body_bytes: u64,
+    /// Commands so far.
+    pub commands: CommandCounts,
+    /// Reservations that timed out so far.
+    pub timeouts: u64,
+    /// Messages put so far.
+    pub messages_put: u64,
+    /// Messages that expired so far.
+    pub messages_expired: u64,
+    /// Acknowledgements of messages that the connection held once but no more.
+    pub late_acknowledgements: u64,
+    /// Acknowledgements of messages that the connection never held.
+    pub foreign_acknowledgements: u64,
+    /// Queues now.
+    pub queues: u64,
+    /// Connections now.
+    pub connections: u64,
+    /// Connections that have put a message.
+    pub producers: u64,
+    /// Connections that have asked for messages.
+    pub workers: u64,
+    /// Connections that wait for a message now.
+    pub waiting: u64,
+    /// Connections so far.
+    pub connections_accepted: u64,
+    /// Whether the daemon drains.
+    pub draining: bool,
+    /// What the process and its machine say.
+    pub process: ProcessFacts,
+    /// What the database file says.
+    pub store: StoreFacts,
+    /// Connections ended for what they sent.
+    pub protocol_errors: u64,
+    /// Connections refused for a limit.
+    pub connections_refused: u64,
+}
+
+/// Facts of the process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProcessFacts {
+    /// Process id.
+    pub pid: u32,
+    /// A random id of this process's life, in hexadecimal.
+    pub instance: String,
+    /// Milliseconds since the start.
+    pub uptime_ms: u64,
+    /// User CPU time so far, in microseconds.
+    pub user_cpu_us: u64,
+    /// System CPU time so far, in microseconds.
+    pub system_cpu_us: u64,
+    /// Resident memory now, in bytes.
+    pub resident_bytes: u64,
+    /// Resident memory at its peak, in bytes.
+    pub resident_peak_bytes: u64,
+    /// The host's name.
+    pub hostname: String,
+    /// The system's release and version text.
+    pub os: String,
+    /// The machine's architecture.
+    pub platform: String,
+}
+
+/// Facts of the database file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreFacts {
+    /// Whether there is one.
+    pub on_disk: bool,
+    /// Commits so far.
+    pub commits: u64,
+    /// Rows written so far.
+    pub rows_written: u64,
+    /// Messages moved by rewrites so far.
+    pub rows_rewritten: u64,
+    /// Bytes of the database file.
+    pub file_bytes: u64,
+    /// Bytes of its write-ahead log.
+    pub wal_bytes: u64,
+    /// Whether the disk refuses what it should keep.
+    pub degraded: bool,
+}
+
+/// A queue's figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueStatistics {
+    /// Its name.
+    pub name: QueueName,
+    /// Its messages.
+    pub messages: StateCounts,
+    /// Messages put since it was made.
+    pub messages_put: u64,
+    /// Connections that use it.
+    pub using: u64,
+    /// Connections that watch it.
+    pub watching: u64,
+    /// Connections that watch it and wait.
+    pub waiting: u64,
+    /// The pause in force, in milliseconds.
+    pub pause_ms: u64,
+    /// What is left of it, in milliseconds.
+    pub pause_left_ms: u64,
+    /// Removals asked for.
+    pub removes: u64,
+    /// Pauses asked for.
+    pub pauses: u64,
+}
+
+/// How often things happened to one message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Handed out.
+    pub reserves: u32,
+    /// Handed out and not finished in time.
+    pub timeouts: u32,
+    /// Given back.
+    pub releases: u32,
+    /// Set aside.
+    pub buries: u32,
+    /// Brought back.
+    pub kicks: u32,
+}
+
+/// A message's figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageStatistics {
+    /// Its id.
+    pub id: MessageId,
+    /// Its queue.
+    pub queue: QueueName,
+    /// Its state.
+    pub state: MessageState,
+    /// Its priority.
+    pub priority: u32,
+    /// Milliseconds since it was put.
+    pub age_ms: u64,
+    /// The delay it was last given, in milliseconds.
+    pub delay_ms: u64,
+    /// How long a reservation lasts, in milliseconds.
+    pub time_to_run_ms: u64,
+    /// Milliseconds until its delay or its reservation ends, else 0.
+    pub time_left_ms: u64,
+    /// What happened to it so far.
+    pub counters: Counters,
+}
+
+/// The fullest queues, and totals over all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Survey {
+    /// The fullest first, then by name.
+    pub queues: Vec<QueueSummary>,
+    /// How many more match.
+    pub more: u64,
+    /// Queues in all.
+    pub queues_total: u64,
+    /// Connections in all.
+    pub connections: u64,
+    /// Messages in all queues.
+    pub messages: StateCounts,
+    /// Whether the daemon drains.
+    pub draining: bool,
+    /// What the process says.
+    pub process: ProcessFacts,
+    /// What the database file says.
+    pub store: StoreFacts,
+}
+
+/// One line of a [`Survey`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueSummary {
+    /// The queue.
+    pub name: QueueName,
+    /// Its messages.
+    pub messages: StateCounts,
+    /// Bytes of their bodies.
+    pub body_bytes: u64,
+}
+
+/// The first messages of a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// In the queue's order: by priority and place; delayed and buried ones after all others.
+    pub messages: Vec<ListedMessage>,
+    /// How many more there are.
+    pub more: u64,
+    /// Wall clock minus daemon's scale when it was made, in milliseconds.
+    pub wall_offset_ms: i64,
+}
+
+/// One line of a [`Listing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedMessage {
+    /// Its id.
+    pub id: MessageId,
+    /// Its state.
+    pub state: MessageState,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+    /// When it was put.
+    pub created: Time,
+}

@@ -1,0 +1,221 @@
+//! Every bound of the daemon: constants with their unit in the name, and the operator's limits.
+//!
+//! The operator's limits can change while the daemon runs (SIGHUP), so they are read where they
+//! are applied and not copied.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// The longest queue name in the core, in bytes.
+pub const QUEUE_NAME_BYTES_MAX: usize = 200;
+/// Requests that one channel message carries at most.
+pub const REQUESTS_PER_BATCH_MAX: usize = 256;
+/// Events that the dispatcher takes in one turn at most, so that one commit covers many messages
+/// and one busy client cannot hold the loop.
+pub const EVENTS_PER_TURN_MAX: usize = 64;
+/// Units of large work (a flush, a mass kick, many expiries) done in one turn at most.
+pub const WORK_PER_TURN_MAX: usize = 1_000;
+/// Events that wait for the dispatcher at most; the senders block behind them.
+pub const EVENTS_WAITING_MAX: usize = 1_024;
+/// What the main thread has waiting at most: ends of threads and signals.
+pub const NOTICES_WAITING_MAX: usize = 1_024;
+/// Requests that wait behind a waiting reservation before the peer's gate closes.
+pub const BACKLOG_REQUESTS_MAX: usize = 512;
+/// Bytes of the first read of a connection, which lie on its thread's stack.
+pub const READ_SMALL_BYTES: usize = 4 * 1024;
+/// Bytes of the buffer of a connection that fills the small one.
+pub const READ_LARGE_BYTES: usize = 128 * 1024;
+/// The stack of a client's thread, in bytes. Only what is touched is resident.
+pub const CLIENT_STACK_BYTES: usize = 192 * 1024;
+/// The stack of a writer's thread, in bytes.
+pub const WRITER_STACK_BYTES: usize = 128 * 1024;
+/// The stack of dispatcher, persistence and listeners, in bytes.
+pub const SERVICE_STACK_BYTES: usize = 2 * 1024 * 1024;
+/// How long the dispatcher flushes outboxes when the daemon stops, in milliseconds.
+pub const STOP_FLUSH_MS: u64 = 1_000;
+/// What a queued message costs beside its body, in bytes, for `limits.max_memory`.
+pub const MESSAGE_OVERHEAD_BYTES: u64 = 200;
+/// Message ids reserved in the database at once.
+pub const ID_BLOCK: u64 = 1 << 20;
+/// Changes waiting for the disk at which gates close, in bytes.
+pub const JOURNAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Lines of a survey or listing that a peer may ask for at most.
+pub const LISTING_LINES_MAX: usize = 1_000;
+
+const _: () = assert!(READ_LARGE_BYTES > READ_SMALL_BYTES);
+const _: () = assert!(CLIENT_STACK_BYTES > 4 * READ_SMALL_BYTES);
+const _: () = assert!(BACKLOG_REQUESTS_MAX >= REQUESTS_PER_BATCH_MAX);
+
+/// The values of the `[limits]` and `[queue]` sections of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitValues {
+    /// Connections of the whole daemon.
+    pub max_connections: usize,
+    /// Connections of one peer address, 0 = no limit.
+    pub max_connections_per_peer: usize,
+    /// The largest body, in bytes.
+    pub max_message_size: usize,
+    /// Bodies and overhead, in bytes; never 0 here (the default has been worked out).
+    pub max_memory: u64,
+    /// Queues of the whole daemon.
+    pub max_queues: usize,
+    /// The largest window; a larger one is taken as this.
+    pub max_window: u32,
+    /// Unsent bytes per peer; one message more is kept.
+    pub max_output: usize,
+    /// From a frame's first byte to its last, in milliseconds.
+    pub frame_timeout_ms: u64,
+    /// How long a peer may take nothing of what is sent to it, in milliseconds.
+    pub write_timeout_ms: u64,
+    /// How long a peer may send nothing, in milliseconds; 0 = for ever.
+    pub idle_timeout_ms: u64,
+    /// Idle time before TCP asks whether the peer still lives, in milliseconds; 0 = never.
+    pub keepalive_ms: u64,
+    /// How long sent bytes may stay unacknowledged by TCP, in milliseconds; 0 = the system's.
+    pub tcp_user_timeout_ms: u64,
+    /// The priority of messages that bring none.
+    pub priority: u32,
+    /// The time to run of messages that bring none, in milliseconds.
+    pub time_to_run_ms: u64,
+}
+
+impl Default for LimitValues {
+    fn default() -> LimitValues {
+        LimitValues {
+            max_connections: 4_000,
+            max_connections_per_peer: 0,
+            max_message_size: 16 * 1024 * 1024,
+            max_memory: 1024 * 1024 * 1024,
+            max_queues: 1_000_000,
+            max_window: 10_000,
+            max_output: 8 * 1024 * 1024,
+            frame_timeout_ms: 30_000,
+            write_timeout_ms: 30_000,
+            idle_timeout_ms: 0,
+            keepalive_ms: 30_000,
+            tcp_user_timeout_ms: 60_000,
+            priority: 1_024,
+            time_to_run_ms: 60_000,
+        }
+    }
+}
+
+macro_rules! shared_limits {
+    ($($(#[$doc:meta])* $name:ident: $atomic:ident => $kind:ty,)*) => {
+        /// The operator's limits as all threads share them.
+        #[derive(Debug)]
+        pub struct Limits { $($name: $atomic,)* }
+
+        impl Limits {
+            /// Starts with these values.
+            pub fn new(values: &LimitValues) -> Limits {
+                Limits { $($name: $atomic::new(values.$name as _),)* }
+            }
+
+            /// Takes new values; whoever reads next sees them.
+            pub fn apply(&self, values: &LimitValues) {
+                $(self.$name.store(values.$name as _, Ordering::Relaxed);)*
+            }
+
+            $($(#[$doc])* pub fn $name(&self) -> $kind {
+                self.$name.load(Ordering::Relaxed) as $kind
+            })*
+        }
+    };
+}
+
+shared_limits! {
+    /// Connections of the whole daemon.
+    max_connections: AtomicUsize => usize,
+    /// Connections of one peer address, 0 = no limit.
+    max_connections_per_peer: AtomicUsize => usize,
+    /// The largest body, in bytes.
+    max_message_size: AtomicUsize => usize,
+    /// Bodies and overhead, in bytes.
+    max_memory: AtomicU64 => u64,
+    /// Queues of the whole daemon.
+    max_queues: AtomicUsize => usize,
+    /// The largest window; a larger one is taken as this.
+    max_window: AtomicU64 => u32,
+    /// Unsent bytes per peer; one message more is kept.
+    max_output: AtomicUsize => usize,
+    /// From a frame's first byte to its last, in milliseconds.
+    frame_timeout_ms: AtomicU64 => u64,
+    /// How long a peer may take nothing of what is sent to it, in milliseconds.
+    write_timeout_ms: AtomicU64 => u64,
+    /// How long a peer may send nothing, in milliseconds; 0 = for ever.
+    idle_timeout_ms: AtomicU64 => u64,
+    /// Idle time before TCP asks whether the peer still lives, in milliseconds; 0 = never.
+    keepalive_ms: AtomicU64 => u64,
+    /// How long sent bytes may stay unacknowledged by TCP, in milliseconds; 0 = the system's.
+    tcp_user_timeout_ms: AtomicU64 => u64,
+    /// The priority of messages that bring none.
+    priority: AtomicU64 => u32,
+    /// The time to run of messages that bring none, in milliseconds.
+    time_to_run_ms: AtomicU64 => u64,
+}
+
+/// Bytes of bodies under way between sockets and the core, shared by all threads.
+#[derive(Debug, Default)]
+pub struct Budget {
+    bytes: AtomicU64,
+}
+
+impl Budget {
+    /// The bytes charged now.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// A share of a [`Budget`], given back when dropped.
+#[derive(Debug)]
+pub struct Charge {
+    budget: std::sync::Arc<Budget>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// A share of nothing, to be grown.
+    pub fn new(budget: std::sync::Arc<Budget>) -> Charge {
+        Charge { budget, bytes: 0 }
+    }
+
+    /// Makes the share this large.
+    pub fn set(&mut self, bytes: u64) {
+        if bytes >= self.bytes {
+            self.budget.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else {
+            self.budget.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_charge_gives_its_bytes_back() {
+        let budget = std::sync::Arc::new(Budget::default());
+        let mut charge = Charge::new(budget.clone());
+        charge.set(700);
+        charge.set(300);
+        assert_eq!(budget.bytes(), 300);
+        drop(charge);
+        assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
+    fn applied_limits_are_seen_by_who_reads_next() {
+        let limits = Limits::new(&LimitValues::default());
+        limits.apply(&LimitValues { max_window: 7, ..LimitValues::default() });
+        assert_eq!(limits.max_window(), 7);
+    }
+}

@@ -1,0 +1,157 @@
+//! The wire protocols: one file and one row of [`PROTOCOLS`] each.
+//!
+//! A decoder turns the bytes of one connection into requests, an encoder turns answers and
+//! messages into bytes. Neither does I/O, waits, logs or reads a clock; no protocol knows another.
+//! The decoder lives in the client's thread, the encoder in the dispatcher; what one must tell the
+//! other goes through the core as the [`Tag`] of a [`Command::Echo`](crate::command::Command).
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::Time;
+use crate::command::{Delivery, Reply, Requests, Tag};
+use crate::limits::Limits;
+
+/// What a new connection's decoder and encoder are made from.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The operator's limits.
+    pub limits: Arc<Limits>,
+    /// The key of the hash in php-mq message ids, kept in the database.
+    pub message_key: [u8; 16],
+    /// The revision that the listener pins its consumers to (`listener.revision`), if any.
+    pub revision: Option<u8>,
+}
+
+/// The two halves of a connection.
+pub type Halves = (Box<dyn Decoder>, Box<dyn Encoder>);
+
+/// One wire protocol.
+pub struct Protocol {
+    /// Its name in configuration, flags, logs and passed sockets.
+    pub name: &'static str,
+    /// Where it listens when nothing is configured.
+    pub default_address: &'static str,
+    /// How its connections behave in the core.
+    pub manner: Manner,
+    /// Makes the two halves for a new connection.
+    pub connect: fn(&Setup) -> Halves,
+    /// What a connection over a limit is told before it is closed, in the protocol's own words.
+    pub too_many_connections: &'static [u8],
+}
+
+/// How a protocol's connections behave in the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Each request is answered before the next one is looked at; a reservation that waits holds
+    /// up what comes behind it.
+    Serial,
+    /// Requests have no answers and messages come when they come (windows).
+    Streaming,
+}
+
+/// All protocols. Configuration, listeners, `--help` and statistics go by this table.
+pub const PROTOCOLS: &[Protocol] = &[];
+
+/// The protocol of this name.
+pub fn find(name: &str) -> Option<&'static Protocol> {
+    PROTOCOLS.iter().find(|protocol| protocol.name == name)
+}
+
+/// Turns the bytes of one connection into requests.
+///
+/// Invariant: how the bytes are cut into calls changes nothing about the requests.
+pub trait Decoder: Send {
+    /// Takes bytes from the front of `bytes`, adds the requests that are whole, and returns how
+    /// many bytes it took. It takes all of them unless `requests` is full, after a
+    /// [`Command::Quit`](crate::command::Command::Quit), or on an error. It keeps what is
+    /// incomplete: growing with what has arrived, never with what was announced.
+    ///
+    /// # Errors
+    /// What the peer did wrong and the connection does not survive. Requests added before stand.
+    fn decode(
+        &mut self,
+        now: Time,
+        bytes: &[u8],
+        requests: &mut Requests,
+    ) -> Result<usize, WireError>;
+
+    /// Bytes kept of an incomplete frame; more than 0 starts the frame's deadline.
+    fn pending_bytes(&self) -> usize;
+
+    /// When [`Decoder::tick`] is to be called; `None` is never.
+    fn next_tick(&self) -> Option<Time> {
+        None
+    }
+
+    /// The time asked for has come: a refresh of a screen, a heart-beat.
+    ///
+    /// # Errors
+    /// What the peer failed to do in time.
+    fn tick(&mut self, _now: Time, _requests: &mut Requests) -> Result<(), WireError> {
+        Ok(())
+    }
+}
+
+/// Turns answers and messages for one connection into bytes, appended to `out`.
+pub trait Encoder: Send {
+    /// What is said before anything was asked.
+    fn greet(&mut self, _out: &mut Vec<u8>) {}
+
+    /// An answer.
+    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Vec<u8>);
+
+    /// A message.
+    fn deliver(&mut self, tag: &Tag, delivery: &Delivery<'_>, out: &mut Vec<u8>);
+}
+
+/// What a peer did wrong that ends its connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WireError {
+    /// A frame does not begin as the protocol's frames do.
+    BadMagic,
+    /// A version that is not spoken here.
+    UnsupportedVersion,
+    /// A message type that does not exist or that a client may not send.
+    UnknownType(u16),
+    /// A part that this kind of message does not have, or has already.
+    UnexpectedPart(u8),
+    /// A number of parts that this kind of message can not have.
+    WrongPartCount(u8),
+    /// A byte that is not a digit where a number is.
+    NotANumber(&'static str),
+    /// A number out of its range.
+    OutOfRange(&'static str),
+    /// A length over its limit: what it is of, and the limit in bytes.
+    TooLong(&'static str, usize),
+    /// A name that no queue can have.
+    QueueName(crate::ids::QueueNameError),
+    /// The start of an HTTP request: a browser was sent here.
+    HttpRequest,
+    /// The peer sent nothing for too long where the protocol demands something.
+    Silent,
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WireError::BadMagic => f.write_str("the frame does not begin as this protocol's do"),
+            WireError::UnsupportedVersion => f.write_str("the protocol version is not supported"),
+            WireError::UnknownType(number) => write!(f, "the message type {number} is unknown"),
+            WireError::UnexpectedPart(number) => {
+                write!(f, "a part of type {number} does not belong here")
+            }
+            WireError::WrongPartCount(count) => {
+                write!(f, "{count} parts do not fit the message type")
+            }
+            WireError::NotANumber(what) => write!(f, "the {what} is not a number"),
+            WireError::OutOfRange(what) => write!(f, "the {what} is out of range"),
+            WireError::TooLong(what, max) => write!(f, "the {what} is longer than {max} bytes"),
+            WireError::QueueName(error) => error.fmt(f),
+            WireError::HttpRequest => f.write_str("an HTTP request came to a port of another kind"),
+            WireError::Silent => f.write_str("the peer was silent for too long"),
+        }
+    }
+}
+
+impl std::error::Error for WireError {}
