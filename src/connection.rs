@@ -472,3 +472,6 @@ impl Watch {
         Ok(Seen::Nothing)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -339,3 +339,6 @@ fn who(socket: &Socket, address: &SockAddr) -> (Peer, Owner) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
