@@ -341,4 +341,6 @@ fn who(socket: &Socket, address: &SockAddr) -> (Peer, Owner) {
 }
 
 #[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
 mod tests;

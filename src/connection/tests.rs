@@ -367,10 +367,10 @@ fn a_frame_that_trickles_in_is_given_up_at_its_deadline() {
 }
 
 #[test]
-fn a_silent_peer_is_given_up_after_the_idle_timeout_only_where_there_is_one() {
+fn a_silent_peer_is_given_up_after_the_idle_timeout_where_there_is_one() {
     let mut scene = scene_with(LimitValues { idle_timeout_ms: 30, ..LimitValues::default() });
-    scene.start();
     scene.say("a\n");
+    scene.start();
     scene.stage.puts();
     match scene.stage.end() {
         End::TimedOut(what) => assert!(what.contains("idle_timeout")),

@@ -19,12 +19,12 @@ fn service(limits: &Arc<Limits>) -> Service {
     }
 }
 
-struct Scene {
-    stage: Stage,
+pub(super) struct Scene {
+    pub(super) stage: Stage,
     listening: Listening,
 }
 
-fn scene(limits: LimitValues) -> Scene {
+pub(super) fn scene(limits: LimitValues) -> Scene {
     let stage = Stage::new(limits);
     let socket = bind(&BindTo::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
     let listening = start(1, socket, service(&stage.shared.limits), stage.shared.clone()).unwrap();
@@ -32,7 +32,7 @@ fn scene(limits: LimitValues) -> Scene {
 }
 
 impl Scene {
-    fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         match self.listening.local_address() {
             LocalAddress::Tcp(address) => *address,
             LocalAddress::Unix(_) => unreachable!(),
@@ -187,7 +187,7 @@ fn a_flood_of_peers_that_have_gone_again_does_not_end_accepting() {
 
 /// Counts what an operator would have to read.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<slog::Level>>>);
+pub(super) struct Lines(Arc<Mutex<Vec<slog::Level>>>);
 
 impl slog::Drain for Lines {
     type Ok = ();
@@ -200,7 +200,7 @@ impl slog::Drain for Lines {
 }
 
 /// A listener without a thread, its log, and its peers' address.
-fn bare_listener(limits: LimitValues) -> (Listener, Lines, SocketAddr, Stage) {
+pub(super) fn bare_listener(limits: LimitValues) -> (Listener, Lines, SocketAddr, Stage) {
     let mut stage = Stage::new(limits);
     let lines = Lines::default();
     let log = slog::Logger::root(lines.clone(), slog::o!());
