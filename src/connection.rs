@@ -73,7 +73,8 @@ impl Connection {
     /// Serves the connection to its end: the body of its thread. The dispatcher has been told of
     /// it before.
     pub fn run(self) {
-        let mut ending = Ending { id: self.id, shared: Arc::clone(&self.shared), end: None };
+        let gate = Arc::clone(&self.gate);
+        let mut ending = Ending { id: self.id, shared: Arc::clone(&self.shared), gate, end: None };
         let mut reader = Reader::new(self);
         let Err(end) = reader.converse();
         // The dispatcher may close the socket when it hears of the end: nobody else should keep it.
@@ -86,15 +87,18 @@ impl Connection {
 struct Ending {
     id: ConnectionId,
     shared: Arc<Shared>,
+    gate: Arc<Gate>,
     end: Option<End>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.shared.clients.forget(self.id);
+        self.gate.leave();
         let end = self.end.take().unwrap_or(End::Panicked);
         // Without a dispatcher the daemon is at its end and nobody needs to know.
         let _ = self.shared.events.send(Event::Ended { connection: self.id, end });
+        // Last, so that every end is in the channel when nobody is left in the register.
+        self.shared.clients.forget(self.id);
     }
 }
 
@@ -307,6 +311,10 @@ impl Reader {
         {
             if self.stopping() {
                 return Err(End::Stopped);
+            }
+            if peek_closed(&self.connection.socket) {
+                // The rest of the frame will never come.
+                return Err(End::EndOfFile);
             }
             if self.frame_deadline().is_some_and(|deadline| deadline <= self.now()) {
                 return Err(End::TimedOut("no room in limits.max_memory for the rest of a frame"));
