@@ -105,6 +105,8 @@ impl Drop for Ending {
 struct Reader {
     connection: Connection,
     requests: Requests,
+    /// Has capacity only while more arrives than fits into the small buffer.
+    large: Vec<u8>,
     /// The share of the budget of what the decoder keeps.
     pending_charge: Charge,
     pending_bytes: usize,
@@ -127,6 +129,7 @@ impl Reader {
         Reader {
             connection,
             requests: Requests::default(),
+            large: Vec::new(),
             pending_charge,
             pending_bytes: 0,
             frame_began: None,
@@ -141,34 +144,40 @@ impl Reader {
     /// Reads and sends on until something ends it.
     fn converse(&mut self) -> Result<Infallible, End> {
         let mut small = [0_u8; READ_SMALL_BYTES];
-        // Has capacity only while more arrives than fits into the small one.
-        let mut large = Vec::new();
         loop {
-            self.pass_gate()?;
-            self.find_room()?;
-            let now = self.now();
-            self.check_stop(now)?;
-            self.check_deadlines(now)?;
-            self.tick(now)?;
-            let read = if large.capacity() > 0 {
-                self.read_more(&mut large)?
-            } else {
-                self.set_timeout(self.wait_ms(now))?;
-                self.read(&mut small)?
-            };
-            match read {
-                Read::Bytes(count) => {
-                    let bytes = if large.capacity() > 0 { &large[..] } else { &small[..count] };
-                    self.decode(bytes)?;
-                    if large.capacity() == 0 && count == small.len() {
-                        large.reserve_exact(READ_LARGE_BYTES);
-                    }
+            self.turn(&mut small)?;
+        }
+    }
+
+    /// Does what is due, then reads once and sends on what that brought.
+    fn turn(&mut self, small: &mut [u8; READ_SMALL_BYTES]) -> Result<(), End> {
+        self.pass_gate()?;
+        self.find_room()?;
+        let now = self.now();
+        self.check_stop(now)?;
+        self.check_deadlines(now)?;
+        self.tick(now)?;
+        let mut large = mem::take(&mut self.large);
+        let is_large = large.capacity() > 0;
+        let read = if is_large {
+            self.read_more(&mut large)?
+        } else {
+            self.set_timeout(self.wait_ms(now))?;
+            self.read(small)?
+        };
+        match read {
+            Read::Bytes(count) => {
+                self.decode(if is_large { &large } else { &small[..count] })?;
+                if !is_large && count == small.len() {
+                    large.reserve_exact(READ_LARGE_BYTES);
                 }
-                // The next wait may be long: it holds no buffer.
-                Read::Nothing => large = Vec::new(),
-                Read::EndOfFile if self.stopping() => return Err(End::Stopped),
-                Read::EndOfFile => return Err(End::EndOfFile),
+                self.large = large;
+                Ok(())
             }
+            // The next wait may be long: it holds no large buffer.
+            Read::Nothing => Ok(()),
+            Read::EndOfFile if self.stopping() => Err(End::Stopped),
+            Read::EndOfFile => Err(End::EndOfFile),
         }
     }
 

@@ -343,4 +343,6 @@ fn who(socket: &Socket, address: &SockAddr) -> (Peer, Owner) {
 #[cfg(test)]
 mod exhaustion;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

@@ -195,10 +195,14 @@ impl<Peer: Write> Scene<Peer> {
     }
 
     fn start(&self) {
+        self.start_as("client-9");
+    }
+
+    fn start_as(&self, name: &str) {
         let connection = self.connection();
         self.stage.shared.clients.register(connection.id, &connection.socket, &connection.gate);
         let threads = &self.stage.shared.threads;
-        threads.start("client-9".to_owned(), 256 * 1024, move || connection.run()).unwrap();
+        threads.start(name.to_owned(), 256 * 1024, move || connection.run()).unwrap();
     }
 
     fn say(&mut self, text: &str) {
@@ -614,4 +618,64 @@ fn a_peer_that_goes_in_the_middle_of_a_frame_is_not_waited_for_when_memory_is_fu
     drop(scene.peer);
     // Long before the frame's deadline of 30 seconds.
     assert!(matches!(scene.stage.end(), End::EndOfFile));
+}
+
+/// How often the thread of this name has gone to sleep.
+fn sleeps(thread: &str) -> u64 {
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        let folder = task.unwrap().path();
+        // Other tests' threads come and go meanwhile.
+        let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
+        if name.trim() == thread {
+            let status = std::fs::read_to_string(folder.join("status")).unwrap();
+            let count =
+                status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            return count.unwrap().trim().parse().unwrap();
+        }
+    }
+    panic!("no thread is called {thread}");
+}
+
+/// How often the thread woke up in a while in which nothing happened.
+fn wakes_while_nothing_happens(scene: &Scene<impl Write>, thread: &str) -> u64 {
+    let settle = Duration::from_millis(50);
+    assert!(scene.stage.events.recv_timeout(settle).is_err());
+    let before = sleeps(thread);
+    assert!(scene.stage.events.recv_timeout(4 * settle).is_err());
+    sleeps(thread) - before
+}
+
+#[test]
+fn an_idle_connection_does_not_wake_up() {
+    let mut scene = scene();
+    scene.start_as("idle-reading");
+    scene.say("a\n");
+    scene.stage.puts();
+    assert_eq!(wakes_while_nothing_happens(&scene, "idle-reading"), 0);
+}
+
+#[test]
+fn a_connection_behind_a_closed_gate_does_not_wake_up_even_after_a_hang_up() {
+    let scene = tcp_scene();
+    scene.gate.close();
+    scene.start_as("idle-gated");
+    scene.peer.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(name(&scene.stage.event()), "HungUp");
+    assert_eq!(wakes_while_nothing_happens(&scene, "idle-gated"), 0);
+}
+
+#[test]
+fn a_connection_that_has_been_busy_waits_without_a_buffer() {
+    let mut scene = scene_with(LimitValues { frame_timeout_ms: 60_000, ..LimitValues::default() });
+    scene.say(&("x".repeat(3 * READ_SMALL_BYTES) + "\n"));
+    let mut reader = Reader::new(scene.connection());
+    let mut small = [0; READ_SMALL_BYTES];
+    assert!(reader.turn(&mut small).is_ok());
+    assert_eq!(reader.large.capacity(), READ_LARGE_BYTES);
+    // All of the rest in one read.
+    assert!(reader.turn(&mut small).is_ok());
+    assert_eq!(scene.stage.puts()[0].len(), 3 * READ_SMALL_BYTES);
+    // The next read finds nothing and does not wait; the one after it would.
+    assert!(reader.turn(&mut small).is_ok());
+    assert_eq!(reader.large.capacity(), 0);
 }

@@ -21,7 +21,7 @@ fn service(limits: &Arc<Limits>) -> Service {
 
 pub(super) struct Scene {
     pub(super) stage: Stage,
-    listening: Listening,
+    pub(super) listening: Listening,
 }
 
 pub(super) fn scene(limits: LimitValues) -> Scene {
