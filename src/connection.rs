@@ -491,4 +491,6 @@ impl Watch {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+pub(crate) mod stage;
+#[cfg(test)]
+mod tests;

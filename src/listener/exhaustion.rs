@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::tests::{bare_listener, scene};
-use crate::connection::tests::name;
+use crate::connection::stage::name;
 use crate::limits::LimitValues;
 
 const ROLE: &str = "PHPMQ_TEST_EXHAUSTION";

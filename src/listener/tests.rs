@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use crate::bind::{BindTo, bind};
 use crate::channels::{Durability, Notice};
-use crate::connection::tests::{LINES, Stage, name};
+use crate::connection::stage::{LINES, Stage, name};
 use crate::limits::{LimitValues, Limits};
 use crate::threads::Joiner;
 
