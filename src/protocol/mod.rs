@@ -5,6 +5,10 @@
 //! The decoder lives in the client's thread, the encoder in the dispatcher; what one must tell the
 //! other goes through the core as the [`Tag`] of a [`Command::Echo`](crate::command::Command).
 
+pub mod console;
+pub mod phpmq;
+pub mod wire;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,7 +46,7 @@ pub struct Protocol {
 }
 
 /// All protocols. Configuration, listeners, `--help` and statistics go by this table.
-pub const PROTOCOLS: &[Protocol] = &[];
+pub const PROTOCOLS: &[Protocol] = &[phpmq::PROTOCOL, console::PROTOCOL];
 
 /// The protocol of this name.
 pub fn find(name: &str) -> Option<&'static Protocol> {
