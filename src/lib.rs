@@ -21,3 +21,6 @@ pub mod journal;
 
 // The durable side.
 pub mod store;
+
+// The process.
+pub mod config;
