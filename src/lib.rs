@@ -24,3 +24,6 @@ pub mod store;
 
 // The process.
 pub mod config;
+pub mod logging;
+pub mod signals;
+pub mod systemd;
