@@ -29,3 +29,9 @@ pub mod journal;
 
 // The durable side.
 pub mod store;
+
+// The process.
+pub mod config;
+pub mod logging;
+pub mod signals;
+pub mod systemd;
