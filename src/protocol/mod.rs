@@ -5,6 +5,8 @@
 //! The decoder lives in the client's thread, the encoder in the dispatcher; what one must tell the
 //! other goes through the core as the [`Tag`] of a [`Command::Echo`](crate::command::Command).
 
+pub mod beanstalk;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -51,7 +53,7 @@ pub enum Manner {
 }
 
 /// All protocols. Configuration, listeners, `--help` and statistics go by this table.
-pub const PROTOCOLS: &[Protocol] = &[];
+pub const PROTOCOLS: &[Protocol] = &[beanstalk::PROTOCOL];
 
 /// The protocol of this name.
 pub fn find(name: &str) -> Option<&'static Protocol> {
