@@ -24,6 +24,16 @@ pub enum Tag {
     Text(Box<str>),
 }
 
+/// How a protocol's connections behave in the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Each request is answered before the next one is looked at; a reservation that waits holds
+    /// up what comes behind it.
+    Serial,
+    /// Requests have no answers and messages come when they come (windows).
+    Streaming,
+}
+
 /// One thing that a peer asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {

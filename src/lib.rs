@@ -16,7 +16,8 @@ pub mod protocol;
 // The seam.
 pub mod channels;
 
-// The core.
+// The core, one thread.
+pub mod engine;
 pub mod journal;
 
 // The durable side.

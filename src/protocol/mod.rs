@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::Time;
+pub use crate::command::Manner;
 use crate::command::{Delivery, Reply, Requests, Tag};
 use crate::limits::Limits;
 
@@ -40,16 +41,6 @@ pub struct Protocol {
     pub connect: fn(&Setup) -> Halves,
     /// What a connection over a limit is told before it is closed, in the protocol's own words.
     pub too_many_connections: &'static [u8],
-}
-
-/// How a protocol's connections behave in the core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
-    /// Each request is answered before the next one is looked at; a reservation that waits holds
-    /// up what comes behind it.
-    Serial,
-    /// Requests have no answers and messages come when they come (windows).
-    Streaming,
 }
 
 /// All protocols. Configuration, listeners, `--help` and statistics go by this table.
