@@ -5,6 +5,7 @@
 //! The decoder lives in the client's thread, the encoder in the dispatcher; what one must tell the
 //! other goes through the core as the [`Tag`] of a [`Command::Echo`](crate::command::Command).
 
+pub mod beanstalk;
 pub mod console;
 pub mod phpmq;
 pub mod wire;
@@ -46,7 +47,7 @@ pub struct Protocol {
 }
 
 /// All protocols. Configuration, listeners, `--help` and statistics go by this table.
-pub const PROTOCOLS: &[Protocol] = &[phpmq::PROTOCOL, console::PROTOCOL];
+pub const PROTOCOLS: &[Protocol] = &[phpmq::PROTOCOL, console::PROTOCOL, beanstalk::PROTOCOL];
 
 /// The protocol of this name.
 pub fn find(name: &str) -> Option<&'static Protocol> {
