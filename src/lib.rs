@@ -20,4 +20,5 @@ pub mod channels;
 pub mod journal;
 
 // The durable side.
+pub mod persistence;
 pub mod store;
