@@ -28,6 +28,7 @@ pub mod engine;
 pub mod journal;
 
 // The durable side.
+pub mod persistence;
 pub mod store;
 
 // The process.
