@@ -84,11 +84,12 @@ pub fn who_listens_on(address: SocketAddr) -> Option<String> {
     processes.into_iter().find_map(|process| {
         let pid: u32 = process.file_name().to_str()?.parse().ok()?;
         let mut open = fs::read_dir(process.path().join("fd")).ok()?.flatten();
-        open.any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == &*target))
-            .then(|| {
+        open.any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str() == &*target)).then(
+            || {
                 let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
                 format!("{} (process {pid})", name.trim().escape_debug())
-            })
+            },
+        )
     })
 }
 

@@ -24,6 +24,7 @@ pub mod writer;
 pub mod channels;
 
 // The core, one thread.
+pub mod dispatcher;
 pub mod engine;
 pub mod journal;
 
@@ -33,6 +34,8 @@ pub mod store;
 
 // The process.
 pub mod config;
+pub mod daemon;
+pub mod facts;
 pub mod logging;
 pub mod signals;
 pub mod systemd;

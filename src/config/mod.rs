@@ -168,9 +168,9 @@ impl Config {
     /// of the protocol, else with the defaults.
     pub fn listener_for_passed(&self, protocol: &'static Protocol) -> Listener {
         let configured = self.listeners.iter().find(|l| l.protocol.name == protocol.name);
-        configured.cloned().unwrap_or_else(|| {
-            listeners::unaddressed(protocol, self.storage.durability)
-        })
+        configured
+            .cloned()
+            .unwrap_or_else(|| listeners::unaddressed(protocol, self.storage.durability))
     }
 
     /// The keys in which `new` differs and that a running daemon does not take up.

@@ -45,7 +45,11 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(args) => args,
         Err(parting) => {
             let to_stderr = parting.exit_code != 0;
-            if to_stderr { eprint!("{}", parting.text) } else { print!("{}", parting.text) }
+            if to_stderr {
+                eprint!("{}", parting.text)
+            } else {
+                print!("{}", parting.text)
+            }
             return ExitCode::from(parting.exit_code);
         }
     };

@@ -159,8 +159,7 @@ fn run_in_batches(log: &Logger) {
         set_thread_priority_and_policy, thread_native_id,
     };
     let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
-    let result =
-        set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    let result = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
     if let Err(error) = result {
         slog::debug!(log, "not scheduled as batch work"; "error" => ?error);
     }
@@ -299,11 +298,8 @@ fn load(
     Ok((opened, (engine, limits), dropped))
 }
 
-type PersistenceEnds = (
-    crossbeam_channel::Receiver<channels::Order>,
-    Sender<channels::Finished>,
-    Sender<Event>,
-);
+type PersistenceEnds =
+    (crossbeam_channel::Receiver<channels::Order>, Sender<channels::Finished>, Sender<Event>);
 
 fn start_persistence(
     file: StoreFile,
@@ -316,7 +312,7 @@ fn start_persistence(
         .stack_size(SERVICE_STACK_BYTES)
         .spawn(move || {
             let _abort = AbortOnPanic;
-            persistence::run(file, &orders, &finished, &events, &progress, &log)
+            persistence::run(file, orders, finished, events, progress, log)
         })
         .map_err(|error| DaemonError::System("start a thread", error))
 }
@@ -335,8 +331,8 @@ fn start_dispatcher(
         .stack_size(SERVICE_STACK_BYTES)
         .spawn(move || {
             let _abort = AbortOnPanic;
-            let result = Memory::new(&memory)
-                .and_then(|memory| Dispatcher::new(parts, memory).run(dropped));
+            let result =
+                Memory::new(&memory).and_then(|memory| Dispatcher::new(parts, memory).run(dropped));
             // The main thread may be past listening.
             let _ = notices.send(Notice::DispatcherEnded);
             result

@@ -40,8 +40,8 @@ use crate::ids::{CommitNumber, ConnectionId, MessageId};
 use crate::journal::Journal;
 use crate::limits::{Budget, Charge, EVENTS_PER_TURN_MAX, Limits};
 use crate::persistence::Progress;
+use crate::store::Memory;
 use crate::store::StoreError;
-use crate::store::memory::Memory;
 use crate::writer::Writers;
 
 use commits::Commits;

@@ -71,10 +71,8 @@ impl Dispatcher<'_> {
     pub(super) fn relieve(&mut self) -> Result<(), StoreError> {
         let (body_bytes, messages) = self.engine.stored();
         let journal_bytes = self.commits.journal_bytes();
-        let used = body_bytes
-            + messages * MESSAGE_OVERHEAD_BYTES
-            + self.budget.bytes()
-            + journal_bytes;
+        let used =
+            body_bytes + messages * MESSAGE_OVERHEAD_BYTES + self.budget.bytes() + journal_bytes;
         let max = self.limits.max_memory();
         let was_out = self.pressure.out_of_memory;
         // Ten per cent of slack keep the state from flickering.
