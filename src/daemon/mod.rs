@@ -9,6 +9,7 @@
 //! The main thread waits for one channel: signals, ends of threads, and the watchdog's time.
 
 mod error;
+mod sockets;
 mod start;
 mod stop;
 
@@ -119,12 +120,20 @@ struct Watchdog {
 }
 
 impl Watchdog {
+    fn new(
+        interval: Option<Duration>,
+        dispatcher_turns: Arc<AtomicU64>,
+        persistence: Arc<Progress>,
+    ) -> Watchdog {
+        Watchdog { interval, dispatcher_turns, persistence, seen: (0, 0) }
+    }
+
     /// Whether both threads have moved since the last time they were looked at. Persistence that
     /// has nothing to do has an even number of turns.
     fn sees_progress(&mut self) -> bool {
         let now = (self.dispatcher_turns.load(Ordering::Relaxed), self.persistence.turns());
         let before = std::mem::replace(&mut self.seen, now);
-        let persistence_moves = now.1 % 2 == 0 || now.1 != before.1;
+        let persistence_moves = now.1.is_multiple_of(2) || now.1 != before.1;
         now.0 != before.0 && persistence_moves
     }
 }
