@@ -23,8 +23,19 @@ pub mod writer;
 // The seam.
 pub mod channels;
 
-// The core.
+// The core, one thread.
+pub mod dispatcher;
+pub mod engine;
 pub mod journal;
 
 // The durable side.
+pub mod persistence;
 pub mod store;
+
+// The process.
+pub mod config;
+pub mod daemon;
+pub mod facts;
+pub mod logging;
+pub mod signals;
+pub mod systemd;
