@@ -25,5 +25,6 @@ pub mod store;
 // The process.
 pub mod config;
 pub mod logging;
+pub mod privileges;
 pub mod signals;
 pub mod systemd;

@@ -13,6 +13,7 @@ use crate::protocol::{PROTOCOLS, Protocol};
 
 pub mod address;
 pub mod args;
+pub mod beanstalkd;
 mod check;
 pub mod error;
 pub mod file;
