@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use super::address::Address;
 use super::args::{EXIT_USAGE, Parting};
@@ -96,6 +96,11 @@ pub struct DropIn {
     pub user: Option<String>,
 }
 
+/// The command line as clap knows it.
+pub fn command() -> clap::Command {
+    Flags::command().version(concat!("(phpmqd) ", env!("CARGO_PKG_VERSION")))
+}
+
 /// Whether a program of this name, with or without a path, is to be beanstalkd.
 pub fn is_called(program: &OsStr) -> bool {
     Path::new(program).file_name() == Some(OsStr::new(PROGRAM))
@@ -110,11 +115,8 @@ pub fn load(
     environment: &Environment,
     protocols: &'static [Protocol],
 ) -> Result<DropIn, Parting> {
-    let command = <Flags as clap::CommandFactory>::command()
-        .version(concat!("(phpmqd) ", env!("CARGO_PKG_VERSION")));
-    let parsed = command.try_get_matches_from(words);
-    let flags =
-        parsed.and_then(|matches| <Flags as clap::FromArgMatches>::from_arg_matches(&matches));
+    let parsed = command().try_get_matches_from(words);
+    let flags = parsed.and_then(|matches| Flags::from_arg_matches(&matches));
     let flags = flags.map_err(|error| Parting::from_clap(&error))?;
     let refuse =
         |text: String, exit_code| Parting { text: format!("{PROGRAM}: {text}\n"), exit_code };
