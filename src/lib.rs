@@ -24,14 +24,18 @@ pub mod writer;
 pub mod channels;
 
 // The core, one thread.
+pub mod dispatcher;
 pub mod engine;
 pub mod journal;
 
 // The durable side.
+pub mod persistence;
 pub mod store;
 
 // The process.
 pub mod config;
+pub mod daemon;
+pub mod facts;
 pub mod logging;
 pub mod privileges;
 pub mod signals;

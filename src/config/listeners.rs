@@ -144,9 +144,14 @@ pub(super) fn default_listener(
 ) -> Result<Listener, ConfigFault> {
     let address =
         address.parse().map_err(|error| ConfigFault::BadAddress(address.to_owned(), error))?;
-    Ok(Listener {
+    Ok(Listener { address, ..unaddressed(protocol, durability) })
+}
+
+/// A listener for which nothing at all was said, at no address.
+pub(super) fn unaddressed(protocol: &'static Protocol, durability: Durability) -> Listener {
+    Listener {
         protocol,
-        address,
+        address: Address::Tcp(String::new(), 0),
         durability,
         allow_remote: false,
         revision: None,
@@ -154,7 +159,7 @@ pub(super) fn default_listener(
         mode: SOCKET_MODE,
         group: None,
         from_default: false,
-    })
+    }
 }
 
 /// None of these protocols asks who somebody is, so only this machine may reach them.

@@ -168,6 +168,15 @@ impl Config {
         print::config(self)
     }
 
+    /// What a socket of this protocol that was passed in is to be: as the first configured listener
+    /// of the protocol, else with the defaults.
+    pub fn listener_for_passed(&self, protocol: &'static Protocol) -> Listener {
+        let configured = self.listeners.iter().find(|l| l.protocol.name == protocol.name);
+        configured
+            .cloned()
+            .unwrap_or_else(|| listeners::unaddressed(protocol, self.storage.durability))
+    }
+
     /// The keys in which `new` differs and that a running daemon does not take up.
     pub fn differences_needing_restart(&self, new: &Config) -> Vec<&'static str> {
         let (old_storage, new_storage) = (&self.storage, &new.storage);
