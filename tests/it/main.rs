@@ -1,1 +1,7 @@
+//! Tests of the tree and of the whole daemon, in one binary.
+//!
+//! - `docs`: manual pages, sample file and unit files say what the program does.
+//! - `tidy`: the rules of structure: imports, channels, clocks, SQL, lengths, first lines.
 
+mod docs;
+mod tidy;
