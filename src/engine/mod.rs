@@ -275,6 +275,11 @@ impl Engine {
         (self.totals.body_bytes, self.messages.len() as u64)
     }
 
+    /// The id of the next message.
+    pub fn next_id(&self) -> u64 {
+        self.ids.next
+    }
+
     /// Whether this connection holds a message or waits for one: back-pressure on it would keep
     /// it from finishing its work.
     pub fn is_consumer(&self, connection: ConnectionId) -> bool {

@@ -6,6 +6,9 @@
 //! other goes through the core as the [`Tag`] of a [`Command::Echo`](crate::command::Command).
 
 pub mod beanstalk;
+pub mod console;
+pub mod phpmq;
+pub mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -44,7 +47,7 @@ pub struct Protocol {
 }
 
 /// All protocols. Configuration, listeners, `--help` and statistics go by this table.
-pub const PROTOCOLS: &[Protocol] = &[beanstalk::PROTOCOL];
+pub const PROTOCOLS: &[Protocol] = &[phpmq::PROTOCOL, console::PROTOCOL, beanstalk::PROTOCOL];
 
 /// The protocol of this name.
 pub fn find(name: &str) -> Option<&'static Protocol> {
