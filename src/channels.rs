@@ -203,6 +203,12 @@ pub fn chunks() -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
     bounded(1)
 }
 
+/// A thread's own handle on its way to it, so that the thread itself reports its start and whoever
+/// started it waits for nobody: one, as there is one handle.
+pub fn handle() -> (Sender<JoinHandle<()>>, Receiver<JoinHandle<()>>) {
+    bounded(1)
+}
+
 /// Notices for the main thread. Ends of threads may block behind it: they have nothing left to do.
 pub fn notices() -> (Sender<Notice>, Receiver<Notice>) {
     bounded(NOTICES_WAITING_MAX)

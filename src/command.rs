@@ -24,6 +24,16 @@ pub enum Tag {
     Text(Box<str>),
 }
 
+/// How a protocol's connections behave in the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Each request is answered before the next one is looked at; a reservation that waits holds
+    /// up what comes behind it.
+    Serial,
+    /// Requests have no answers and messages come when they come (windows).
+    Streaming,
+}
+
 /// One thing that a peer asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -84,6 +94,8 @@ impl Put {
 pub enum Command {
     /// Queue a message. Answer: [`Reply::Put`].
     Put(Put),
+    /// Use and watch this queue from the start of the conversation: neither counted nor answered.
+    Start(QueueName),
     /// Name the queue of later [`Target::Used`]. Answer: [`Reply::Using`].
     Use(QueueName),
     /// Add a queue to those that a reservation takes from. Answer: [`Reply::Watching`].
@@ -202,6 +214,8 @@ pub enum Command {
     /// Nothing but its answer, [`Reply::Echo`], in its turn: how a decoder says things (an error,
     /// a help text, a revision) to its own encoder in the order of the conversation.
     Echo,
+    /// The same for a command that the decoder refused itself, and that still counts as one.
+    EchoCounted(Counted),
     /// The end of the conversation, said by the peer: what follows is not read.
     Quit,
 }
@@ -301,7 +315,7 @@ pub enum Reply {
     Survey(Box<Survey>),
     /// The first messages of a queue.
     Listing(Box<Listing>),
-    /// The answer to [`Command::Echo`].
+    /// The answer to [`Command::Echo`] and [`Command::EchoCounted`].
     Echo,
     /// A valid request that can not be met now.
     Refused(Refusal),

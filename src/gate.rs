@@ -4,6 +4,9 @@
 //! The dispatcher opens and closes; the client's thread waits in [`Gate::wake`]'s descriptor
 //! together with its socket, so that a hang-up is seen behind a closed gate too. The descriptor is
 //! made when a thread first waits: most connections never need it.
+//!
+//! Both sides of a connection hold the gate until they are through with it, so it also carries the
+//! connection's [`Place`] among those that are counted against the limits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,14 +15,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::clients::Place;
+
 /// The gate of one connection; open at first.
 #[derive(Debug, Default)]
 pub struct Gate {
     closed: AtomicBool,
     wake: OnceLock<OwnedFd>,
+    _place: Option<Place>,
 }
 
 impl Gate {
+    /// An open gate that keeps the connection's place until both sides are through with it.
+    pub fn holding(place: Place) -> Gate {
+        Gate { _place: Some(place), ..Gate::default() }
+    }
+
     /// Whether the client's thread must not read now.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)

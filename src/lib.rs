@@ -10,15 +10,32 @@ pub mod ids;
 pub mod limits;
 
 // The wire.
+pub mod bind;
+pub mod clients;
+pub mod connection;
 pub mod gate;
+pub mod listener;
+pub mod outbox;
 pub mod protocol;
+pub mod threads;
+pub mod writer;
 
 // The seam.
 pub mod channels;
 
-// The core.
+// The core, one thread.
+pub mod dispatcher;
+pub mod engine;
 pub mod journal;
 
 // The durable side.
 pub mod persistence;
 pub mod store;
+
+// The process.
+pub mod config;
+pub mod daemon;
+pub mod facts;
+pub mod logging;
+pub mod signals;
+pub mod systemd;

@@ -5,10 +5,16 @@
 //! The decoder lives in the client's thread, the encoder in the dispatcher; what one must tell the
 //! other goes through the core as the [`Tag`] of a [`Command::Echo`](crate::command::Command).
 
+pub mod beanstalk;
+pub mod console;
+pub mod phpmq;
+pub mod wire;
+
 use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::Time;
+pub use crate::command::Manner;
 use crate::command::{Delivery, Reply, Requests, Tag};
 use crate::limits::Limits;
 
@@ -40,18 +46,8 @@ pub struct Protocol {
     pub too_many_connections: &'static [u8],
 }
 
-/// How a protocol's connections behave in the core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
-    /// Each request is answered before the next one is looked at; a reservation that waits holds
-    /// up what comes behind it.
-    Serial,
-    /// Requests have no answers and messages come when they come (windows).
-    Streaming,
-}
-
 /// All protocols. Configuration, listeners, `--help` and statistics go by this table.
-pub const PROTOCOLS: &[Protocol] = &[];
+pub const PROTOCOLS: &[Protocol] = &[phpmq::PROTOCOL, console::PROTOCOL, beanstalk::PROTOCOL];
 
 /// The protocol of this name.
 pub fn find(name: &str) -> Option<&'static Protocol> {

@@ -1,0 +1,218 @@
+//! The process: what is started in which order, the main thread's one loop, and the end.
+//!
+//! ```text
+//!   flags, configuration ─► passed sockets ─► log ─► bind ─► open and load the database
+//!     ─► persistence ─► dispatcher ─► listeners ─► READY ─► main loop
+//!     ─► listeners end ─► clients end while the dispatcher serves on ─► last commit ─► exit
+//! ```
+//!
+//! The main thread waits for one channel: signals, ends of threads, and the watchdog's time.
+
+mod error;
+mod start;
+mod stop;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use signal_hook::consts::signal::{SIGHUP, SIGUSR1};
+use slog::{Logger, error, info, warn};
+
+use crate::channels::{Event, Notice};
+use crate::clients::Clients;
+use crate::config::{self, Args, Config, Environment};
+use crate::dispatcher::Stopped;
+use crate::limits::Limits;
+use crate::listener::Listening;
+use crate::logging::{self, LevelHandle};
+use crate::persistence::Progress;
+use crate::protocol::PROTOCOLS;
+use crate::signals::Signals;
+use crate::store::StoreError;
+use crate::systemd::{self, Notifier};
+use crate::threads::{Joiner, Threads};
+
+pub use error::DaemonError;
+
+/// Runs the daemon as its command line says, to its end.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::parse_from_words(words, PROTOCOLS) {
+        Ok(args) => args,
+        Err(parting) => {
+            let to_stderr = parting.exit_code != 0;
+            if to_stderr {
+                eprint!("{}", parting.text)
+            } else {
+                print!("{}", parting.text)
+            }
+            return ExitCode::from(parting.exit_code);
+        }
+    };
+    let environment = Environment::from_process();
+    let config = match config::load(&args, &environment) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("phpmqd: {error}");
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    if args.check_config {
+        return ExitCode::SUCCESS;
+    }
+    if args.print_config {
+        print!("{}", config.print());
+        return ExitCode::SUCCESS;
+    }
+    match serve(args, environment, config) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => ExitCode::from(error.exit_code()),
+    }
+}
+
+fn serve(args: Args, environment: Environment, config: Config) -> Result<u8, DaemonError> {
+    // Before any thread is started: this takes variables out of the environment.
+    let passed = systemd::passed_sockets();
+    let (log, level, guard) = logging::start(&config.log);
+    let result = passed
+        .map_err(DaemonError::Passed)
+        .and_then(|passed| Daemon::start(args, environment, config, passed, &log, level))
+        .and_then(Daemon::serve);
+    if let Err(error) = &result {
+        slog::crit!(log, "cannot go on"; "error" => %error);
+    }
+    drop(log);
+    drop(guard);
+    result
+}
+
+/// The daemon as the main thread has it.
+struct Daemon {
+    args: Args,
+    environment: Environment,
+    config: Config,
+    level: LevelHandle,
+    limits: Arc<Limits>,
+    clients: Arc<Clients>,
+    listeners: Vec<Listening>,
+    events: Sender<Event>,
+    notices: Receiver<Notice>,
+    joiner: Joiner,
+    dispatcher: JoinHandle<Result<Stopped, StoreError>>,
+    persistence: Option<JoinHandle<Result<(), StoreError>>>,
+    signals: Signals,
+    notifier: Notifier,
+    watchdog: Watchdog,
+    log: Logger,
+}
+
+/// What the service manager's watchdog goes by.
+struct Watchdog {
+    interval: Option<Duration>,
+    dispatcher_turns: Arc<AtomicU64>,
+    persistence: Arc<Progress>,
+    seen: (u64, u64),
+}
+
+impl Watchdog {
+    /// Whether both threads have moved since the last time they were looked at. Persistence that
+    /// has nothing to do has an even number of turns.
+    fn sees_progress(&mut self) -> bool {
+        let now = (self.dispatcher_turns.load(Ordering::Relaxed), self.persistence.turns());
+        let before = std::mem::replace(&mut self.seen, now);
+        let persistence_moves = now.1 % 2 == 0 || now.1 != before.1;
+        now.0 != before.0 && persistence_moves
+    }
+}
+
+impl Daemon {
+    /// The main loop.
+    fn serve(mut self) -> Result<u8, DaemonError> {
+        loop {
+            let notice = match self.watchdog.interval {
+                None => self.notices.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(interval) => self.notices.recv_timeout(interval),
+            };
+            match notice {
+                Ok(Notice::Signal(SIGHUP)) => self.reload(),
+                Ok(Notice::Signal(SIGUSR1)) => {
+                    // The dispatcher empties this channel all the time.
+                    let _ = self.events.send(Event::ToggleDrain);
+                }
+                Ok(Notice::Signal(signal)) => {
+                    info!(self.log, "stopping"; "signal" => signal);
+                    return self.stop();
+                }
+                Ok(Notice::ThreadStarted(number, handle)) => self.joiner.started(number, handle),
+                Ok(Notice::ThreadEnded(number)) => {
+                    self.joiner.ended(number);
+                }
+                Ok(Notice::DispatcherEnded) => return self.dispatcher_failed(),
+                Ok(Notice::Tick) | Err(RecvTimeoutError::Timeout) => self.watch(),
+                // The signals' thread holds a sender until it is stopped.
+                Err(RecvTimeoutError::Disconnected) => return self.stop(),
+            }
+        }
+    }
+
+    /// Tells the watchdog that all is well, if it is, and gives the dispatcher a reason to turn.
+    fn watch(&mut self) {
+        if self.watchdog.sees_progress() {
+            self.notifier.watchdog();
+        }
+        // A full channel is reason enough.
+        let _ = self.events.try_send(Event::Ping);
+    }
+
+    /// Takes up what can be taken up of a changed configuration.
+    fn reload(&mut self) {
+        self.notifier.reloading();
+        match config::load(&self.args, &self.environment) {
+            Ok(new) => {
+                self.limits.apply(&new.limits);
+                self.level.set(new.log.level);
+                for key in self.config.differences_needing_restart(&new) {
+                    warn!(self.log, "a changed key needs a restart"; "key" => key);
+                }
+                self.config.limits = new.limits;
+                self.config.log.level = new.log.level;
+                info!(self.log, "configuration read again");
+            }
+            Err(error) => {
+                error!(self.log, "the configuration is wrong, the old one stays in force";
+                    "error" => %error);
+            }
+        }
+        self.notifier.ready();
+    }
+
+    /// The dispatcher ended by itself: the in-memory database has failed.
+    fn dispatcher_failed(self) -> Result<u8, DaemonError> {
+        match self.dispatcher.join() {
+            Ok(Err(error)) => Err(DaemonError::Store(error)),
+            _ => Err(DaemonError::Internal("the dispatcher has ended")),
+        }
+    }
+}
+
+/// Ends the process when the thread that holds it panics: a daemon without dispatcher or
+/// persistence would listen and do nothing.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+/// For the main thread: what starts and joins the threads of connections.
+fn joined_threads(notices: Sender<Notice>) -> (Arc<Threads>, Joiner) {
+    let threads = Threads::new(notices);
+    (threads.clone(), Joiner::new(threads))
+}

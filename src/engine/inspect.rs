@@ -1,0 +1,222 @@
+//! The commands that only look: peeks, statistics, lists.
+
+use crate::change::MessageState;
+use crate::clock::Time;
+use crate::command::{
+    Command, ListedMessage, Listing, MessageStatistics, QueueStatistics, Refusal, Reply,
+    ServerStatistics, Tag,
+};
+use crate::ids::{ConnectionId, QueueName};
+use crate::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
+
+use super::message::{Place, Slot, State};
+use super::reservation::{Of, Terms};
+use super::work::{Asker, Found, Work};
+use super::{Engine, Turn};
+
+impl Engine {
+    pub(super) fn inspect(
+        &mut self,
+        turn: &mut Turn<'_>,
+        who: ConnectionId,
+        tag: Tag,
+        command: Command,
+    ) {
+        let asker = |tag| Asker { connection: who, tag };
+        let reply = match command {
+            Command::Peek(id) => match self.find(id) {
+                Some(slot) => return self.show(turn, who, tag, slot),
+                None => Reply::NotFound,
+            },
+            Command::PeekNext(state) => match self.next_in_used(who, state) {
+                Some(slot) => return self.show(turn, who, tag, slot),
+                None => Reply::NotFound,
+            },
+            Command::MessageStatistics(id) => match self.find(id) {
+                Some(slot) => {
+                    Reply::MessageStatistics(Box::new(self.message_statistics(turn.time(), slot)))
+                }
+                None => Reply::NotFound,
+            },
+            Command::QueueStatistics(name) => self.queue_statistics(turn.time(), &name),
+            Command::Statistics => Reply::Statistics(Box::new(self.statistics())),
+            Command::ListQueues => {
+                let names = Vec::with_capacity(self.queues.len());
+                let work = Work::Names { asker: asker(tag), next: 0, names };
+                return self.begin_work(turn, work);
+            }
+            Command::ShowUsed => match self.sessions[&who].used {
+                Some(slot) => Reply::Using(self.queues[slot].name.clone()),
+                None => Reply::NotFound,
+            },
+            Command::ListWatched => {
+                let watched = &self.sessions[&who].watched;
+                Reply::Queues(watched.iter().map(|slot| self.queues[*slot].name.clone()).collect())
+            }
+            Command::Survey { pattern, lines_max } => {
+                let lines = lines_max.min(LISTING_LINES_MAX);
+                let found = Found::default();
+                let work = Work::Survey { asker: asker(tag), next: 0, pattern, lines, found };
+                return self.begin_work(turn, work);
+            }
+            Command::List { queue, lines_max } => {
+                let mut listing = self.listing(&queue, lines_max.min(LISTING_LINES_MAX));
+                listing.wall_offset_ms = turn.now.wall_offset_ms;
+                Reply::Listing(Box::new(listing))
+            }
+            // All others are carried out in `commands`.
+            _ => return,
+        };
+        turn.reply(who, tag, reply);
+    }
+
+    fn next_in_used(&self, who: ConnectionId, state: MessageState) -> Option<Slot> {
+        let queue = &self.queues[self.sessions[&who].used?];
+        match state {
+            MessageState::Ready | MessageState::Reserved => queue.ready.first().map(|p| p.slot),
+            MessageState::Delayed => queue.delayed.first().map(|(_, _, slot)| *slot),
+            MessageState::Buried => queue.buried.first_key_value().map(|(_, slot)| *slot),
+        }
+    }
+
+    fn message_statistics(&self, now: Time, slot: Slot) -> MessageStatistics {
+        let message = &self.messages[slot];
+        let time_left_ms = match message.state {
+            State::Delayed(due) => due.since(now),
+            State::Reserved(reservation) => match self.reservations[reservation].terms {
+                Terms::Until(until) => until.since(now),
+                Terms::Window { .. } => 0,
+            },
+            State::Ready | State::Buried(_) => 0,
+        };
+        MessageStatistics {
+            id: message.id,
+            queue: self.queues[message.queue].name.clone(),
+            state: message.state.into(),
+            priority: message.priority,
+            age_ms: now.since(message.created),
+            delay_ms: self.messages.history(slot).delay_ms,
+            time_to_run_ms: message.time_to_run_ms,
+            time_left_ms,
+            counters: self.messages.counters(slot),
+        }
+    }
+
+    fn queue_statistics(&self, now: Time, name: &QueueName) -> Reply {
+        let Some(slot) = self.queues.find(name) else { return Reply::NotFound };
+        let queue = &self.queues[slot];
+        Reply::QueueStatistics(Box::new(QueueStatistics {
+            name: queue.name.clone(),
+            messages: queue.counts(),
+            messages_put: queue.messages_put,
+            using: u64::from(queue.using),
+            watching: u64::from(queue.watching),
+            waiting: u64::from(queue.waiting),
+            pause_ms: queue.pause_ms,
+            pause_left_ms: queue.paused_until.since(now),
+            removes: queue.removes,
+            pauses: queue.pauses,
+        }))
+    }
+
+    fn statistics(&self) -> ServerStatistics {
+        let totals = &self.totals;
+        ServerStatistics {
+            messages: totals.messages,
+            body_bytes: totals.body_bytes,
+            commands: totals.commands.clone(),
+            timeouts: totals.timeouts,
+            messages_put: totals.messages_put,
+            messages_expired: totals.messages_expired,
+            late_acknowledgements: totals.late_acknowledgements,
+            foreign_acknowledgements: totals.foreign_acknowledgements,
+            queues: self.queues.len() as u64,
+            connections: self.sessions.len() as u64,
+            producers: totals.producers,
+            workers: totals.workers,
+            waiting: totals.waiting,
+            connections_accepted: totals.connections_accepted,
+            draining: self.refuse_puts == Some(Refusal::Draining),
+            ..ServerStatistics::default()
+        }
+    }
+
+    /// The first messages of a queue. Looks at no more of it than it needs for them.
+    fn listing(&self, name: &QueueName, lines_max: usize) -> Listing {
+        let Some(slot) = self.queues.find(name) else { return Listing::default() };
+        let queue = &self.queues[slot];
+        // What is out stands in the order in which it was handed out; of that, a bounded part is
+        // put in the order of places.
+        let out = self.reservations.iter(&queue.reserved, Of::Queue).take(WORK_PER_TURN_MAX);
+        let out = out.map(|(_, r)| r.message).filter(|slot| !self.is_flushed(*slot));
+        let mut first: Vec<Place> = out.map(|slot| self.messages.place(slot)).collect();
+        first.extend(queue.ready.iter().take(lines_max));
+        first.sort_unstable();
+        let later = queue.delayed.iter().map(|(_, _, slot)| *slot);
+        let later = later.chain(queue.buried.values().copied());
+        let slots = first.iter().map(|place| place.slot).chain(later).take(lines_max);
+        let messages: Vec<ListedMessage> = slots.map(|slot| self.listed(slot)).collect();
+        let more = queue.counts().total().saturating_sub(messages.len() as u64);
+        Listing { messages, more, wall_offset_ms: 0 }
+    }
+
+    fn listed(&self, slot: Slot) -> ListedMessage {
+        let message = &self.messages[slot];
+        ListedMessage {
+            id: message.id,
+            state: message.state.into(),
+            body_bytes: u64::from(message.body_bytes),
+            created: message.created,
+        }
+    }
+}
+
+impl From<State> for MessageState {
+    fn from(state: State) -> MessageState {
+        match state {
+            State::Ready => MessageState::Ready,
+            State::Delayed(_) => MessageState::Delayed,
+            State::Reserved(_) => MessageState::Reserved,
+            State::Buried(_) => MessageState::Buried,
+        }
+    }
+}
+
+/// Whether a name fits a pattern in which `*` stands for any characters and letters match in any
+/// case. Takes at most the product of both lengths in steps, whatever the pattern.
+pub(super) fn matches(pattern: &str, name: &str) -> bool {
+    let pattern: Vec<char> = pattern.chars().flat_map(char::to_lowercase).collect();
+    let name: Vec<char> = name.chars().flat_map(char::to_lowercase).collect();
+    let (mut p, mut n) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while n < name.len() {
+        if pattern.get(p) == Some(&'*') {
+            star = Some((p, n));
+            p += 1;
+        } else if pattern.get(p) == Some(&name[n]) {
+            (p, n) = (p + 1, n + 1);
+        } else if let Some((star_at, taken)) = star {
+            star = Some((star_at, taken + 1));
+            (p, n) = (star_at + 1, taken + 1);
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_stands_for_any_characters_and_case_does_not_matter() {
+        assert!(matches("mail*", "Mail.out"));
+        assert!(matches("*OUT", "mail.out"));
+        assert!(matches("m*l*t", "mail.out"));
+        assert!(matches("*", ""));
+        assert!(!matches("mail", "mail.out"));
+        assert!(!matches("", "a"));
+        assert!(matches("ÄRGER*", "ärger-1"));
+    }
+}

@@ -1,0 +1,122 @@
+//! The start from stored messages: what was in somebody's hands is ready again at its old place.
+
+use crate::change::{Change, MessageState, StoredMessage};
+use crate::clock::{Now, Time};
+use crate::ids::{QueueId, QueueName};
+
+use super::message::{History, Message, State};
+use super::queue::QueueSlot;
+use super::{Due, Engine};
+
+use rustc_hash::FxHashMap;
+
+/// Builds an engine from what the database holds: the queues first, then the messages, then
+/// [`Loader::finish`].
+pub struct Loader {
+    engine: Engine,
+    now: Now,
+    queues: FxHashMap<QueueId, QueueSlot>,
+    dropped: Vec<Change>,
+}
+
+impl Loader {
+    /// Starts with an empty engine.
+    pub fn new(engine: Engine, now: Now) -> Loader {
+        Loader { engine, now, queues: FxHashMap::default(), dropped: Vec::new() }
+    }
+
+    /// A queue that has a row.
+    pub fn queue(&mut self, id: QueueId, name: &QueueName) {
+        let slot = self.engine.queues.make(name);
+        self.engine.queues[slot].id = Some(id);
+        self.queues.insert(id, slot);
+        self.engine.next_queue_id = self.engine.next_queue_id.max(id.0 + 1);
+    }
+
+    /// A message that has a row. One whose time is over is dropped, one whose queue has no row is
+    /// left where it is (the checks at start know of none).
+    pub fn message(&mut self, stored: &StoredMessage) {
+        let Some(queue) = self.queues.get(&stored.queue).copied() else { return };
+        let moved = stored.moved.as_ref();
+        let kind = moved.map_or(MessageState::Ready, |row| row.state);
+        let expires_ms = moved.map_or(stored.expires_ms, |row| row.expires_ms);
+        let expires = match (expires_ms, kind) {
+            (None, _) => Time::NEVER,
+            (Some(left), MessageState::Buried) => Time(u64::try_from(left).unwrap_or(0)),
+            (Some(at), _) => self.now.from_wall_ms(at),
+        };
+        if kind != MessageState::Buried && expires <= self.now.time {
+            self.engine.totals.messages_expired += 1;
+            self.dropped.push(Change::Removed(stored.id));
+            return;
+        }
+        let due = moved.map_or(stored.due_ms, |row| row.due);
+        let delay_ms = moved.map_or_else(|| first_delay_ms(stored), |row| row.delay_ms);
+        let counters = moved.map_or_else(Default::default, |row| row.counters);
+        let message = Message {
+            id: stored.id,
+            sequence: moved.map_or(stored.sequence, |row| row.sequence),
+            created: self.now.from_wall_ms(stored.created_ms).min(self.now.time),
+            expires,
+            time_to_run_ms: stored.time_to_run_ms,
+            state: State::Ready,
+            queue,
+            priority: moved.map_or(stored.priority, |row| row.priority),
+            body_bytes: u32::try_from(stored.body_bytes).unwrap_or(u32::MAX),
+            reserves: counters.reserves,
+            has_history: false,
+            unsaved: false,
+        };
+        let history = History {
+            delay_ms,
+            timeouts: counters.timeouts,
+            releases: counters.releases,
+            buries: counters.buries,
+            kicks: counters.kicks,
+        };
+        self.insert(message, history, kind, due);
+    }
+
+    fn insert(&mut self, message: Message, history: History, kind: MessageState, due: Option<i64>) {
+        let engine = &mut self.engine;
+        let (queue, body_bytes) = (message.queue, u64::from(message.body_bytes));
+        let (expires, delay_ms) = (message.expires, history.delay_ms);
+        engine.ids.next = engine.ids.next.max(message.id.0 + 1).max(message.sequence.0 + 1);
+        engine.totals.body_bytes += body_bytes;
+        engine.queues[queue].body_bytes += body_bytes;
+        let slot = engine.messages.insert(message, history);
+        if kind == MessageState::Buried {
+            let burial = due.and_then(|place| u64::try_from(place).ok()).unwrap_or(0);
+            engine.next_burial = engine.next_burial.max(burial + 1);
+            return engine.place_buried(slot, burial);
+        }
+        engine.deadlines.add(expires, Due::Expire(slot));
+        // A wall clock that was set back while the daemon was down makes nobody wait longer than
+        // the delay that was asked for.
+        let latest = self.now.time.plus(delay_ms);
+        match due.map(|due| self.now.from_wall_ms(due).min(latest)) {
+            Some(due) if due > self.now.time => engine.place_delayed(slot, due),
+            _ => engine.place_ready(slot),
+        }
+    }
+
+    /// The engine, and what the start has dropped. Queues without messages are dropped too.
+    pub fn finish(mut self) -> (Engine, Vec<Change>) {
+        let mut effects = Vec::new();
+        let mut turn = super::Turn { now: self.now, effects: &mut effects };
+        for slot in self.queues.into_values() {
+            self.engine.drop_if_unneeded(&mut turn, slot);
+        }
+        let gone = effects.into_iter().filter_map(|effect| match effect {
+            super::Effect::Change(change) => Some(change),
+            _ => None,
+        });
+        self.dropped.extend(gone);
+        (self.engine, self.dropped)
+    }
+}
+
+fn first_delay_ms(stored: &StoredMessage) -> u64 {
+    let delay = stored.due_ms.map_or(0, |due| due.saturating_sub(stored.created_ms));
+    u64::try_from(delay).unwrap_or(0)
+}

@@ -1,0 +1,394 @@
+//! The rules of queueing, as a pure state machine: inputs go in, effects come out.
+//!
+//! Nothing in here waits, logs, reads a clock, draws a random number, runs SQL or touches a
+//! socket; the dispatcher, whose thread owns the engine, carries the effects out in their order.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `mod` | inputs, effects, one turn |
+//! | `commands`, `inspect` | what each command does |
+//! | `hand` | who gets the next message, and what happens when one comes back |
+//! | `moves` | the states of a message and the counts that follow them |
+//! | `work` | large things done a slice at a time |
+//! | `clocks` | what happens by itself |
+//! | `load` | the start from stored messages |
+//! | `session`, `queue`, `message`, `reservation`, `deadlines` | the data |
+//!
+//! Invariant: after each input no queue that is not paused has both a ready message and somebody
+//! with room for it.
+
+mod clocks;
+mod commands;
+mod deadlines;
+mod hand;
+mod inspect;
+pub mod load;
+mod message;
+mod moves;
+mod queue;
+mod reservation;
+mod session;
+mod work;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use crate::change::Change;
+use crate::clock::{Now, Time};
+use crate::command::{CommandCounts, Handing, Manner, Refusal, Reply, Request, StateCounts, Tag};
+use crate::ids::{ConnectionId, MessageId, QueueName};
+use crate::limits::{BACKLOG_REQUESTS_MAX, ID_BLOCK, Limits};
+
+use deadlines::{Deadlines, Due};
+use message::Messages;
+use queue::{QueueSlot, Queues};
+use reservation::Reservations;
+use session::{Hold, Session};
+use work::Work;
+
+/// What happens to the engine.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection begins.
+    Opened {
+        /// Its number.
+        connection: ConnectionId,
+        /// How its protocol behaves.
+        manner: Manner,
+        /// How long a window's oldest message may be out, in milliseconds; 0 = for ever.
+        ack_timeout_ms: u64,
+    },
+    /// A connection asks for something.
+    Request(ConnectionId, Request),
+    /// The peer has closed its sending side: it waits for nothing any more.
+    HungUp(ConnectionId),
+    /// No request follows; the connection ends when those before are done.
+    Closed(ConnectionId),
+    /// The peer does not keep up with what is sent to it, or does again: until then nothing goes
+    /// out through its windows.
+    Stalled(ConnectionId, bool),
+    /// The database has reserved the ids below this one.
+    IdsReserved(u64),
+    /// Why puts are refused from now on, if they are. Protocols without answers are not refused:
+    /// the dispatcher holds their senders back.
+    RefusePuts(Option<Refusal>),
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, PartialEq)]
+pub enum Effect {
+    /// Keep this.
+    Change(Change),
+    /// Tell a peer.
+    Reply(ConnectionId, Tag, Reply),
+    /// Send a peer a message; the body is in the in-memory database.
+    Deliver(ConnectionId, Tag, Handed),
+    /// Close a peer's gate (true) or open it.
+    Gate(ConnectionId, bool),
+    /// End a connection that holds messages and gives no sign of life.
+    Close(ConnectionId, &'static str),
+    /// The session is over: nothing follows for this connection.
+    Finished(ConnectionId),
+    /// Reserve the ids below this one in the database.
+    ReserveIds(u64),
+}
+
+/// A message to be sent: everything but what lies in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// Why.
+    pub handing: Handing,
+    /// Its id.
+    pub id: MessageId,
+    /// Its queue.
+    pub queue: QueueName,
+    /// Its priority.
+    pub priority: u32,
+    /// Milliseconds until it expires; `None` is never.
+    pub time_to_live_ms: Option<u64>,
+    /// How often it has been handed out.
+    pub reserves: u32,
+}
+
+/// One call's time and effects.
+struct Turn<'a> {
+    now: Now,
+    effects: &'a mut Vec<Effect>,
+}
+
+impl Turn<'_> {
+    fn time(&self) -> Time {
+        self.now.time
+    }
+
+    fn change(&mut self, change: Change) {
+        self.effects.push(Effect::Change(change));
+    }
+
+    fn reply(&mut self, connection: ConnectionId, tag: Tag, reply: Reply) {
+        self.effects.push(Effect::Reply(connection, tag, reply));
+    }
+}
+
+/// Message ids: handed out in order, reserved in the database a block ahead.
+#[derive(Debug)]
+struct Ids {
+    next: u64,
+    /// Below this, ids are reserved.
+    reserved: u64,
+    /// What has been asked for.
+    asked: u64,
+    /// Whose puts wait for ids.
+    waiting: Vec<ConnectionId>,
+}
+
+/// The figures that are not counts of what there is now.
+#[derive(Debug, Default)]
+struct Totals {
+    messages: StateCounts,
+    body_bytes: u64,
+    commands: CommandCounts,
+    timeouts: u64,
+    messages_put: u64,
+    messages_expired: u64,
+    late_acknowledgements: u64,
+    foreign_acknowledgements: u64,
+    producers: u64,
+    workers: u64,
+    waiting: u64,
+    connections_accepted: u64,
+}
+
+/// All queueing state.
+#[derive(Debug)]
+pub struct Engine {
+    limits: Arc<Limits>,
+    messages: Messages,
+    reservations: Reservations,
+    queues: Queues,
+    sessions: FxHashMap<ConnectionId, Session>,
+    deadlines: Deadlines,
+    works: VecDeque<Work>,
+    /// Sessions that may go on with their backlog: they are when the input has been handled.
+    resumable: VecDeque<ConnectionId>,
+    totals: Totals,
+    ids: Ids,
+    next_queue_id: u64,
+    /// The next stamp in the rotations.
+    next_stamp: u64,
+    /// The next place among the buried.
+    next_burial: u64,
+    refuse_puts: Option<Refusal>,
+    /// Units of work left in this turn.
+    budget: usize,
+    /// Counts the turns, for the sessions' allowances.
+    turns: u64,
+    /// Sessions that used up their allowance: they go on in the next turn.
+    exhausted: Vec<ConnectionId>,
+}
+
+impl Engine {
+    /// An engine without messages, whose first message gets the id `next_id`; ids below
+    /// `ids_reserved` are reserved in the database.
+    pub fn new(limits: Arc<Limits>, next_id: u64, ids_reserved: u64, next_queue_id: u64) -> Engine {
+        let ids = Ids {
+            next: next_id.max(1),
+            reserved: ids_reserved,
+            asked: ids_reserved,
+            waiting: vec![],
+        };
+        Engine {
+            limits,
+            messages: Messages::default(),
+            reservations: Reservations::default(),
+            queues: Queues::default(),
+            sessions: FxHashMap::default(),
+            deadlines: Deadlines::default(),
+            works: VecDeque::new(),
+            resumable: VecDeque::new(),
+            totals: Totals::default(),
+            ids,
+            next_queue_id: next_queue_id.max(1),
+            next_stamp: 1,
+            next_burial: 1,
+            refuse_puts: None,
+            budget: crate::limits::WORK_PER_TURN_MAX,
+            turns: 1,
+            exhausted: Vec::new(),
+        }
+    }
+
+    /// Handles one input and lists what is to be done about it.
+    pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        let turn = &mut Turn { now, effects };
+        match input {
+            Input::Opened { connection, manner, ack_timeout_ms } => {
+                self.totals.connections_accepted += 1;
+                self.sessions.insert(connection, Session::new(manner, ack_timeout_ms));
+            }
+            Input::Request(connection, request) => self.request(turn, connection, request),
+            Input::HungUp(connection) => self.hang_up(turn, connection),
+            Input::Closed(connection) => {
+                self.hang_up(turn, connection);
+                if let Some(session) = self.sessions.get_mut(&connection) {
+                    session.ending = true;
+                    self.resumable.push_back(connection);
+                }
+            }
+            Input::Stalled(connection, stalled) => self.stall(turn, connection, stalled),
+            Input::IdsReserved(up_to) => self.ids_reserved(up_to),
+            Input::RefusePuts(refusal) => self.refuse_puts = refusal,
+        }
+        self.resume(turn);
+    }
+
+    /// Does what is due, and the next slice of large work. To be called once a turn.
+    pub fn turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let turn = &mut Turn { now, effects };
+        self.budget = crate::limits::WORK_PER_TURN_MAX;
+        self.turns += 1;
+        for connection in std::mem::take(&mut self.exhausted) {
+            self.renew(turn, connection);
+        }
+        self.run_clocks(turn);
+        self.run_works(turn);
+        self.resume(turn);
+    }
+
+    /// When [`Engine::turn`] is to be called again; a moment in the past means at once.
+    pub fn next_deadline(&mut self) -> Time {
+        if !self.works.is_empty() || !self.exhausted.is_empty() {
+            return Time(0);
+        }
+        self.first_clock()
+    }
+
+    /// Bytes of the bodies of all messages, and how many messages there are.
+    pub fn stored(&self) -> (u64, u64) {
+        (self.totals.body_bytes, self.messages.len() as u64)
+    }
+
+    /// The id of the next message.
+    pub fn next_id(&self) -> u64 {
+        self.ids.next
+    }
+
+    /// Whether this connection holds a message or waits for one: back-pressure on it would keep
+    /// it from finishing its work.
+    pub fn is_consumer(&self, connection: ConnectionId) -> bool {
+        self.sessions.get(&connection).is_some_and(|session| {
+            !session.windows.is_empty() || !session.held.is_empty() || session.is_waiting()
+        })
+    }
+
+    /// Who holds this message, if it is another connection than `asking`.
+    pub fn other_holder(&self, id: MessageId, asking: ConnectionId) -> Option<ConnectionId> {
+        let slot = self.messages.slot_of(id)?;
+        let message::State::Reserved(reservation) = self.messages[slot].state else { return None };
+        let holder = self.reservations[reservation].connection;
+        (holder != asking).then_some(holder)
+    }
+
+    fn request(&mut self, turn: &mut Turn<'_>, connection: ConnectionId, request: Request) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        if matches!(session.hold, Hold::Free) {
+            return self.execute(turn, connection, request);
+        }
+        session.backlog.push_back(request);
+        if session.backlog.len() >= BACKLOG_REQUESTS_MAX && !session.gated {
+            session.gated = true;
+            turn.effects.push(Effect::Gate(connection, true));
+        }
+    }
+
+    /// Goes on with the backlogs of sessions whose hold has ended. Not done where the hold ends,
+    /// since one backlog can end the next hold, and so on without a bound on the stack.
+    fn resume(&mut self, turn: &mut Turn<'_>) {
+        while let Some(connection) = self.resumable.pop_front() {
+            while let Some(session) = self.sessions.get_mut(&connection)
+                && matches!(session.hold, Hold::Free)
+            {
+                let Some(request) = session.backlog.pop_front() else {
+                    if session.ending {
+                        self.end_session(turn, connection);
+                    }
+                    break;
+                };
+                if session.gated && session.backlog.len() <= BACKLOG_REQUESTS_MAX / 2 {
+                    session.gated = false;
+                    turn.effects.push(Effect::Gate(connection, false));
+                }
+                self.execute(turn, connection, request);
+            }
+        }
+    }
+
+    /// Ends what keeps a session's next request back.
+    fn set_free(&mut self, connection: ConnectionId) {
+        if let Some(session) = self.sessions.get_mut(&connection) {
+            session.hold = Hold::Free;
+            self.resumable.push_back(connection);
+        }
+    }
+
+    /// The next message id, or `None` while the database has none reserved.
+    fn draw_id(&mut self, turn: &mut Turn<'_>) -> Option<u64> {
+        let left = self.ids.reserved.saturating_sub(self.ids.next);
+        if left < ID_BLOCK / 5 && self.ids.asked == self.ids.reserved {
+            self.ids.asked = self.ids.reserved.saturating_add(ID_BLOCK).min(i64::MAX as u64);
+            if self.ids.asked > self.ids.reserved {
+                turn.effects.push(Effect::ReserveIds(self.ids.asked));
+            }
+        }
+        if left == 0 {
+            return None;
+        }
+        self.ids.next += 1;
+        Some(self.ids.next - 1)
+    }
+
+    fn ids_are_exhausted(&self) -> bool {
+        self.ids.next >= i64::MAX as u64
+    }
+
+    fn ids_reserved(&mut self, up_to: u64) {
+        self.ids.reserved = self.ids.reserved.max(up_to);
+        self.ids.asked = self.ids.asked.max(self.ids.reserved);
+        for connection in std::mem::take(&mut self.ids.waiting) {
+            self.set_free(connection);
+        }
+    }
+
+    fn draw_stamp(&mut self) -> u64 {
+        self.next_stamp += 1;
+        self.next_stamp - 1
+    }
+
+    /// The queue of this name, made if there is none; `None` when there are too many.
+    fn queue(&mut self, name: &QueueName) -> Option<QueueSlot> {
+        if let Some(slot) = self.queues.find(name) {
+            return Some(slot);
+        }
+        (self.queues.len() < self.limits.max_queues()).then(|| self.queues.make(name))
+    }
+
+    /// Lets a queue go that nobody would miss.
+    fn drop_if_unneeded(&mut self, turn: &mut Turn<'_>, slot: QueueSlot) {
+        if !self.queues.get(slot).is_some_and(queue::Queue::is_unneeded) {
+            return;
+        }
+        let queue = self.queues.remove(slot);
+        self.deadlines.cancel(queue.delay_armed, Due::Delay(slot));
+        self.deadlines.cancel(queue.paused_until, Due::Pause(slot));
+        if let Some(id) = queue.id {
+            turn.change(Change::QueueGone(id));
+        }
+    }
+}

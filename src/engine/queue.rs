@@ -1,0 +1,170 @@
+//! The queues: what lies in each, who wants it, and who refers to it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use slab::Slab;
+
+use crate::clock::Time;
+use crate::command::StateCounts;
+use crate::ids::{ConnectionId, QueueId, QueueName, Sequence};
+
+use super::message::{Place, Slot};
+use super::reservation::List;
+
+/// Where a queue lies in [`Queues`]; reused after it is gone.
+pub type QueueSlot = u32;
+
+/// The priorities that count as urgent are below this (beanstalk protocol text, "stats").
+pub const URGENT_BELOW: u32 = 1_024;
+
+/// One queue.
+///
+/// Kept in the database: its name, while it has messages. Everything else is made again from the
+/// messages or dies with the connections.
+#[derive(Debug)]
+pub struct Queue {
+    pub name: QueueName,
+    /// Its number in the database, once a message was put.
+    pub id: Option<QueueId>,
+    pub ready: BTreeSet<Place>,
+    /// By the moment they are ready, then by place.
+    pub delayed: BTreeSet<(Time, Sequence, Slot)>,
+    /// By the order in which they were buried.
+    pub buried: BTreeMap<u64, Slot>,
+    pub reserved: List,
+    /// Who has room for a message, the one who waited longest since its last one first: a stamp
+    /// that is drawn when a message is handed out, and the connection.
+    pub hungry: BTreeSet<(u64, ConnectionId)>,
+    pub urgent: u32,
+    pub body_bytes: u64,
+    /// Sessions that use it, watch it, have a window on it, and large work on it under way.
+    pub using: u32,
+    pub watching: u32,
+    pub windows: u32,
+    pub works: u32,
+    /// Sessions that watch it and wait.
+    pub waiting: u32,
+    pub paused_until: Time,
+    pub pause_ms: u64,
+    /// The entry in [`super::deadlines::Deadlines`] for the first delayed message.
+    pub delay_armed: Time,
+    /// Messages up to this place were flushed; what is left of them is being cleared away.
+    pub flushed_through: Sequence,
+    pub messages_put: u64,
+    pub removes: u64,
+    pub pauses: u64,
+}
+
+impl Queue {
+    fn new(name: QueueName) -> Queue {
+        Queue {
+            name,
+            id: None,
+            ready: BTreeSet::new(),
+            delayed: BTreeSet::new(),
+            buried: BTreeMap::new(),
+            reserved: List::default(),
+            hungry: BTreeSet::new(),
+            urgent: 0,
+            body_bytes: 0,
+            using: 0,
+            watching: 0,
+            windows: 0,
+            works: 0,
+            waiting: 0,
+            paused_until: Time(0),
+            pause_ms: 0,
+            delay_armed: Time::NEVER,
+            flushed_through: Sequence(0),
+            messages_put: 0,
+            removes: 0,
+            pauses: 0,
+        }
+    }
+
+    /// Whether nobody would notice if it were gone.
+    pub fn is_unneeded(&self) -> bool {
+        self.using == 0
+            && self.watching == 0
+            && self.windows == 0
+            && self.works == 0
+            && self.ready.is_empty()
+            && self.delayed.is_empty()
+            && self.buried.is_empty()
+            && self.reserved.is_empty()
+    }
+
+    pub fn is_paused(&self, now: Time) -> bool {
+        self.paused_until > now
+    }
+
+    pub fn counts(&self) -> StateCounts {
+        StateCounts {
+            urgent: u64::from(self.urgent),
+            ready: self.ready.len() as u64,
+            reserved: u64::from(self.reserved.len()),
+            delayed: self.delayed.len() as u64,
+            buried: self.buried.len() as u64,
+        }
+    }
+}
+
+/// All queues.
+#[derive(Debug, Default)]
+pub struct Queues {
+    slots: Slab<Queue>,
+    // Names come from strangers: the standard hasher, which is keyed, keeps them from colliding
+    // on purpose.
+    by_name: HashMap<QueueName, QueueSlot>,
+}
+
+impl Queues {
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn find(&self, name: &QueueName) -> Option<QueueSlot> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn make(&mut self, name: &QueueName) -> QueueSlot {
+        let slot = self.slots.insert(Queue::new(name.clone()));
+        let slot = QueueSlot::try_from(slot).expect("fewer than 2^32 queues");
+        self.by_name.insert(name.clone(), slot);
+        slot
+    }
+
+    pub fn remove(&mut self, slot: QueueSlot) -> Queue {
+        let queue = self.slots.remove(slot as usize);
+        self.by_name.remove(&queue.name);
+        queue
+    }
+
+    pub fn get(&self, slot: QueueSlot) -> Option<&Queue> {
+        self.slots.get(slot as usize)
+    }
+
+    /// The queues in slots from `from` on, for going over all of them a slice at a time.
+    pub fn iter_from(&self, from: QueueSlot) -> impl Iterator<Item = (QueueSlot, &Queue)> {
+        let end = QueueSlot::try_from(self.slots.capacity()).unwrap_or(QueueSlot::MAX);
+        (from..end).filter_map(|slot| Some((slot, self.get(slot)?)))
+    }
+
+    /// The first slot that was never in use.
+    pub fn end(&self) -> QueueSlot {
+        QueueSlot::try_from(self.slots.capacity()).unwrap_or(QueueSlot::MAX)
+    }
+}
+
+impl std::ops::Index<QueueSlot> for Queues {
+    type Output = Queue;
+    fn index(&self, slot: QueueSlot) -> &Queue {
+        &self.slots[slot as usize]
+    }
+}
+
+impl std::ops::IndexMut<QueueSlot> for Queues {
+    fn index_mut(&mut self, slot: QueueSlot) -> &mut Queue {
+        &mut self.slots[slot as usize]
+    }
+}

@@ -1,0 +1,187 @@
+//! Messages in somebody's hands, on two lists each: the holder's and the queue's.
+//!
+//! The lists run through the reservations themselves, so that taking one out of the middle costs
+//! the same as taking the first, however many a peer holds.
+
+use slab::Slab;
+
+use crate::clock::Time;
+use crate::ids::ConnectionId;
+
+use super::message::Slot;
+
+/// Where a reservation lies in [`Reservations`].
+pub type ReservationSlot = u32;
+
+const NONE: ReservationSlot = ReservationSlot::MAX;
+
+/// One message in one connection's hands; dies with the connection or the process.
+#[derive(Debug)]
+pub struct Reservation {
+    pub message: Slot,
+    pub connection: ConnectionId,
+    pub terms: Terms,
+    links: [Link; 2],
+}
+
+/// When a reservation ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terms {
+    /// At this moment (the message's time to run).
+    Until(Time),
+    /// Not by itself: it was handed out through a window, which has a clock of its own.
+    Window {
+        /// When it was handed out.
+        since: Time,
+    },
+}
+
+/// Which of the two lists.
+#[derive(Clone, Copy, Debug)]
+pub enum Of {
+    /// The list of the session, or of the window it was handed out through.
+    Holder = 0,
+    /// The list of the queue.
+    Queue = 1,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    previous: ReservationSlot,
+    next: ReservationSlot,
+}
+
+const UNLINKED: Link = Link { previous: NONE, next: NONE };
+
+/// A list of reservations, the oldest first.
+#[derive(Debug)]
+pub struct List {
+    first: ReservationSlot,
+    last: ReservationSlot,
+    len: u32,
+}
+
+impl Default for List {
+    fn default() -> List {
+        List { first: NONE, last: NONE, len: 0 }
+    }
+}
+
+impl List {
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub fn first(&self) -> Option<ReservationSlot> {
+        (self.first != NONE).then_some(self.first)
+    }
+}
+
+/// All reservations.
+#[derive(Debug, Default)]
+pub struct Reservations {
+    slots: Slab<Reservation>,
+}
+
+impl Reservations {
+    pub fn insert(&mut self, message: Slot, connection: ConnectionId, terms: Terms) -> u32 {
+        let links = [UNLINKED; 2];
+        let slot = self.slots.insert(Reservation { message, connection, terms, links });
+        ReservationSlot::try_from(slot).expect("fewer than 2^32 reservations")
+    }
+
+    /// Forgets a reservation that is on no list any more.
+    pub fn remove(&mut self, slot: ReservationSlot) -> Reservation {
+        self.slots.remove(slot as usize)
+    }
+
+    pub fn push_back(&mut self, list: &mut List, of: Of, slot: ReservationSlot) {
+        self[slot].links[of as usize] = Link { previous: list.last, next: NONE };
+        if list.last == NONE {
+            list.first = slot;
+        } else {
+            self[list.last].links[of as usize].next = slot;
+        }
+        list.last = slot;
+        list.len += 1;
+    }
+
+    pub fn unlink(&mut self, list: &mut List, of: Of, slot: ReservationSlot) {
+        let link = std::mem::replace(&mut self[slot].links[of as usize], UNLINKED);
+        if link.previous == NONE {
+            debug_assert_eq!(list.first, slot, "unlinked from a list it is not on");
+            list.first = link.next;
+        } else {
+            self[link.previous].links[of as usize].next = link.next;
+        }
+        if link.next == NONE {
+            list.last = link.previous;
+        } else {
+            self[link.next].links[of as usize].previous = link.previous;
+        }
+        list.len -= 1;
+    }
+
+    pub fn iter(&self, list: &List, of: Of) -> impl Iterator<Item = (u32, &Reservation)> {
+        let mut next = list.first;
+        std::iter::from_fn(move || {
+            let slot = (next != NONE).then_some(next)?;
+            next = self[slot].links[of as usize].next;
+            Some((slot, &self[slot]))
+        })
+    }
+}
+
+impl std::ops::Index<ReservationSlot> for Reservations {
+    type Output = Reservation;
+    fn index(&self, slot: ReservationSlot) -> &Reservation {
+        &self.slots[slot as usize]
+    }
+}
+
+impl std::ops::IndexMut<ReservationSlot> for Reservations {
+    fn index_mut(&mut self, slot: ReservationSlot) -> &mut Reservation {
+        &mut self.slots[slot as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_keep_their_order_when_one_in_the_middle_leaves() {
+        let mut all = Reservations::default();
+        let mut list = List::default();
+        let slots: Vec<u32> =
+            (0..4).map(|n| all.insert(n, ConnectionId(1), Terms::Until(Time(0)))).collect();
+        for slot in &slots {
+            all.push_back(&mut list, Of::Queue, *slot);
+        }
+        all.unlink(&mut list, Of::Queue, slots[1]);
+        all.unlink(&mut list, Of::Queue, slots[3]);
+        all.push_back(&mut list, Of::Queue, slots[1]);
+        let order: Vec<u32> = all.iter(&list, Of::Queue).map(|(_, r)| r.message).collect();
+        assert_eq!(order, [0, 2, 1]);
+        assert_eq!(list.len(), 3);
+    }
+
+    #[test]
+    fn the_two_lists_do_not_disturb_each_other() {
+        let mut all = Reservations::default();
+        let (mut mine, mut queue) = (List::default(), List::default());
+        let a = all.insert(7, ConnectionId(1), Terms::Until(Time(0)));
+        let b = all.insert(8, ConnectionId(1), Terms::Until(Time(0)));
+        for slot in [a, b] {
+            all.push_back(&mut mine, Of::Holder, slot);
+            all.push_back(&mut queue, Of::Queue, slot);
+        }
+        all.unlink(&mut mine, Of::Holder, a);
+        assert_eq!(mine.first(), Some(b));
+        assert_eq!(queue.first(), Some(a));
+    }
+}

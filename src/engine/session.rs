@@ -1,0 +1,155 @@
+//! A connection as the core sees it. Everything in here dies with the connection.
+
+use std::collections::VecDeque;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::clock::Time;
+use crate::command::{Manner, Request, Tag};
+use crate::ids::MessageId;
+
+use super::queue::QueueSlot;
+use super::reservation::List;
+
+/// The last second of a reservation, during which its holder is not made to wait for another
+/// message (beanstalk protocol text, "DEADLINE_SOON"), in milliseconds.
+pub const SAFETY_MARGIN_MS: u64 = 1_000;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Session {
+    pub manner: Manner,
+    pub used: Option<QueueSlot>,
+    pub watched: Vec<QueueSlot>,
+    pub windows: FxHashMap<QueueSlot, Window>,
+    /// What it has reserved (not what came through windows), the oldest first.
+    pub held: List,
+    /// No reservation in `held` ends before this; [`Time::NEVER`] when there is none.
+    pub soonest: Time,
+    /// The entry in [`super::deadlines::Deadlines`].
+    pub armed: Time,
+    pub hold: Hold,
+    /// What was asked for while `hold` keeps it back.
+    pub backlog: VecDeque<Request>,
+    /// Whether the backlog has closed the peer's gate.
+    pub gated: bool,
+    /// Whether the peer has closed its sending side: it waits for nothing any more.
+    pub hung_up: bool,
+    /// Whether the connection ends once its backlog is worked off.
+    pub ending: bool,
+    /// Whether the peer does not keep up with what is sent to it.
+    pub slow: bool,
+    /// Whether its windows count as full, because its allowance is used up or it is at its end.
+    pub stalled: bool,
+    /// Bytes of bodies that may still be handed to it in this turn.
+    pub allowance: u64,
+    /// The turn that the allowance is for.
+    pub allowance_turn: u64,
+    pub producer: bool,
+    pub worker: bool,
+    pub ack_timeout_ms: u64,
+}
+
+/// Why a session's next request is not looked at yet.
+#[derive(Debug)]
+pub enum Hold {
+    /// It is.
+    Free,
+    /// It waits for a message.
+    Waiting(Wait),
+    /// A large work that it asked for is under way.
+    Working,
+    /// Its put waits for message ids.
+    Ids,
+    /// It has been handed as many bytes as a turn may.
+    Output,
+    /// It is at its end; what it held is being given back.
+    Ended,
+}
+
+/// A reservation that waits.
+#[derive(Debug)]
+pub struct Wait {
+    /// Its place in the rotation of each watched queue.
+    pub stamp: u64,
+    pub tag: Tag,
+    pub until: Time,
+    pub count: u32,
+}
+
+/// A standing demand for a queue's messages.
+#[derive(Debug)]
+pub struct Window {
+    pub max: u32,
+    /// What is out, the oldest first.
+    pub held: List,
+    /// Messages that were taken back (flushed, timed out) and whose places are taken until they
+    /// are acknowledged.
+    pub lost: FxHashSet<MessageId>,
+    /// When it last got a message, as its place in the queue's rotation.
+    pub stamp: u64,
+    /// Since when its oldest message is the oldest, or all its places are lost.
+    pub clock_since: Time,
+    /// The entry in [`super::deadlines::Deadlines`].
+    pub armed: Time,
+}
+
+impl Window {
+    pub fn outstanding(&self) -> usize {
+        self.held.len() as usize + self.lost.len()
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.outstanding() < self.max as usize
+    }
+
+    /// When its clock runs out.
+    pub fn deadline(&self, ack_timeout_ms: u64) -> Time {
+        let runs = !self.held.is_empty() || (self.max > 0 && !self.has_room());
+        if ack_timeout_ms == 0 || !runs {
+            return Time::NEVER;
+        }
+        self.clock_since.plus(ack_timeout_ms)
+    }
+}
+
+impl Session {
+    pub fn new(manner: Manner, ack_timeout_ms: u64) -> Session {
+        Session {
+            manner,
+            used: None,
+            watched: Vec::new(),
+            windows: FxHashMap::default(),
+            held: List::default(),
+            soonest: Time::NEVER,
+            armed: Time::NEVER,
+            hold: Hold::Free,
+            backlog: VecDeque::new(),
+            gated: false,
+            hung_up: false,
+            ending: false,
+            slow: false,
+            stalled: false,
+            allowance: 0,
+            allowance_turn: 0,
+            producer: false,
+            worker: false,
+            ack_timeout_ms,
+        }
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.hold, Hold::Waiting(_))
+    }
+
+    /// The next moment at which something happens to it by itself. May be too early, never late.
+    pub fn deadline(&self) -> Time {
+        match &self.hold {
+            Hold::Waiting(wait) => wait.until.min(match self.soonest {
+                Time::NEVER => Time::NEVER,
+                Time(soonest) => Time(soonest.saturating_sub(SAFETY_MARGIN_MS)),
+            }),
+            _ => self.soonest,
+        }
+    }
+}

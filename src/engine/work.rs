@@ -1,0 +1,405 @@
+//! Large things, done a slice of at most 1,000 units a turn, so that nobody else waits for them:
+//! flushes, mass kicks, the end of a connection that held much, looks at all queues.
+//!
+//! What a work is about is detached at once; its answer leaves after the last slice. The first
+//! slice is done where the work begins, so small ones are done at once.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::clock::Time;
+use crate::command::{QueueSummary, Reply, Survey, Tag};
+use crate::ids::{ConnectionId, QueueName, Sequence};
+
+use super::hand::Lost;
+use super::message::{Place, Slot, State};
+use super::queue::QueueSlot;
+use super::session::Hold;
+use super::{Effect, Engine, Turn};
+
+/// Queues that a flush of all of them empties at a time.
+const QUEUES_AT_ONCE: usize = 100;
+
+/// A large work under way.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Clear away what was flushed, then flush the queues from the slot `next` on.
+    Flush { asker: Asker, queues: Vec<Flushed>, next: Option<QueueSlot>, count: u64 },
+    /// Bring back so many buried, else delayed, messages.
+    Kick { asker: Asker, queue: QueueSlot, from: Kicked, left: u64, count: u64 },
+    /// Give back what a window holds, and end it.
+    EndWindow { asker: Asker, queue: QueueSlot },
+    /// Give back what an ended session holds, and forget it.
+    EndSession(ConnectionId),
+    /// Go on serving a queue at whose head many messages had expired.
+    Serve(QueueSlot),
+    /// Look for the fullest queues from this slot on.
+    Survey { asker: Asker, next: QueueSlot, pattern: Option<Box<str>>, lines: usize, found: Found },
+    /// Collect the names of all queues from this slot on.
+    Names { asker: Asker, next: QueueSlot, names: Vec<QueueName> },
+}
+
+/// Who gets the answer.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    pub connection: ConnectionId,
+    pub tag: Tag,
+}
+
+/// What was taken out of a flushed queue.
+#[derive(Debug)]
+pub(super) struct Flushed {
+    queue: QueueSlot,
+    ready: BTreeSet<Place>,
+    delayed: BTreeSet<(Time, Sequence, Slot)>,
+    buried: BTreeMap<u64, Slot>,
+}
+
+/// Which messages a kick brings back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kicked {
+    Buried,
+    Delayed,
+}
+
+/// The fullest queues found so far.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    best: BTreeMap<(Reverse<u64>, QueueName), QueueSummary>,
+    matching: u64,
+}
+
+/// Whether a work is done, or has a slice left.
+enum Slice {
+    Done,
+    Left(Work),
+}
+
+impl Engine {
+    /// Begins a work: its first slice is done at once.
+    pub(super) fn begin_work(&mut self, turn: &mut Turn<'_>, work: Work) {
+        if let Slice::Left(work) = self.slice(turn, work) {
+            if let Some(asker) = work.asker()
+                && let Some(session) = self.sessions.get_mut(&asker.connection)
+            {
+                session.hold = Hold::Working;
+            }
+            self.works.push_back(work);
+        }
+    }
+
+    /// Does the next slices, one work after the other.
+    pub(super) fn run_works(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..self.works.len() {
+            if self.budget == 0 {
+                return;
+            }
+            let Some(work) = self.works.pop_front() else { return };
+            let asker = work.asker().map(|asker| asker.connection);
+            match self.slice(turn, work) {
+                Slice::Left(work) => self.works.push_back(work),
+                Slice::Done => {
+                    if let Some(connection) = asker {
+                        self.set_free(connection);
+                    }
+                }
+            }
+        }
+    }
+
+    fn slice(&mut self, turn: &mut Turn<'_>, work: Work) -> Slice {
+        match work {
+            Work::Flush { asker, queues, next, count } => {
+                self.flush_slice(turn, asker, queues, (next, count))
+            }
+            Work::Kick { asker, queue, from, left, count } => {
+                self.kick_slice(turn, asker, queue, from, (left, count))
+            }
+            Work::EndWindow { asker, queue } => self.end_window_slice(turn, asker, queue),
+            Work::EndSession(connection) => self.end_session_slice(turn, connection),
+            Work::Serve(queue) => {
+                self.serve(turn, queue);
+                Slice::Done
+            }
+            Work::Survey { asker, next, pattern, lines, found } => {
+                self.survey_slice(turn, asker, next, (pattern, lines), found)
+            }
+            Work::Names { asker, next, names } => self.names_slice(turn, asker, next, names),
+        }
+    }
+
+    /// Takes everything out of a queue at once; the slices clear it away.
+    pub(super) fn detach_all(&mut self, slot: QueueSlot) -> Flushed {
+        let queue = &mut self.queues[slot];
+        queue.flushed_through = Sequence(self.ids.next - 1);
+        queue.works += 1;
+        let totals = &mut self.totals.messages;
+        totals.ready -= queue.ready.len() as u64;
+        totals.delayed -= queue.delayed.len() as u64;
+        totals.buried -= queue.buried.len() as u64;
+        totals.urgent -= u64::from(std::mem::take(&mut queue.urgent));
+        Flushed {
+            queue: slot,
+            ready: std::mem::take(&mut queue.ready),
+            delayed: std::mem::take(&mut queue.delayed),
+            buried: std::mem::take(&mut queue.buried),
+        }
+    }
+
+    fn flush_slice(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        mut queues: Vec<Flushed>,
+        (mut next, mut count): (Option<QueueSlot>, u64),
+    ) -> Slice {
+        loop {
+            if queues.is_empty() {
+                queues = self.detach_some(&mut next);
+            }
+            let Some(flushed) = queues.last_mut() else { break };
+            if !self.clear_flushed(turn, flushed, &mut count) {
+                return Slice::Left(Work::Flush { asker, queues, next, count });
+            }
+            let queue = flushed.queue;
+            queues.pop();
+            self.queues[queue].works -= 1;
+            self.drop_if_unneeded(turn, queue);
+            self.budget = self.budget.saturating_sub(1);
+        }
+        turn.reply(asker.connection, asker.tag, Reply::Flushed(count));
+        Slice::Done
+    }
+
+    /// Takes everything out of the next queues of a flush of all of them.
+    fn detach_some(&mut self, next: &mut Option<QueueSlot>) -> Vec<Flushed> {
+        let Some(from) = next.take() else { return Vec::new() };
+        let slots: Vec<QueueSlot> =
+            self.queues.iter_from(from).take(QUEUES_AT_ONCE).map(|(slot, _)| slot).collect();
+        *next = slots.last().map(|last| last + 1);
+        slots.into_iter().map(|slot| self.detach_all(slot)).collect()
+    }
+
+    /// Clears away what the budget allows; says whether that was all.
+    fn clear_flushed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        flushed: &mut Flushed,
+        count: &mut u64,
+    ) -> bool {
+        while self.budget > 0 {
+            let slot = if let Some(place) = flushed.ready.pop_first() {
+                place.slot
+            } else if let Some((_, _, slot)) = flushed.delayed.pop_first() {
+                slot
+            } else if let Some((_, slot)) = flushed.buried.pop_first() {
+                slot
+            } else {
+                // Invariant: what was reserved before the flush stands before what was reserved
+                // after it.
+                let first = self.queues[flushed.queue].reserved.first();
+                let Some(slot) = first.map(|first| self.reservations[first].message) else {
+                    return true;
+                };
+                if !self.is_flushed(slot) {
+                    return true;
+                }
+                self.take_back(turn, slot, Lost::PlaceStaysTaken);
+                slot
+            };
+            self.budget -= 1;
+            *count += 1;
+            self.forget(turn, slot);
+        }
+        false
+    }
+
+    fn kick_slice(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        queue: QueueSlot,
+        from: Kicked,
+        (mut left, mut count): (u64, u64),
+    ) -> Slice {
+        while left > 0 && self.budget > 0 {
+            let here = &self.queues[queue];
+            let next = match from {
+                Kicked::Buried => here.buried.first_key_value().map(|(_, slot)| *slot),
+                Kicked::Delayed => here.delayed.first().map(|(_, _, slot)| *slot),
+            };
+            let Some(slot) = next else {
+                left = 0;
+                break;
+            };
+            self.kick(turn, slot);
+            self.budget -= 1;
+            (left, count) = (left - 1, count + 1);
+        }
+        self.serve(turn, queue);
+        if left > 0 {
+            return Slice::Left(Work::Kick { asker, queue, from, left, count });
+        }
+        self.queues[queue].works -= 1;
+        self.drop_if_unneeded(turn, queue);
+        turn.reply(asker.connection, asker.tag, Reply::Kicked(count));
+        Slice::Done
+    }
+
+    /// Makes a buried or delayed message ready; the queue is still to be served.
+    pub(super) fn kick(&mut self, turn: &mut Turn<'_>, slot: Slot) {
+        let buried = matches!(self.messages[slot].state, State::Buried(_));
+        self.detach(slot);
+        if buried {
+            self.unbury_clock(turn, slot);
+        }
+        self.messages.history_mut(slot).kicks += 1;
+        self.place_ready(slot);
+        self.save(turn, slot);
+    }
+
+    fn end_window_slice(&mut self, turn: &mut Turn<'_>, asker: Asker, queue: QueueSlot) -> Slice {
+        let connection = asker.connection;
+        while self.budget > 0
+            && let Some(window) = self.sessions[&connection].windows.get(&queue)
+            && let Some(first) = window.held.first()
+        {
+            self.budget -= 1;
+            let slot = self.reservations[first].message;
+            self.take_back(turn, slot, Lost::PlaceIsFree);
+            self.put_back(turn, slot);
+        }
+        self.serve(turn, queue);
+        if self.sessions[&connection].windows.get(&queue).is_some_and(|w| !w.held.is_empty()) {
+            return Slice::Left(Work::EndWindow { asker, queue });
+        }
+        self.forget_window(connection, queue);
+        self.drop_if_unneeded(turn, queue);
+        Slice::Done
+    }
+
+    /// Begins the end of a session: it stands in no rotation any more.
+    pub(super) fn end_session(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) {
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        session.hold = Hold::Ended;
+        session.stalled = true;
+        let windows: Vec<QueueSlot> = session.windows.keys().copied().collect();
+        for window in session.windows.values_mut() {
+            window.max = 0;
+        }
+        for queue in windows {
+            self.update_window(turn, connection, queue);
+        }
+        self.begin_work(turn, Work::EndSession(connection));
+    }
+
+    fn end_session_slice(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) -> Slice {
+        let mut touched = Vec::new();
+        let mut held = self.next_held(connection);
+        while self.budget > 0
+            && let Some(slot) = held
+        {
+            self.budget -= 1;
+            touched.push(self.queue_of(slot));
+            self.take_back(turn, slot, Lost::PlaceIsFree);
+            self.put_back(turn, slot);
+            held = self.next_held(connection);
+        }
+        self.serve_all(turn, &mut touched);
+        if held.is_some() {
+            return Slice::Left(Work::EndSession(connection));
+        }
+        self.forget_session(turn, connection);
+        turn.effects.push(Effect::Finished(connection));
+        Slice::Done
+    }
+
+    fn next_held(&self, connection: ConnectionId) -> Option<Slot> {
+        let session = self.sessions.get(&connection)?;
+        let windows = session.windows.values().map(|window| &window.held);
+        let first = std::iter::once(&session.held).chain(windows).find_map(|list| list.first())?;
+        Some(self.reservations[first].message)
+    }
+
+    fn survey_slice(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        next: QueueSlot,
+        (pattern, lines): (Option<Box<str>>, usize),
+        mut found: Found,
+    ) -> Slice {
+        let (mut after, mut seen) = (None, 0);
+        for (slot, queue) in self.queues.iter_from(next).take(self.budget.max(1)) {
+            (after, seen) = (Some(slot + 1), seen + 1);
+            if pattern.as_deref().is_none_or(|p| super::inspect::matches(p, queue.name.as_str())) {
+                found.add(queue, lines);
+            }
+        }
+        self.budget = self.budget.saturating_sub(seen);
+        if let Some(next) = after
+            && next < self.queues.end()
+        {
+            return Slice::Left(Work::Survey { asker, next, pattern, lines, found });
+        }
+        let survey = Survey {
+            more: found.matching - found.best.len() as u64,
+            queues: found.best.into_values().collect(),
+            queues_total: self.queues.len() as u64,
+            connections: self.sessions.len() as u64,
+            messages: self.totals.messages,
+            draining: self.refuse_puts == Some(crate::command::Refusal::Draining),
+            ..Survey::default()
+        };
+        turn.reply(asker.connection, asker.tag, Reply::Survey(Box::new(survey)));
+        Slice::Done
+    }
+
+    fn names_slice(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        next: QueueSlot,
+        mut names: Vec<QueueName>,
+    ) -> Slice {
+        let (mut after, mut seen) = (None, 0);
+        for (slot, queue) in self.queues.iter_from(next).take(self.budget.max(1)) {
+            (after, seen) = (Some(slot + 1), seen + 1);
+            names.push(queue.name.clone());
+        }
+        self.budget = self.budget.saturating_sub(seen);
+        if let Some(next) = after
+            && next < self.queues.end()
+        {
+            return Slice::Left(Work::Names { asker, next, names });
+        }
+        turn.reply(asker.connection, asker.tag, Reply::Queues(names));
+        Slice::Done
+    }
+}
+
+impl Found {
+    fn add(&mut self, queue: &super::queue::Queue, lines_max: usize) {
+        self.matching += 1;
+        let messages = queue.counts();
+        let (name, body_bytes) = (queue.name.clone(), queue.body_bytes);
+        let key = (Reverse(messages.total()), name.clone());
+        self.best.insert(key, QueueSummary { name, messages, body_bytes });
+        if self.best.len() > lines_max {
+            self.best.pop_last();
+        }
+    }
+}
+
+impl Work {
+    fn asker(&self) -> Option<&Asker> {
+        match self {
+            Work::Flush { asker, .. }
+            | Work::Kick { asker, .. }
+            | Work::EndWindow { asker, .. }
+            | Work::Survey { asker, .. }
+            | Work::Names { asker, .. } => Some(asker),
+            Work::EndSession(_) | Work::Serve(_) => None,
+        }
+    }
+}
