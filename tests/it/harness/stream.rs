@@ -101,6 +101,16 @@ impl Stream {
         }
     }
 
+    /// A line, or nothing when the connection ends first.
+    pub fn try_line(&mut self) -> Option<String> {
+        while !self.buffer.contains(&b'\n') {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.line())
+    }
+
     pub fn exactly(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
             assert!(self.fill(), "the connection ended early: {:?}", self.shown());
