@@ -1,7 +1,11 @@
 //! Tests of the tree and of the whole daemon, in one binary.
 //!
 //! - `docs`: manual pages, sample file and unit files say what the program does.
+//! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
 //! - `tidy`: the rules of structure: imports, channels, clocks, SQL, lengths, first lines.
 
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
 mod docs;
+mod process;
 mod tidy;
