@@ -3,6 +3,7 @@
 //! - `docs`: manual pages, sample file and unit files say what the program does.
 //! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
 //! - `tidy`: the rules of structure: imports, channels, clocks, SQL, lengths, first lines.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
