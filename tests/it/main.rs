@@ -5,8 +5,6 @@
 //! - `tidy`: the rules of structure: imports, channels, clocks, SQL, lengths, first lines.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
-#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
-
 mod docs;
 mod process;
 mod tidy;

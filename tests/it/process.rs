@@ -5,8 +5,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program, kept away from the configuration and the database of who runs the tests.
 fn phpmqd(directory: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_phpmqd"));
+    let mut command = Command::new(PROGRAM);
     command.env_clear().env("XDG_STATE_HOME", directory).current_dir(directory);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -245,7 +246,12 @@ fn a_reload_takes_up_what_it_can_and_names_the_rest() {
 
 /// Starts the daemon through systemd's own tool, with a Unix socket of this name passed to it;
 /// `None` where the tool is not installed.
-fn activated(directory: &Path, name: &str) -> Option<(Daemon, UnixStream)> {
+fn activated(
+    directory: &Path,
+    name: &str,
+    program: &Path,
+    flags: &[&str],
+) -> Option<(Daemon, UnixStream)> {
     let tool = "systemd-socket-activate";
     if let Err(error) = Command::new(tool).arg("--version").output() {
         eprintln!("{tool} is not here ({error}): not checked");
@@ -254,8 +260,7 @@ fn activated(directory: &Path, name: &str) -> Option<(Daemon, UnixStream)> {
     let path = directory.join("passed.sock");
     let mut command = Command::new(tool);
     command.arg("-l").arg(&path).arg(format!("--fdname={name}"));
-    command.arg(env!("CARGO_BIN_EXE_phpmqd"));
-    command.args(["--database=", "--listen=console=127.0.0.1:0", "--listen=phpmq=127.0.0.1:0"]);
+    command.arg(program).args(flags);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut daemon = Daemon::start(&mut command);
     daemon.wait_for(&["Listening on"]);
@@ -265,10 +270,15 @@ fn activated(directory: &Path, name: &str) -> Option<(Daemon, UnixStream)> {
     Some((daemon, peer))
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_phpmqd");
+const TWO_LISTENERS: &[&str] =
+    &["--database=", "--listen=console=127.0.0.1:0", "--listen=phpmq=127.0.0.1:0"];
+
 #[test]
 fn a_passed_socket_replaces_the_listeners_of_its_protocol() {
     let directory = directory();
-    let Some((mut daemon, mut peer)) = activated(directory.path(), "console") else { return };
+    let activated = activated(directory.path(), "console", Path::new(PROGRAM), TWO_LISTENERS);
+    let Some((mut daemon, mut peer)) = activated else { return };
     let mut greeting = [0; 16];
     peer.read_exact(&mut greeting).unwrap();
     let mut listening = Vec::new();
@@ -291,7 +301,8 @@ fn a_passed_socket_replaces_the_listeners_of_its_protocol() {
 #[test]
 fn a_passed_socket_of_another_name_ends_with_78() {
     let directory = directory();
-    let Some((daemon, _peer)) = activated(directory.path(), "nosuch") else { return };
+    let activated = activated(directory.path(), "nosuch", Path::new(PROGRAM), TWO_LISTENERS);
+    let Some((daemon, _peer)) = activated else { return };
     assert_eq!(daemon.exit_code(), Some(78));
 }
 
@@ -324,4 +335,79 @@ fn the_database_is_made_in_the_state_directory() {
     daemon.signal(Signal::INT);
     assert_eq!(daemon.exit_code(), Some(0));
     assert!(directory.path().join("phpmq/phpmq.db").is_file());
+}
+
+/// A symbolic link of that name to the program.
+fn beanstalkd(directory: &Path) -> PathBuf {
+    let link = directory.join("beanstalkd");
+    symlink(PROGRAM, &link).unwrap();
+    link
+}
+
+/// Says something and reads as much as is expected back.
+fn talk(mut peer: impl Read + Write, request: &str, answer: &str) {
+    peer.write_all(request.as_bytes()).unwrap();
+    let mut bytes = vec![0; answer.len()];
+    peer.read_exact(&mut bytes).unwrap();
+    assert_eq!(text(&bytes), answer);
+}
+
+#[test]
+fn called_as_beanstalkd_it_keeps_confirmed_jobs_in_its_directory() {
+    let directory = directory();
+    let link = beanstalkd(directory.path());
+    let start = || {
+        let mut command = Command::new(&link);
+        command.env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
+        command.arg("-b").arg(directory.path()).args(["-l", "127.0.0.1", "-p", "0", "-c", "-n"]);
+        let mut daemon = Daemon::start(&mut command);
+        let peer = TcpStream::connect(daemon.address("beanstalk")).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        (daemon, peer)
+    };
+    let (daemon, peer) = start();
+    talk(&peer, "put 7 0 60 5\r\nhello\r\n", "INSERTED 1\r\n");
+    daemon.signal(Signal::KILL);
+    assert_eq!(daemon.exit_code(), None);
+    let (daemon, peer) = start();
+    talk(&peer, "reserve-with-timeout 0\r\n", "RESERVED 1 5\r\nhello\r\n");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code(), Some(0));
+}
+
+#[test]
+fn called_as_beanstalkd_it_listens_on_unix_sockets_and_limits_jobs() {
+    let directory = directory();
+    let mut command = Command::new(beanstalkd(directory.path()));
+    command.env_clear().current_dir(directory.path()).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut daemon = Daemon::start(command.args(["-lunix:x.sock", "-z10"]));
+    daemon.wait_for(&["ready"]);
+    let peer = UnixStream::connect(directory.path().join("x.sock")).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    talk(&peer, "put 0 0 60 10\r\n0123456789\r\n", "INSERTED 1\r\n");
+    talk(&peer, "put 0 0 60 11\r\n0123456789a\r\n", "JOB_TOO_BIG\r\n");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code(), Some(0));
+}
+
+#[test]
+fn called_as_beanstalkd_it_takes_sockets_of_any_name() {
+    let directory = directory();
+    let link = beanstalkd(directory.path());
+    let Some((daemon, peer)) = activated(directory.path(), "any", &link, &["-p0"]) else { return };
+    talk(&peer, "list-tube-used\r\n", "USING default\r\n");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.exit_code(), Some(0));
+}
+
+#[test]
+fn called_as_beanstalkd_it_has_its_help_and_version() {
+    let directory = directory();
+    let link = beanstalkd(directory.path());
+    let output = |flag| Command::new(&link).arg(flag).output().unwrap();
+    let (help, version) = (output("-h"), output("-v"));
+    assert_eq!((help.status.code(), version.status.code()), (Some(0), Some(0)));
+    assert!(text(&help.stdout).contains("-b <DIR>"), "{}", text(&help.stdout));
+    assert!(text(&version.stdout).starts_with("beanstalkd (phpmqd) "));
+    assert_eq!(output("-x").status.code(), Some(64));
 }

@@ -57,7 +57,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The process.
     ("config", &["channels", "protocol"]),
     ("logging", &["config"]),
-    ("privileges", &[]),
     ("signals", &["channels"]),
     ("systemd", &[]),
     ("ctl", &["channels", "config", "protocol"]),
