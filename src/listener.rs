@@ -339,3 +339,10 @@ fn who(socket: &Socket, address: &SockAddr) -> (Peer, Owner) {
         }
     }
 }
+
+#[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod tests;

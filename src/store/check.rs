@@ -13,6 +13,7 @@ use rusqlite::{Connection, Result, Row, Rows};
 use rustc_hash::FxHashSet;
 
 use super::error::{DAMAGE_LISTED_MAX, Damage};
+use super::rows::numbers;
 use super::schema::{
     bytes_checksum, checksum, number_checksum, queue_checksum, setting, state_of_number,
 };
@@ -271,17 +272,4 @@ fn check_settings(
         _ => findings.add(Damage::Setting(setting::MESSAGE_KEY)),
     }
     Ok(())
-}
-
-/// The first `N` columns, when each is an integer or NULL.
-pub(super) fn numbers<const N: usize>(row: &Row<'_>) -> Option<[Option<i64>; N]> {
-    let mut columns = [None; N];
-    for (index, column) in columns.iter_mut().enumerate() {
-        *column = match row.get_ref(index).ok()? {
-            ValueRef::Integer(number) => Some(number),
-            ValueRef::Null => None,
-            _ => return None,
-        };
-    }
-    Some(columns)
 }

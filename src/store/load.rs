@@ -20,11 +20,11 @@ use super::lock::{Lock, create_error};
 use super::memory;
 use super::paths::{Paths, file_bytes};
 use super::rewrite::{self, NewFile};
-use super::schema::{APPLICATION_ID, FORMAT_VERSION, setting, state_of_number};
+use super::rows::{numbers, small, state_row, unsigned};
+use super::schema::{APPLICATION_ID, FORMAT_VERSION, setting};
 use super::tables::Tables;
 use super::{Facts, Opened, StoreError};
-use crate::change::{MessageState, StateRow, StoredMessage};
-use crate::command::Counters;
+use crate::change::StoredMessage;
 use crate::ids::{MessageId, QueueId, Sequence};
 use crate::limits::ID_BLOCK;
 
@@ -87,7 +87,7 @@ fn create_empty(paths: &Paths) -> Result<(), StoreError> {
     rewrite::finish(paths).map(drop)
 }
 
-fn random_key() -> Result<[u8; 16], StoreError> {
+pub(super) fn random_key() -> Result<[u8; 16], StoreError> {
     let mut key = [0_u8; 16];
     // The system answers 16 bytes whole, once its generator has been seeded.
     rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
@@ -197,7 +197,7 @@ pub fn scan(
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let name = row.get_ref(1)?;
-            queues(QueueId(number(row.get(0)?)), name.as_str()?);
+            queues(QueueId(unsigned(row.get(0)?)), name.as_str()?);
         }
         scan_messages(memory, &mut messages)
     };
@@ -214,7 +214,7 @@ fn scan_messages(
          FROM message ORDER BY id",
     )?;
     let mut states = memory.prepare(check::STATES)?;
-    let mut states = states.query_map([], |row| Ok(check::numbers::<12>(row)))?;
+    let mut states = states.query_map([], |row| Ok(numbers::<12>(row)))?;
     let mut next_state = states.next().transpose()?.flatten();
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -227,47 +227,19 @@ fn scan_messages(
             _ => None,
         };
         messages(StoredMessage {
-            id: MessageId(number(id)),
-            queue: QueueId(number(row.get(1)?)),
-            priority: small_number(row.get(2)?),
-            sequence: Sequence(number(row.get(3)?)),
+            id: MessageId(unsigned(id)),
+            queue: QueueId(unsigned(row.get(1)?)),
+            priority: small(row.get(2)?),
+            sequence: Sequence(unsigned(row.get(3)?)),
             created_ms: row.get(4)?,
             expires_ms: row.get(5)?,
             due_ms: row.get(6)?,
-            time_to_run_ms: number(row.get(7)?),
-            body_bytes: number(row.get(8)?),
+            time_to_run_ms: unsigned(row.get(7)?),
+            body_bytes: unsigned(row.get(8)?),
             moved,
         });
     }
     Ok(())
-}
-
-fn state_row(columns: &super::schema::StateColumns) -> StateRow {
-    let value = |index: usize| columns[index].unwrap_or(0);
-    StateRow {
-        id: MessageId(number(value(0))),
-        state: state_of_number(value(1)).unwrap_or(MessageState::Ready),
-        priority: small_number(value(2)),
-        sequence: Sequence(number(value(3))),
-        due: columns[4],
-        expires_ms: columns[5],
-        delay_ms: number(value(6)),
-        counters: Counters {
-            reserves: small_number(value(7)),
-            timeouts: small_number(value(8)),
-            releases: small_number(value(9)),
-            buries: small_number(value(10)),
-            kicks: small_number(value(11)),
-        },
-    }
-}
-
-fn number(stored: i64) -> u64 {
-    u64::try_from(stored).unwrap_or(0)
-}
-
-fn small_number(stored: i64) -> u32 {
-    u32::try_from(stored).unwrap_or(if stored < 0 { 0 } else { u32::MAX })
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ mod load;
 mod lock;
 mod memory;
 mod paths;
+mod recover;
 mod rewrite;
+mod rows;
 mod schema;
 mod tables;
 #[cfg(test)]
@@ -27,6 +29,7 @@ pub use error::{Cause, DAMAGE_LISTED_MAX, Damage, Remedy, StoreError};
 pub use file::{Checkpoint, File, LOG_FRAMES_MAX, Sizes, StoreFile};
 pub use load::{open, scan};
 pub use memory::Memory;
+pub use recover::{Recovered, recover};
 pub use rusqlite::Connection;
 pub use schema::FORMAT_VERSION;
 
