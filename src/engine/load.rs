@@ -86,7 +86,9 @@ impl Loader {
         engine.queues[queue].body_bytes += body_bytes;
         let slot = engine.messages.insert(message, history);
         if kind == MessageState::Buried {
-            let burial = due.and_then(|place| u64::try_from(place).ok()).unwrap_or(0);
+            let stored = due.and_then(|place| u64::try_from(place).ok());
+            let free = stored.filter(|at| !engine.queues[queue].buried.contains_key(at));
+            let burial = free.unwrap_or(engine.next_burial);
             engine.next_burial = engine.next_burial.max(burial + 1);
             return engine.place_buried(slot, burial);
         }
