@@ -247,78 +247,106 @@ fn tell(reply: &Reply) -> String {
 
 /// The command that a short text stands for: its words, then options as `name value`.
 pub fn command(text: &str) -> Command {
-    let words: Vec<&str> = text.split(' ').collect();
-    let number = |at: usize| words[at].parse::<u64>().unwrap();
-    let id = || MessageId(number(1));
-    let option = |name: &str| {
-        let at = words.iter().position(|word| *word == name)?;
-        Some(words[at + 1].parse::<u64>().unwrap())
-    };
-    let priority = || option("pri").map(|priority| u32::try_from(priority).unwrap());
-    let named = |at: usize| words.get(at).filter(|name| !OPTIONS.contains(name)).map(|n| queue(n));
-    match words[0] {
-        "put" => Command::Put(Put {
-            priority: priority(),
-            delay_ms: option("delay").unwrap_or(0),
-            time_to_run_ms: option("ttr"),
-            time_to_live_ms: option("ttl"),
-            ..Put::new(
-                named(1).map_or(Target::Used, Target::Named),
-                vec![b'x'; usize::try_from(option("bytes").unwrap_or(1)).unwrap()],
-            )
-        }),
-        "start" => Command::Start(queue(words[1])),
-        "use" => Command::Use(queue(words[1])),
-        "watch" => Command::Watch(queue(words[1])),
-        "ignore" => Command::Ignore(queue(words[1])),
+    let said = Said(text.split(' ').collect());
+    let (id, named) = (|| MessageId(said.number(1)), |at| said.name(at));
+    match said.0[0] {
+        "put" => Command::Put(said.put()),
+        "start" => Command::Start(queue(said.0[1])),
+        "use" => Command::Use(queue(said.0[1])),
+        "watch" => Command::Watch(queue(said.0[1])),
+        "ignore" => Command::Ignore(queue(said.0[1])),
         "consume" => {
-            Command::Consume { queue: queue(words[1]), window: u32::try_from(number(2)).unwrap() }
+            let window = u32::try_from(said.number(2)).unwrap();
+            Command::Consume { queue: queue(said.0[1]), window }
         }
         "reserve" => Command::Reserve {
-            timeout_ms: option("for"),
-            count: u32::try_from(option("count").unwrap_or(1)).unwrap(),
+            timeout_ms: said.option("for"),
+            count: u32::try_from(said.option("count").unwrap_or(1)).unwrap(),
         },
         "take" => Command::ReserveMessage(id()),
         "ack" => Command::Acknowledge { id: id(), queue: named(2) },
         "remove" => Command::Remove(id()),
-        "release" => Command::Release {
-            id: id(),
-            priority: priority(),
-            delay_ms: option("delay").unwrap_or(0),
-        },
-        "requeue" => Command::Requeue { id: id(), queue: named(2), time_to_live_ms: option("ttl") },
-        "bury" => Command::Bury { id: id(), queue: named(2), priority: priority() },
+        "release" => {
+            let delay_ms = said.option("delay").unwrap_or(0);
+            Command::Release { id: id(), priority: said.priority(), delay_ms }
+        }
+        "requeue" => {
+            Command::Requeue { id: id(), queue: named(2), time_to_live_ms: said.option("ttl") }
+        }
+        "bury" => Command::Bury { id: id(), queue: named(2), priority: said.priority() },
         "touch" => Command::Touch(id()),
-        "peek" => match words[1] {
+        "kick" => Command::Kick(said.number(1)),
+        "kick-one" => Command::KickMessage(id()),
+        "pause" => Command::Pause { queue: queue(said.0[1]), for_ms: said.number(2) },
+        "flush" => Command::Flush(queue(said.0[1])),
+        "flushall" => Command::FlushAll,
+        "echo" => Command::Echo,
+        "quit" => Command::Quit,
+        _ => look(&said),
+    }
+}
+
+fn look(said: &Said<'_>) -> Command {
+    match said.0[0] {
+        "peek" => match said.0[1] {
             "ready" => Command::PeekNext(MessageState::Ready),
             "delayed" => Command::PeekNext(MessageState::Delayed),
             "buried" => Command::PeekNext(MessageState::Buried),
-            _ => Command::Peek(id()),
+            _ => Command::Peek(MessageId(said.number(1))),
         },
-        "kick" => Command::Kick(number(1)),
-        "kick-one" => Command::KickMessage(id()),
-        "pause" => Command::Pause { queue: queue(words[1]), for_ms: number(2) },
-        "flush" => Command::Flush(queue(words[1])),
-        "flushall" => Command::FlushAll,
-        "stats" => match words.get(1) {
+        "stats" => match said.0.get(1) {
             None => Command::Statistics,
-            Some(word) if word.parse::<u64>().is_ok() => Command::MessageStatistics(id()),
+            Some(word) if word.parse::<u64>().is_ok() => {
+                Command::MessageStatistics(MessageId(said.number(1)))
+            }
             Some(name) => Command::QueueStatistics(queue(name)),
         },
         "queues" => Command::ListQueues,
         "used" => Command::ShowUsed,
         "watched" => Command::ListWatched,
         "survey" => Command::Survey {
-            pattern: words.get(2).map(|pattern| Box::from(*pattern)),
-            lines_max: usize::try_from(number(1)).unwrap(),
+            pattern: said.0.get(2).map(|pattern| Box::from(*pattern)),
+            lines_max: usize::try_from(said.number(1)).unwrap(),
         },
         "list" => Command::List {
-            queue: queue(words[1]),
-            lines_max: words.get(2).map_or(100, |lines| lines.parse().unwrap()),
+            queue: queue(said.0[1]),
+            lines_max: said.0.get(2).map_or(100, |lines| lines.parse().unwrap()),
         },
-        "echo" => Command::Echo,
-        "quit" => Command::Quit,
         unknown => panic!("no such command: {unknown}"),
+    }
+}
+
+/// The words of a command.
+struct Said<'a>(Vec<&'a str>);
+
+impl Said<'_> {
+    fn number(&self, at: usize) -> u64 {
+        self.0[at].parse().unwrap()
+    }
+
+    fn name(&self, at: usize) -> Option<QueueName> {
+        self.0.get(at).filter(|word| !OPTIONS.contains(word)).map(|name| queue(name))
+    }
+
+    fn option(&self, name: &str) -> Option<u64> {
+        let at = self.0.iter().position(|word| *word == name)?;
+        Some(self.number(at + 1))
+    }
+
+    fn priority(&self) -> Option<u32> {
+        self.option("pri").map(|priority| u32::try_from(priority).unwrap())
+    }
+
+    fn put(&self) -> Put {
+        let body_bytes = usize::try_from(self.option("bytes").unwrap_or(1)).unwrap();
+        let target = self.name(1).map_or(Target::Used, Target::Named);
+        Put {
+            priority: self.priority(),
+            delay_ms: self.option("delay").unwrap_or(0),
+            time_to_run_ms: self.option("ttr"),
+            time_to_live_ms: self.option("ttl"),
+            ..Put::new(target, vec![b'x'; body_bytes])
+        }
     }
 }
 
