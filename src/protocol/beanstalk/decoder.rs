@@ -29,7 +29,6 @@ pub struct BeanstalkDecoder {
     /// The last tube named: frameworks name the same one over and over.
     last_tube: QueueName,
     state: State,
-    is_started: bool,
     /// Whether no line was complete yet: only the first one can be a browser's.
     is_first_line: bool,
 }
@@ -69,7 +68,6 @@ impl BeanstalkDecoder {
             last_tube: first_tube.clone(),
             first_tube,
             state: State::Line(Vec::new()),
-            is_started: false,
             is_first_line: true,
         }
     }
@@ -288,10 +286,6 @@ impl Decoder for BeanstalkDecoder {
         requests: &mut Requests,
     ) -> Result<usize, WireError> {
         let mut taken = 0;
-        if !self.is_started && !bytes.is_empty() && !requests.is_full() {
-            self.is_started = true;
-            requests.push(Tag::None, Command::Start(self.first_tube.clone()));
-        }
         while taken < bytes.len() && !requests.is_full() && !matches!(self.state, State::Quit) {
             taken += self.step(bytes.get(taken..).unwrap_or_default(), requests)?;
         }
@@ -320,7 +314,7 @@ mod tests {
         BeanstalkDecoder::new(Arc::new(Limits::new(&values)))
     }
 
-    /// Everything that these pieces become, batch by batch, without the start.
+    /// Everything that these pieces become, batch by batch.
     fn decode_pieces<'a>(
         decoder: &mut BeanstalkDecoder,
         pieces: impl Iterator<Item = &'a [u8]>,
@@ -339,7 +333,6 @@ mod tests {
                 piece = &piece[taken..];
             }
         }
-        all.retain(|request| !matches!(request.command, Command::Start(_)));
         Ok(all)
     }
 
@@ -369,19 +362,6 @@ mod tests {
 
     fn then_used(bytes: &[u8]) -> Vec<u8> {
         [bytes, USED].concat()
-    }
-
-    #[test]
-    fn a_session_starts_with_the_default_tube_before_its_first_request() {
-        let mut requests = Requests::default();
-        let mut decoder = decoder();
-        decoder.decode(Time(0), b"", &mut requests).unwrap();
-        assert!(requests.is_empty());
-        decoder.decode(Time(0), b"list-tube-", &mut requests).unwrap();
-        decoder.decode(Time(0), b"used\r\nlist-tube-used\r\n", &mut requests).unwrap();
-        let commands: Vec<Command> = requests.take().into_iter().map(|r| r.command).collect();
-        let default = QueueName::new(b"default").unwrap();
-        assert_eq!(commands, [Command::Start(default), Command::ShowUsed, Command::ShowUsed]);
     }
 
     #[test]
@@ -428,7 +408,7 @@ mod tests {
             decoder.decode(Time(0), &[b'x'; 1_000], &mut requests).unwrap();
         }
         assert_eq!(decoder.pending_bytes(), 1);
-        assert_eq!(requests.len(), 1, "the start alone");
+        assert!(requests.is_empty());
     }
 
     #[test]
@@ -500,7 +480,7 @@ mod tests {
         let mut requests = Requests::default();
         let taken = decoder.decode(Time(0), &bytes, &mut requests).unwrap();
         assert_eq!(requests.len(), REQUESTS_PER_BATCH_MAX);
-        assert_eq!(taken, USED.len() * (REQUESTS_PER_BATCH_MAX - 1));
+        assert_eq!(taken, USED.len() * REQUESTS_PER_BATCH_MAX);
         assert_eq!(decode(&bytes).len(), 300);
     }
 

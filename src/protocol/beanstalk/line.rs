@@ -41,6 +41,8 @@ const BAD_FORMAT: Parsed<'static> = Parsed::Tagged(Note::BadFormat, Command::Ech
 const UNKNOWN_COMMAND: Parsed<'static> = Parsed::Tagged(Note::UnknownCommand, Command::Echo);
 /// The least time to run, in milliseconds.
 const TIME_TO_RUN_MS_MIN: u64 = 1_000;
+/// A time-out that never comes, in milliseconds.
+const FOR_EVER_MS: u64 = u64::MAX;
 /// What a browser's request line begins with.
 const HTTP_METHODS: [&[u8]; 9] = [
     b"GET ",
@@ -253,7 +255,8 @@ fn reserve_batch(rest: &[u8]) -> Option<Parsed<'_>> {
 }
 
 /// As C's `strtol` reads it into an `int`: no digits are 0, more than 32 bits are cut off, what
-/// follows is not looked at, and less than 0 is for ever.
+/// follows is not looked at, and less than 0 is for ever (which is a time-out all the same: it counts as
+/// one in the statistics).
 fn reserve_with_timeout(rest: &[u8]) -> Option<Command> {
     let text = c_number(rest);
     let cut = match text {
@@ -268,8 +271,8 @@ fn reserve_with_timeout(rest: &[u8]) -> Option<Command> {
             bits & u64::from(u32::MAX)
         }
     };
-    let timeout_ms = (cut <= i32::MAX as u64).then_some(cut * 1_000);
-    Some(Command::Reserve { timeout_ms, count: 1 })
+    let timeout_ms = if cut <= i32::MAX as u64 { cut * 1_000 } else { FOR_EVER_MS };
+    Some(Command::Reserve { timeout_ms: Some(timeout_ms), count: 1 })
 }
 
 /// As C's `strtoul` reads it into an `unsigned int`.
@@ -504,8 +507,8 @@ mod tests {
             ("-9223372036854775808", Some(0)),
             ("9223372036854775807", None),
         ] {
-            let timeout_ms = seconds.map(|seconds: u64| seconds * 1_000);
-            let expected = Command::Reserve { timeout_ms, count: 1 };
+            let timeout_ms = seconds.map_or(FOR_EVER_MS, |seconds: u64| seconds * 1_000);
+            let expected = Command::Reserve { timeout_ms: Some(timeout_ms), count: 1 };
             assert_eq!(command(&format!("reserve-with-timeout {text}")), expected, "{text:?}");
         }
     }
