@@ -39,7 +39,6 @@ impl Engine {
         tag: Tag,
         id: MessageId,
     ) {
-        self.count_worker(who);
         let found = self.settle(turn, id);
         let Some(slot) = found.filter(|slot| !self.is_reserved(*slot)) else {
             return turn.reply(who, tag, Reply::NotFound);

@@ -15,6 +15,7 @@ use crate::clock::Time;
 use crate::command::{Command, Counted, Put, Requests, Tag, Target};
 use crate::ids::QueueName;
 use crate::limits::Limits;
+use crate::protocol::wire::is_http;
 use crate::protocol::{Decoder, WireError};
 
 /// The longest command line, its end included, in bytes.
@@ -133,7 +134,7 @@ impl BeanstalkDecoder {
     /// Keeps a block without an end. A full one is let go: like the original, whose buffer is as
     /// long, we look for an overlong line's end in blocks of the line limit.
     fn keep_block(&mut self, block: Vec<u8>, taken: usize) -> Result<usize, WireError> {
-        if self.is_first_line && line::is_http(&block) {
+        if self.is_first_line && is_http(&block) {
             return Err(WireError::HttpRequest);
         }
         if block.len() == LINE_BYTES_MAX {
@@ -161,7 +162,7 @@ impl BeanstalkDecoder {
             requests.push(Note::BadFormat.tag(), Command::Echo);
             return Ok(0);
         }
-        if std::mem::take(&mut self.is_first_line) && line::is_http(line) {
+        if std::mem::take(&mut self.is_first_line) && is_http(line) {
             return Err(WireError::HttpRequest);
         }
         self.state = State::Line(Vec::new());
@@ -238,7 +239,7 @@ fn line_end(block: &[u8]) -> Option<usize> {
 
 fn push_put(head: PutHead, body: Vec<u8>, end: &[u8], requests: &mut Requests) {
     if end != CRLF {
-        requests.push(Note::ExpectedCrlf.tag(), Command::EchoCounted(Counted::Put));
+        requests.push(Note::ExpectedCrlf.tag(), Command::EchoPut);
         return;
     }
     let put = Put {
@@ -348,6 +349,7 @@ mod tests {
                 (Command::Put(put), None) => format!("put {}", put.body.escape_ascii()),
                 (Command::ShowUsed, None) => String::from("used"),
                 (Command::Echo, Some(note)) => format!("{note:?}"),
+                (Command::EchoPut, Some(note)) => format!("{note:?} EchoPut"),
                 (Command::EchoCounted(counted), Some(note)) => format!("{note:?} {counted:?}"),
                 other => format!("{other:?}"),
             })
@@ -380,10 +382,10 @@ mod tests {
 
     #[test]
     fn a_body_without_its_end_costs_the_two_bytes_behind_it() {
-        let expected = ["ExpectedCrlf Put", "used"];
+        let expected = ["ExpectedCrlf EchoPut", "used"];
         assert_eq!(story(&then_used(b"put 0 0 60 3\r\nabcde")), expected);
         assert_eq!(story(&then_used(b"put 0 0 60 3\r\nabc\n\r")), expected);
-        let out_of_step = ["ExpectedCrlf Put", "UnknownCommand"];
+        let out_of_step = ["ExpectedCrlf EchoPut", "UnknownCommand"];
         assert_eq!(story(&then_used(b"put 0 0 60 3\r\nab\r\n")), out_of_step);
     }
 

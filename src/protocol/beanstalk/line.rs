@@ -43,18 +43,6 @@ const UNKNOWN_COMMAND: Parsed<'static> = Parsed::Tagged(Note::UnknownCommand, Co
 const TIME_TO_RUN_MS_MIN: u64 = 1_000;
 /// A time-out that never comes, in milliseconds.
 const FOR_EVER_MS: u64 = u64::MAX;
-/// What a browser's request line begins with.
-const HTTP_METHODS: [&[u8]; 9] = [
-    b"GET ",
-    b"POST ",
-    b"PUT ",
-    b"HEAD ",
-    b"OPTIONS ",
-    b"DELETE ",
-    b"PATCH ",
-    b"CONNECT ",
-    b"TRACE ",
-];
 
 /// Reads a line.
 pub(super) fn parse(line: &[u8]) -> Parsed<'_> {
@@ -342,20 +330,6 @@ fn digits(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
     (rest.len() < bytes.len()).then_some((value, rest))
 }
 
-/// Whether a first line, whole or cut off at the line limit, is a browser's.
-pub(super) fn is_http(line: &[u8]) -> bool {
-    let is_host = line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"host:"));
-    let Some(method) = HTTP_METHODS.into_iter().find(|method| line.starts_with(method)) else {
-        return is_host;
-    };
-    // "DELETE 1" is a beanstalk user's mistake; what a browser asks for is a path or an address.
-    let target = line.get(method.len()..).unwrap_or_default();
-    target.starts_with(b"/")
-        || target.starts_with(b"http")
-        || target.starts_with(b"*")
-        || target.windows(6).any(|part| part == b" HTTP/")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -526,16 +500,6 @@ mod tests {
             ("-18446744073709551615", 1),
         ] {
             assert_eq!(command(&format!("kick {text}")), Command::Kick(bound), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_browser_sends_is_known() {
-        for line in ["GET / HTTP/1.1", "POST /x", "OPTIONS *", "CONNECT a:1 HTTP/1.1", "Host: a"] {
-            assert!(is_http(line.as_bytes()), "{line}");
-        }
-        for line in ["PUT 0 0 60 1", "DELETE 1", "get", "GET", "put 0 0 60 1", "Hosts"] {
-            assert!(!is_http(line.as_bytes()), "{line}");
         }
     }
 }
