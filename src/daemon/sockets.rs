@@ -22,13 +22,18 @@ pub(super) struct Bound {
     listener: Listener,
 }
 
-/// The sockets: passed ones replace the configured listeners of their protocol.
-pub(super) fn bind_all(config: &Config, passed: Vec<Passed>) -> Result<Vec<Bound>, DaemonError> {
+/// The sockets: passed ones replace the configured listeners of their protocol. With the name of
+/// a protocol as `all_are` they are for that one, whatever they are called.
+pub(super) fn bind_all(
+    config: &Config,
+    passed: Vec<Passed>,
+    all_are: Option<&str>,
+) -> Result<Vec<Bound>, DaemonError> {
     let mut bound = Vec::new();
     let mut replaced: Vec<&'static str> = Vec::new();
     for Passed { name, socket } in passed {
-        let protocol =
-            protocol::find(&name).ok_or_else(|| DaemonError::PassedName(name.clone()))?;
+        let protocol = protocol::find(all_are.unwrap_or(&name))
+            .ok_or_else(|| DaemonError::PassedName(name.clone()))?;
         let socket = ListeningSocket::inherited(OwnedFd::from(socket))
             .map_err(|error| DaemonError::System("use a passed socket", error))?;
         replaced.push(protocol.name);

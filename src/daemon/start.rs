@@ -11,12 +11,12 @@ use crossbeam_channel::{Receiver, Sender};
 use slog::{Logger, info, warn};
 
 use super::sockets::{bind_all, start_listeners};
-use super::{AbortOnPanic, Daemon, DaemonError, Watchdog, joined_threads};
+use super::{AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads};
 use crate::change::Change;
 use crate::channels::{self, Event, Finished, Notice, Order};
 use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::config::{Args, Config, Environment};
+use crate::config::{Config, Environment};
 use crate::connection::Shared;
 use crate::dispatcher::{Dispatcher, Parts, Stopped};
 use crate::engine::Engine;
@@ -45,20 +45,19 @@ const MAPS_BESIDE: u64 = 2_000;
 impl Daemon {
     /// Starts everything. When this returns, the daemon serves.
     pub(super) fn start(
-        args: Args,
-        environment: Environment,
-        config: Config,
+        plan: Plan,
         passed: Vec<Passed>,
         log: &Logger,
         level: LevelHandle,
     ) -> Result<Daemon, DaemonError> {
+        let config = &plan.config;
         let notifier = Notifier::from_environment();
         run_in_batches(log);
-        check_thread_ceiling(&config, log);
+        check_thread_ceiling(config, log);
         let clock = Clock::start();
-        let bound = bind_all(&config, passed)?;
-        make_state_directory(&config, &environment)?;
-        let Loaded { opened, engine, limits, dropped } = load(&config, clock, &notifier, log)?;
+        let bound = bind_all(config, passed, plan.passed_sockets_are)?;
+        make_state_directory(config, &plan.environment)?;
+        let Loaded { opened, engine, limits, dropped } = load(config, clock, &notifier, log)?;
 
         let (notice_sender, notices) = channels::notices();
         let signals = Signals::start(notice_sender.clone())
@@ -106,9 +105,7 @@ impl Daemon {
         notifier.ready();
         let (clients, log) = (shared.clients.clone(), log.clone());
         Ok(Daemon {
-            args,
-            environment,
-            config,
+            plan,
             level,
             limits,
             clients,

@@ -326,7 +326,7 @@ fn read_range(
 fn set_aside(quarantine: &mut Statement<'_>, source: &str, row: &Row<'_>) -> Result<()> {
     let mut columns = String::new();
     let mut blobs = [ValueRef::Null; 2];
-    for (index, name) in row.as_ref().column_names().into_iter().enumerate() {
+    for (index, name) in row.as_ref().column_names().enumerate() {
         let value = row.get_ref(index)?;
         match name {
             "attributes" => blobs[0] = value,
