@@ -216,6 +216,9 @@ pub enum Command {
     Echo,
     /// The same for a command that the decoder refused itself, and that still counts as one.
     EchoCounted(Counted),
+    /// The same for a put whose body came wrong: it makes a producer and costs an id, so that ids
+    /// go on as they would with beanstalkd.
+    EchoPut,
     /// The end of the conversation, said by the peer: what follows is not read.
     Quit,
 }
@@ -315,7 +318,7 @@ pub enum Reply {
     Survey(Box<Survey>),
     /// The first messages of a queue.
     Listing(Box<Listing>),
-    /// The answer to [`Command::Echo`] and [`Command::EchoCounted`].
+    /// The answer to [`Command::Echo`] and its like.
     Echo,
     /// A valid request that can not be met now.
     Refused(Refusal),

@@ -36,7 +36,7 @@ use crate::clock::{Clock, Now, Time};
 use crate::command::{Command, Delivery, Reply, Request, Tag};
 use crate::engine::{Effect, Engine, Handed, Input};
 use crate::facts::Facts;
-use crate::ids::{CommitNumber, ConnectionId, MessageId};
+use crate::ids::{CommitNumber, ConnectionId, MessageId, QueueName};
 use crate::journal::Journal;
 use crate::limits::{Budget, Charge, EVENTS_PER_TURN_MAX, Limits};
 use crate::persistence::Progress;
@@ -239,6 +239,11 @@ impl<'c> Dispatcher<'c> {
         let (manner, ack_timeout_ms) = (profile.protocol.manner, profile.ack_timeout_ms);
         self.peers.insert(connection, peer);
         self.input(Input::Opened { connection, manner, ack_timeout_ms })?;
+        if let Some(name) = profile.protocol.first_queue {
+            let queue = QueueName::new(name.as_bytes()).expect("a first queue has a queue's name");
+            let start = Request { tag: Tag::None, command: Command::Start(queue) };
+            self.input(Input::Request(connection, start))?;
+        }
         self.greet(connection);
         Ok(())
     }

@@ -41,9 +41,17 @@ impl Engine {
             && let Some(slot) = held
         {
             self.budget -= 1;
-            touched.push(self.queue_of(slot));
+            let queue = self.queue_of(slot);
+            let is_reservation = !self.sessions[&connection].held.is_empty();
             self.take_back(turn, slot, Lost::PlaceIsFree);
             self.put_back(turn, slot);
+            if is_reservation {
+                // One by one, as with beanstalkd: who waits gets the first that was reserved.
+                self.serve(turn, queue);
+                self.drop_if_unneeded(turn, queue);
+            } else {
+                touched.push(queue);
+            }
             held = self.next_held(turn, connection);
         }
         self.serve_all(turn, &mut touched);

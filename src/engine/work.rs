@@ -246,8 +246,9 @@ impl Engine {
             self.kick(turn, slot);
             self.budget -= 1;
             (left, count) = (left - 1, count + 1);
+            // One by one, as with beanstalkd: who waits gets the first one kicked, not the best.
+            self.serve(turn, queue);
         }
-        self.serve(turn, queue);
         if left > 0 {
             return Slice::Left(Work::Kick { asker, queue, from, left, count });
         }

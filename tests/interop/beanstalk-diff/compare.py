@@ -75,7 +75,10 @@ def describe(left, right):
             continue
         one, other = (body or b"").split(b"\n"), (other_body or b"").split(b"\n")
         if line[:3] == other_line[:3] == b"OK " and len(one) == len(other):
-            out += ["      %r | %r" % pair for pair in zip(one, other) if pair[0] != pair[1]]
+            out += [
+                "      %r | %r" % pair for pair in zip(one, other)
+                if pair[0] != pair[1] and pair[0].split(b":")[0] not in SERVER_FIELDS_IGNORED
+            ]
         else:
             out.append("      %r %r\n    | %r %r" % (line, body, other_line, other_body))
     return "\n".join(out)

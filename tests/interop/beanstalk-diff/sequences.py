@@ -112,7 +112,7 @@ class Sequence:
 
     def say(self, peer, data, commands=1, may_wait=False):
         """Sends to both servers and compares what they say; returns the reference's answers."""
-        self.note("%s> %r" % (peer.name, data if len(data) < 300 else data[:80] + b"..."))
+        self.note("%s> %r" % (peer.name, data if len(data) < 900 else data[:80] + b"..." + data[-80:]))
         peer.unanswered += commands
         if self.with_clock:
             time.sleep(PAUSE_SECONDS)
@@ -283,6 +283,9 @@ class Sequence:
         near = [b"reserve-with-timeout 1\r\n"] * 2 + [b"reserve-with-timeout 2\r\n"]
         far = [b"reserve\r\n"] * 2 + [b"reserve-with-timeout 1000\r\n", b"reserve-with-timeout -1\r\n"]
         self.say(peer, self.random.choice(far + (near if self.with_clock else [])), may_wait=True)
+        if peer.unanswered:
+            waiting = sum(1 for peer in self.peers if peer.unanswered)
+            self.pair.wait_for(b"current-waiting", waiting)
 
     def step_garbage(self):
         """Malformed lines, and the end of that connection, since it may be out of step then."""
@@ -313,9 +316,12 @@ class Sequence:
         self.peers.append(peer)
         # The reference knows a connection from its start, we from its first bytes at the latest.
         self.note("%s opens" % peer.name)
-        if self.pair.wait_for_connections(1 + len(self.peers)):
+        if self.wait_for_connections():
             raise Difference("a connection is not counted")
         return peer
+
+    def wait_for_connections(self):
+        return self.pair.wait_for(b"current-connections", 1 + len(self.peers))
 
     def step_end(self):
         if len(self.peers) > 1:
@@ -324,6 +330,9 @@ class Sequence:
     def end_peer(self, peer):
         """A hang-up, a half-close that is still answered, or a good-bye."""
         how = self.random.choice(["close", "close", "half-close", "quit"])
+        # Whether the reference still does what was sent behind a wait depends on the moment.
+        if peer.unanswered > 1:
+            how = "half-close"
         self.note("%s ends: %s" % (peer.name, how))
         if how == "quit" and not peer.unanswered:
             for side in peer.sides:
@@ -342,7 +351,7 @@ class Sequence:
         free = [other for other in self.peers if not other.unanswered]
         if how == "close" and peer.held and free and not self.occupied():
             self.take_over(self.random.choice(free), self.random.choice(peer.held[-3:]))
-        late = self.pair.wait_for_connections(1 + len(self.peers))
+        late = self.wait_for_connections()
         if late:
             raise Difference("%s does not see the end of a connection" % late)
         self.pair.barrier(3)
@@ -359,7 +368,7 @@ class Sequence:
         patient = [control for control in self.pair.controls if control.server.is_reference]
         if not right.server.is_reference:
             right.send(line)
-        self.pair.wait_for_connections(1 + len(self.peers), patient)
+        self.pair.wait_for(b"current-connections", 1 + len(self.peers), patient)
         left.send(line)
         if right.server.is_reference:
             right.send(line)
