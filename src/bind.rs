@@ -246,3 +246,133 @@ impl std::error::Error for BindError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    fn to(path: &Path) -> BindTo {
+        BindTo::Unix { path: path.to_owned(), mode: 0o640, group: None }
+    }
+
+    #[test]
+    fn port_0_takes_a_free_port_and_tells_which() {
+        let socket = bind(&BindTo::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        match socket.local_address() {
+            LocalAddress::Tcp(address) => {
+                assert_ne!(address.port(), 0);
+                assert!(std::net::TcpStream::connect(address).is_ok());
+                assert_eq!(socket.local_address().to_string(), address.to_string());
+            }
+            other => panic!("unexpected: {other}"),
+        }
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_with_exit_code_69() {
+        let first = bind(&BindTo::Tcp("127.0.0.1:0".parse().unwrap())).unwrap();
+        let LocalAddress::Tcp(taken) = *first.local_address() else { unreachable!() };
+        let error = bind(&BindTo::Tcp(taken)).unwrap_err();
+        assert_eq!(error.exit_code(), 69);
+        assert_eq!(error.to_string(), format!("{taken} is in use"));
+    }
+
+    #[test]
+    fn an_address_of_another_machine_cannot_be_made() {
+        let error = bind(&BindTo::Tcp("192.0.2.1:0".parse().unwrap())).unwrap_err();
+        assert_eq!(error.exit_code(), 73);
+    }
+
+    #[test]
+    fn a_unix_socket_has_its_mode_and_goes_with_its_listener() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("phpmq.sock");
+        let socket = bind(&to(&path)).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o640);
+        assert_eq!(socket.local_address().to_string(), format!("unix:{}", path.display()));
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_unix_socket_gets_its_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("phpmq.sock");
+        // A group that everybody may give away: one's own.
+        let group = rustix::process::getgid().as_raw();
+        let to = BindTo::Unix { path: path.clone(), mode: 0o660, group: Some(group) };
+        let _socket = bind(&to).unwrap();
+        assert_eq!(path.metadata().unwrap().gid(), group);
+    }
+
+    #[test]
+    fn a_stale_socket_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("phpmq.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let _socket = bind(&to(&path)).unwrap();
+        assert!(UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn a_live_socket_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("phpmq.sock");
+        let _live = UnixListener::bind(&path).unwrap();
+        assert_eq!(bind(&to(&path)).unwrap_err().exit_code(), 69);
+        assert!(UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes");
+        std::fs::write(&path, "precious").unwrap();
+        let error = bind(&to(&path)).unwrap_err();
+        assert!(matches!(error, BindError::NotASocket(_)));
+        assert_eq!(error.exit_code(), 73);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_socket_file_that_somebody_else_has_put_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("phpmq.sock");
+        let socket = bind(&to(&path)).unwrap();
+        // Made before the old one goes, so that it is another file.
+        let other = folder.path().join("other.sock");
+        let _theirs = UnixListener::bind(&other).unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        drop(socket);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn paths_that_cannot_be_made_are_exit_code_73() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = folder.path().join("missing/phpmq.sock");
+        assert_eq!(bind(&to(&nowhere)).unwrap_err().exit_code(), 73);
+        let long = folder.path().join("x".repeat(200));
+        assert_eq!(bind(&to(&long)).unwrap_err().exit_code(), 73);
+    }
+
+    #[test]
+    fn a_passed_socket_is_taken_over_and_its_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passed.sock");
+        let passed = UnixListener::bind(&path).unwrap();
+        let socket = ListeningSocket::inherited(OwnedFd::from(passed)).unwrap();
+        assert_eq!(socket.local_address(), &LocalAddress::Unix(path.clone()));
+        drop(socket);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_passed_descriptor_that_does_not_listen_is_refused() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert!(ListeningSocket::inherited(OwnedFd::from(one)).is_err());
+    }
+}

@@ -73,7 +73,8 @@ impl Connection {
     /// Serves the connection to its end: the body of its thread. The dispatcher has been told of
     /// it before.
     pub fn run(self) {
-        let mut ending = Ending { id: self.id, shared: Arc::clone(&self.shared), end: None };
+        let gate = Arc::clone(&self.gate);
+        let mut ending = Ending { id: self.id, shared: Arc::clone(&self.shared), gate, end: None };
         let mut reader = Reader::new(self);
         let Err(end) = reader.converse();
         // The dispatcher may close the socket when it hears of the end: nobody else should keep it.
@@ -86,21 +87,26 @@ impl Connection {
 struct Ending {
     id: ConnectionId,
     shared: Arc<Shared>,
+    gate: Arc<Gate>,
     end: Option<End>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.shared.clients.forget(self.id);
+        self.gate.leave();
         let end = self.end.take().unwrap_or(End::Panicked);
         // Without a dispatcher the daemon is at its end and nobody needs to know.
         let _ = self.shared.events.send(Event::Ended { connection: self.id, end });
+        // Last, so that every end is in the channel when nobody is left in the register.
+        self.shared.clients.forget(self.id);
     }
 }
 
 struct Reader {
     connection: Connection,
     requests: Requests,
+    /// Has capacity only while more arrives than fits into the small buffer.
+    large: Vec<u8>,
     /// The share of the budget of what the decoder keeps.
     pending_charge: Charge,
     pending_bytes: usize,
@@ -123,6 +129,7 @@ impl Reader {
         Reader {
             connection,
             requests: Requests::default(),
+            large: Vec::new(),
             pending_charge,
             pending_bytes: 0,
             frame_began: None,
@@ -137,34 +144,40 @@ impl Reader {
     /// Reads and sends on until something ends it.
     fn converse(&mut self) -> Result<Infallible, End> {
         let mut small = [0_u8; READ_SMALL_BYTES];
-        // Has capacity only while more arrives than fits into the small one.
-        let mut large = Vec::new();
         loop {
-            self.pass_gate()?;
-            self.find_room()?;
-            let now = self.now();
-            self.check_stop(now)?;
-            self.check_deadlines(now)?;
-            self.tick(now)?;
-            let read = if large.capacity() > 0 {
-                self.read_more(&mut large)?
-            } else {
-                self.set_timeout(self.wait_ms(now))?;
-                self.read(&mut small)?
-            };
-            match read {
-                Read::Bytes(count) => {
-                    let bytes = if large.capacity() > 0 { &large[..] } else { &small[..count] };
-                    self.decode(bytes)?;
-                    if large.capacity() == 0 && count == small.len() {
-                        large.reserve_exact(READ_LARGE_BYTES);
-                    }
+            self.turn(&mut small)?;
+        }
+    }
+
+    /// Does what is due, then reads once and sends on what that brought.
+    fn turn(&mut self, small: &mut [u8; READ_SMALL_BYTES]) -> Result<(), End> {
+        self.pass_gate()?;
+        self.find_room()?;
+        let now = self.now();
+        self.check_stop(now)?;
+        self.check_deadlines(now)?;
+        self.tick(now)?;
+        let mut large = mem::take(&mut self.large);
+        let is_large = large.capacity() > 0;
+        let read = if is_large {
+            self.read_more(&mut large)?
+        } else {
+            self.set_timeout(self.wait_ms(now))?;
+            self.read(small)?
+        };
+        match read {
+            Read::Bytes(count) => {
+                self.decode(if is_large { &large } else { &small[..count] })?;
+                if !is_large && count == small.len() {
+                    large.reserve_exact(READ_LARGE_BYTES);
                 }
-                // The next wait may be long: it holds no buffer.
-                Read::Nothing => large = Vec::new(),
-                Read::EndOfFile if self.stopping() => return Err(End::Stopped),
-                Read::EndOfFile => return Err(End::EndOfFile),
+                self.large = large;
+                Ok(())
             }
+            // The next wait may be long: it holds no large buffer.
+            Read::Nothing => Ok(()),
+            Read::EndOfFile if self.stopping() => Err(End::Stopped),
+            Read::EndOfFile => Err(End::EndOfFile),
         }
     }
 
@@ -307,6 +320,10 @@ impl Reader {
         {
             if self.stopping() {
                 return Err(End::Stopped);
+            }
+            if peek_closed(&self.connection.socket) {
+                // The rest of the frame will never come.
+                return Err(End::EndOfFile);
             }
             if self.frame_deadline().is_some_and(|deadline| deadline <= self.now()) {
                 return Err(End::TimedOut("no room in limits.max_memory for the rest of a frame"));
@@ -472,3 +489,8 @@ impl Watch {
         Ok(Seen::Nothing)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod stage;
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,10 @@ use crate::clients::Place;
 #[derive(Debug, Default)]
 pub struct Gate {
     closed: AtomicBool,
+    /// The connection is closed from our side: the gate never holds anybody back again.
+    for_good: AtomicBool,
+    /// The client's thread has read its last.
+    left: AtomicBool,
     wake: OnceLock<OwnedFd>,
     _place: Option<Place>,
 }
@@ -33,7 +37,7 @@ impl Gate {
 
     /// Whether the client's thread must not read now.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.closed.load(Ordering::SeqCst) && !self.for_good.load(Ordering::SeqCst)
     }
 
     /// Stops the client's thread before its next read.
@@ -45,6 +49,22 @@ impl Gate {
     pub fn open(&self) {
         self.closed.store(false, Ordering::SeqCst);
         self.ring();
+    }
+
+    /// Lets the client's thread go on to its end, whatever is closed after this.
+    pub fn open_for_good(&self) {
+        self.for_good.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// The client's thread reads no more from its socket.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether nobody reads from the socket any more.
+    pub fn is_left(&self) -> bool {
+        self.left.load(Ordering::SeqCst)
     }
 
     /// Wakes the client's thread without opening.
@@ -99,5 +119,15 @@ mod tests {
         assert!(readable(&gate));
         gate.quiet();
         assert!(!readable(&gate));
+    }
+
+    #[test]
+    fn a_gate_opened_for_good_can_not_be_closed_again() {
+        let gate = Gate::default();
+        gate.close();
+        gate.open_for_good();
+        assert!(!gate.is_closed());
+        gate.close();
+        assert!(!gate.is_closed());
     }
 }

@@ -37,5 +37,6 @@ pub mod config;
 pub mod daemon;
 pub mod facts;
 pub mod logging;
+pub mod privileges;
 pub mod signals;
 pub mod systemd;

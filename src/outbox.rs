@@ -211,8 +211,14 @@ impl Outbox {
         self.bytes = Vec::new();
         self.holds.clear();
         self.sent = 0;
-        part_with(&self.socket);
-        self.gate.open();
+        if self.gate.is_left() {
+            part_with(&self.socket);
+        } else {
+            // The client's thread reads on to the end. Taking bytes from under it would let it
+            // go on in the middle of a frame, where a body may look like a command.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+        self.gate.open_for_good();
     }
 
     /// The position behind the last byte appended.
@@ -302,8 +308,8 @@ impl Drop for Outbox {
     }
 }
 
-/// Shuts a socket down after the last word. Input that nobody has read would make the system
-/// reset the connection, and the peer might lose that last word: so it is read away first.
+/// Shuts a socket that nobody reads from down after the last word. Input that is unread would make
+/// the system reset the connection, and the peer might lose that last word: so it is read away.
 pub fn part_with(socket: &Socket) {
     // Both fail only on a socket whose peer is gone already.
     let _ = socket.shutdown(Shutdown::Both);
@@ -328,3 +334,6 @@ pub fn peek_closed(socket: &Socket) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,6 +59,16 @@ pub struct Parting {
     pub exit_code: u8,
 }
 
+impl Parting {
+    /// What clap has to say instead of arguments.
+    pub(super) fn from_clap(error: &clap::Error) -> Parting {
+        Parting {
+            text: error.render().to_string(),
+            exit_code: if error.use_stderr() { EXIT_USAGE } else { 0 },
+        }
+    }
+}
+
 impl Args {
     /// Reads the words of a command line, the program's name first. `protocols` are named in the
     /// help.
@@ -70,10 +80,8 @@ impl Args {
         protocols: &[Protocol],
     ) -> Result<Args, Parting> {
         let matches = command(protocols).try_get_matches_from(words);
-        matches.and_then(|matches| Args::from_arg_matches(&matches)).map_err(|error| Parting {
-            text: error.render().to_string(),
-            exit_code: if error.use_stderr() { EXIT_USAGE } else { 0 },
-        })
+        let args = matches.and_then(|matches| Args::from_arg_matches(&matches));
+        args.map_err(|error| Parting::from_clap(&error))
     }
 }
 

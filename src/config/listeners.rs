@@ -137,7 +137,7 @@ impl Checker<'_> {
 }
 
 /// A listener for which nothing but protocol and address was said.
-fn default_listener(
+pub(super) fn default_listener(
     protocol: &'static Protocol,
     address: &str,
     durability: Durability,

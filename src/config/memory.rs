@@ -7,17 +7,18 @@ use std::path::Path;
 /// What is taken when the system does not say how much memory it has, in bytes.
 const UNKNOWN_MEMORY_BYTES: u64 = 2 << 30;
 
-/// The bytes of memory that this process can have at most. `root` is `/` but in tests.
-pub fn available_bytes(root: &Path) -> u64 {
-    let machine = machine_bytes(root).unwrap_or(UNKNOWN_MEMORY_BYTES);
-    control_group_bytes(root).map_or(machine, |group| group.min(machine))
+/// The bytes of memory that the machine has, as the system call says: the shipped unit hides
+/// `/proc/meminfo`.
+pub fn machine_bytes() -> Option<u64> {
+    let info = rustix::system::sysinfo();
+    info.totalram.checked_mul(u64::from(info.mem_unit))
 }
 
-fn machine_bytes(root: &Path) -> Option<u64> {
-    let text = fs::read_to_string(root.join("proc/meminfo")).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kibibytes.checked_mul(1_024)
+/// The bytes of memory that this process can have at most on a machine with this many. `root` is
+/// `/` but in tests.
+pub fn available_bytes(machine: Option<u64>, root: &Path) -> u64 {
+    let machine = machine.unwrap_or(UNKNOWN_MEMORY_BYTES);
+    control_group_bytes(root).map_or(machine, |group| group.min(machine))
 }
 
 /// The smallest limit of the process's control groups and all above them.
@@ -65,40 +66,41 @@ mod tests {
         root
     }
 
-    const MEMINFO: (&str, &str) =
-        ("proc/meminfo", "MemTotal:        8000000 kB\nMemFree:   1 kB\n");
+    const MACHINE: Option<u64> = Some(8_000_000_000);
 
     #[test]
     fn without_a_control_group_the_machine_counts() {
-        let root = machine(&[MEMINFO]);
-        assert_eq!(available_bytes(root.path()), 8_000_000 * 1_024);
+        assert_eq!(available_bytes(MACHINE, machine(&[]).path()), 8_000_000_000);
     }
 
     #[test]
     fn the_smallest_limit_on_the_way_up_counts_in_version_2() {
         let root = machine(&[
-            MEMINFO,
             ("proc/self/cgroup", "0::/system.slice/phpmqd.service\n"),
             ("sys/fs/cgroup/system.slice/phpmqd.service/memory.max", "max\n"),
             ("sys/fs/cgroup/system.slice/memory.max", "1000000\n"),
             ("sys/fs/cgroup/memory.max", "2000000\n"),
         ]);
-        assert_eq!(available_bytes(root.path()), 1_000_000);
+        assert_eq!(available_bytes(MACHINE, root.path()), 1_000_000);
     }
 
     #[test]
     fn version_1_limits_count_and_its_huge_numbers_do_not() {
         let group = ("proc/self/cgroup", "5:cpu:/x\n4:memory:/docker/abc\n");
         let file = "sys/fs/cgroup/memory/memory.limit_in_bytes";
-        let root = machine(&[MEMINFO, group, (file, "5000000\n")]);
-        assert_eq!(available_bytes(root.path()), 5_000_000);
-        let root = machine(&[MEMINFO, group, (file, "9223372036854771712\n")]);
-        assert_eq!(available_bytes(root.path()), 8_000_000 * 1_024);
+        let root = machine(&[group, (file, "5000000\n")]);
+        assert_eq!(available_bytes(MACHINE, root.path()), 5_000_000);
+        let root = machine(&[group, (file, "9223372036854771712\n")]);
+        assert_eq!(available_bytes(MACHINE, root.path()), 8_000_000_000);
     }
 
     #[test]
-    fn a_system_that_says_nothing_gets_a_modest_guess() {
-        let root = machine(&[]);
-        assert_eq!(available_bytes(root.path()), UNKNOWN_MEMORY_BYTES);
+    fn a_machine_that_says_nothing_gets_a_modest_guess() {
+        assert_eq!(available_bytes(None, machine(&[]).path()), UNKNOWN_MEMORY_BYTES);
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        assert!(machine_bytes().unwrap() > 64 << 20);
     }
 }

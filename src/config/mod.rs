@@ -13,6 +13,7 @@ use crate::protocol::{PROTOCOLS, Protocol};
 
 pub mod address;
 pub mod args;
+pub mod beanstalkd;
 mod check;
 pub mod error;
 pub mod file;
@@ -106,6 +107,8 @@ pub struct Environment {
     pub home: Option<PathBuf>,
     /// The file that is read when no flag names one, if it exists.
     pub default_config: Option<PathBuf>,
+    /// The machine's memory in bytes, where it is known.
+    pub machine_bytes: Option<u64>,
     /// Where `/proc` and `/sys` are: `/`.
     pub root: PathBuf,
 }
@@ -119,6 +122,7 @@ impl Environment {
             xdg_state_home: path("XDG_STATE_HOME"),
             home: path("HOME"),
             default_config: Some(PathBuf::from(DEFAULT_CONFIG_PATH)),
+            machine_bytes: memory::machine_bytes(),
             root: PathBuf::from("/"),
         }
     }

@@ -23,6 +23,8 @@ pub enum DaemonError {
     },
     /// The group of a Unix socket does not exist.
     Group(String),
+    /// The user to become does not exist.
+    User(String),
     /// The database.
     Store(StoreError),
     /// The directory of the database cannot be made.
@@ -38,6 +40,8 @@ impl DaemonError {
     pub fn exit_code(&self) -> u8 {
         match self {
             DaemonError::Passed(_) | DaemonError::PassedName(_) | DaemonError::Group(_) => 78,
+            // Not in the list of phpmqd(8): only beanstalkd's command line names users.
+            DaemonError::User(_) => 64,
             DaemonError::Bind { error, .. } => error.exit_code(),
             DaemonError::Store(error) => error.exit_code(),
             DaemonError::Directory(_, error) => match error.kind() {
@@ -58,6 +62,7 @@ impl fmt::Display for DaemonError {
             }
             DaemonError::Bind { error, hint } => write!(f, "{error}{hint}"),
             DaemonError::Group(name) => write!(f, "listener.group: there is no group {name:?}"),
+            DaemonError::User(name) => write!(f, "-u: there is no user {name:?}"),
             DaemonError::Store(error) => error.fmt(f),
             DaemonError::Directory(path, error) => {
                 write!(f, "cannot make the directory {}: {error}", path.display())
@@ -75,7 +80,10 @@ impl std::error::Error for DaemonError {
             DaemonError::Bind { error, .. } => Some(error),
             DaemonError::Store(error) => Some(error),
             DaemonError::Directory(_, error) | DaemonError::System(_, error) => Some(error),
-            DaemonError::PassedName(_) | DaemonError::Group(_) | DaemonError::Internal(_) => None,
+            DaemonError::PassedName(_)
+            | DaemonError::Group(_)
+            | DaemonError::User(_)
+            | DaemonError::Internal(_) => None,
         }
     }
 }

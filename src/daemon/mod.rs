@@ -9,8 +9,10 @@
 //! The main thread waits for one channel: signals, ends of threads, and the watchdog's time.
 
 mod error;
+mod sockets;
 mod start;
 mod stop;
+mod user;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ use slog::{Logger, error, info, warn};
 
 use crate::channels::{Event, Notice};
 use crate::clients::Clients;
+use crate::config::args::{self, Parting};
+use crate::config::beanstalkd::{self, DropIn};
 use crate::config::{self, Args, Config, Environment};
 use crate::dispatcher::Stopped;
 use crate::limits::Limits;
@@ -33,7 +37,7 @@ use crate::logging::{self, LevelHandle};
 use crate::persistence::Progress;
 use crate::protocol::PROTOCOLS;
 use crate::signals::Signals;
-use crate::store::StoreError;
+use crate::store::{self, StoreError};
 use crate::systemd::{self, Notifier};
 use crate::threads::{Joiner, Threads};
 
@@ -41,8 +45,15 @@ pub use error::DaemonError;
 
 /// Runs the daemon as its command line says, to its end.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = match Args::parse_from_words(words, PROTOCOLS) {
-        Ok(args) => args,
+    let words: Vec<OsString> = words.into_iter().collect();
+    let environment = Environment::from_process();
+    let task = if words.first().is_some_and(|program| beanstalkd::is_called(program)) {
+        beanstalkd_task(words, environment)
+    } else {
+        phpmqd_task(words, environment)
+    };
+    let code = match task {
+        Ok(task) => task.carry_out(),
         Err(parting) => {
             let to_stderr = parting.exit_code != 0;
             if to_stderr {
@@ -50,37 +61,102 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             } else {
                 print!("{}", parting.text)
             }
-            return ExitCode::from(parting.exit_code);
+            parting.exit_code
         }
     };
-    let environment = Environment::from_process();
-    let config = match config::load(&args, &environment) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("phpmqd: {error}");
-            return ExitCode::from(error.exit_code());
+    ExitCode::from(code)
+}
+
+/// What a command line asks for.
+enum Task {
+    Check,
+    Print(Config),
+    Recover(Config),
+    Serve(Box<Plan>),
+}
+
+/// What is needed to serve.
+struct Plan {
+    config: Config,
+    environment: Environment,
+    /// The flags, to read the configuration again; beanstalkd has none to read.
+    args: Option<Args>,
+    /// The user to become.
+    user: Option<String>,
+    /// The protocol of all sockets that are passed in, whatever they are called.
+    passed_sockets_are: Option<&'static str>,
+}
+
+fn phpmqd_task(words: Vec<OsString>, environment: Environment) -> Result<Task, Parting> {
+    let args = Args::parse_from_words(words, PROTOCOLS)?;
+    let config = config::load(&args, &environment).map_err(|error| Parting {
+        text: format!("phpmqd: {error}\n"),
+        exit_code: error.exit_code(),
+    })?;
+    Ok(if args.check_config {
+        Task::Check
+    } else if args.print_config {
+        Task::Print(config)
+    } else if args.recover {
+        Task::Recover(config)
+    } else {
+        let args = Some(args);
+        Task::Serve(Box::new(Plan {
+            config,
+            environment,
+            args,
+            user: None,
+            passed_sockets_are: None,
+        }))
+    })
+}
+
+fn beanstalkd_task(words: Vec<OsString>, environment: Environment) -> Result<Task, Parting> {
+    let DropIn { config, user } = beanstalkd::load(words, &environment, PROTOCOLS)?;
+    let passed_sockets_are = Some(beanstalkd::PROTOCOL);
+    Ok(Task::Serve(Box::new(Plan { config, environment, args: None, user, passed_sockets_are })))
+}
+
+impl Task {
+    fn carry_out(self) -> u8 {
+        match self {
+            Task::Check => 0,
+            Task::Print(config) => {
+                print!("{}", config.print());
+                0
+            }
+            Task::Recover(config) => recover(&config),
+            Task::Serve(plan) => serve(*plan).unwrap_or_else(|error| error.exit_code()),
         }
-    };
-    if args.check_config {
-        return ExitCode::SUCCESS;
-    }
-    if args.print_config {
-        print!("{}", config.print());
-        return ExitCode::SUCCESS;
-    }
-    match serve(args, environment, config) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => ExitCode::from(error.exit_code()),
     }
 }
 
-fn serve(args: Args, environment: Environment, config: Config) -> Result<u8, DaemonError> {
-    // Before any thread is started: this takes variables out of the environment.
+fn recover(config: &Config) -> u8 {
+    let Some(database) = &config.storage.database else {
+        eprintln!("phpmqd: nothing is kept on disk, so there is nothing to recover");
+        return args::EXIT_USAGE;
+    };
+    match store::recover(database) {
+        Ok(recovered) => {
+            println!("{recovered}");
+            0
+        }
+        Err(error) => {
+            eprintln!("phpmqd: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn serve(plan: Plan) -> Result<u8, DaemonError> {
+    // Before any thread is started: this takes variables out of the environment, and what a thread
+    // may do is its own.
     let passed = systemd::passed_sockets();
-    let (log, level, guard) = logging::start(&config.log);
-    let result = passed
-        .map_err(DaemonError::Passed)
-        .and_then(|passed| Daemon::start(args, environment, config, passed, &log, level))
+    let user = plan.user.as_deref().map_or(Ok(()), user::become_user);
+    let (log, level, guard) = logging::start(&plan.config.log);
+    let result = user
+        .and_then(|()| passed.map_err(DaemonError::Passed))
+        .and_then(|passed| Daemon::start(plan, passed, &log, level))
         .and_then(Daemon::serve);
     if let Err(error) = &result {
         slog::crit!(log, "cannot go on"; "error" => %error);
@@ -92,9 +168,7 @@ fn serve(args: Args, environment: Environment, config: Config) -> Result<u8, Dae
 
 /// The daemon as the main thread has it.
 struct Daemon {
-    args: Args,
-    environment: Environment,
-    config: Config,
+    plan: Plan,
     level: LevelHandle,
     limits: Arc<Limits>,
     clients: Arc<Clients>,
@@ -119,12 +193,20 @@ struct Watchdog {
 }
 
 impl Watchdog {
+    fn new(
+        interval: Option<Duration>,
+        dispatcher_turns: Arc<AtomicU64>,
+        persistence: Arc<Progress>,
+    ) -> Watchdog {
+        Watchdog { interval, dispatcher_turns, persistence, seen: (0, 0) }
+    }
+
     /// Whether both threads have moved since the last time they were looked at. Persistence that
     /// has nothing to do has an even number of turns.
     fn sees_progress(&mut self) -> bool {
         let now = (self.dispatcher_turns.load(Ordering::Relaxed), self.persistence.turns());
         let before = std::mem::replace(&mut self.seen, now);
-        let persistence_moves = now.1 % 2 == 0 || now.1 != before.1;
+        let persistence_moves = now.1.is_multiple_of(2) || now.1 != before.1;
         now.0 != before.0 && persistence_moves
     }
 }
@@ -170,16 +252,17 @@ impl Daemon {
 
     /// Takes up what can be taken up of a changed configuration.
     fn reload(&mut self) {
+        let Some(args) = &self.plan.args else { return };
         self.notifier.reloading();
-        match config::load(&self.args, &self.environment) {
+        match config::load(args, &self.plan.environment) {
             Ok(new) => {
                 self.limits.apply(&new.limits);
                 self.level.set(new.log.level);
-                for key in self.config.differences_needing_restart(&new) {
+                for key in self.plan.config.differences_needing_restart(&new) {
                     warn!(self.log, "a changed key needs a restart"; "key" => key);
                 }
-                self.config.limits = new.limits;
-                self.config.log.level = new.log.level;
+                self.plan.config.limits = new.limits;
+                self.plan.config.log.level = new.log.level;
                 info!(self.log, "configuration read again");
             }
             Err(error) => {

@@ -1,36 +1,34 @@
 //! Everything up to READY.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use slog::{Logger, info, warn};
 
-use super::{AbortOnPanic, Daemon, DaemonError, Watchdog, joined_threads};
-use crate::bind::{BindError, BindTo, ListeningSocket, bind};
+use super::sockets::{bind_all, start_listeners};
+use super::{AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads};
 use crate::change::Change;
-use crate::channels::{self, Event, Notice, Profile};
+use crate::channels::{self, Event, Finished, Notice, Order};
 use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::config::{Address, Args, Config, Environment, Listener};
+use crate::config::{Config, Environment};
 use crate::connection::Shared;
-use crate::dispatcher::{Dispatcher, Parts};
+use crate::dispatcher::{Dispatcher, Parts, Stopped};
 use crate::engine::Engine;
 use crate::engine::load::Loader;
 use crate::facts::Facts;
 use crate::ids::QueueName;
 use crate::journal::Journal;
 use crate::limits::{Budget, Limits, SERVICE_STACK_BYTES};
-use crate::listener::{self, Listening, Service};
 use crate::logging::LevelHandle;
 use crate::persistence::{self, Progress};
-use crate::protocol::{self, Setup};
 use crate::signals::Signals;
-use crate::store::{self, Memory, Opened, StoreFile};
+use crate::store::{self, Memory, Opened, StoreError, StoreFile};
 use crate::systemd::{self, Notifier, Passed};
 use crate::writer::Writers;
 
@@ -44,93 +42,73 @@ const MAPS_PER_THREAD: u64 = 4;
 /// Memory maps that the rest of the process needs.
 const MAPS_BESIDE: u64 = 2_000;
 
-/// A socket and what is to be spoken there.
-struct Bound {
-    socket: ListeningSocket,
-    listener: Listener,
-}
-
 impl Daemon {
     /// Starts everything. When this returns, the daemon serves.
     pub(super) fn start(
-        args: Args,
-        environment: Environment,
-        config: Config,
+        plan: Plan,
         passed: Vec<Passed>,
         log: &Logger,
         level: LevelHandle,
     ) -> Result<Daemon, DaemonError> {
+        let config = &plan.config;
         let notifier = Notifier::from_environment();
         run_in_batches(log);
-        check_thread_ceiling(&config, log);
+        check_thread_ceiling(config, log);
         let clock = Clock::start();
-        let bound = bind_all(&config, passed)?;
-        make_state_directory(&config, &environment)?;
-        let (opened, engine, dropped) = load(&config, clock, &notifier, log)?;
+        let bound = bind_all(config, passed, plan.passed_sockets_are)?;
+        make_state_directory(config, &plan.environment)?;
+        let Loaded { opened, engine, limits, dropped } = load(config, clock, &notifier, log)?;
 
         let (notice_sender, notices) = channels::notices();
         let signals = Signals::start(notice_sender.clone())
             .map_err(|error| DaemonError::System("handle signals", error))?;
         let (threads, joiner) = joined_threads(notice_sender.clone());
         let (events, event_receiver) = channels::events();
-        let (order_sender, orders) = channels::orders();
-        let (finished_sender, finished) = channels::finished();
         let shared = Arc::new(Shared {
             events: events.clone(),
-            limits: engine.1.clone(),
+            limits: limits.clone(),
             budget: Arc::new(Budget::default()),
             clock,
             clients: Arc::new(Clients::default()),
-            threads: threads.clone(),
+            threads,
             log: log.clone(),
         });
-        let progress = Arc::new(Progress::default());
+        let Opened { memory, file, facts } = opened;
+        let disk = Disk::start(file, events.clone(), log)?;
         let turns = Arc::new(AtomicU64::new(0));
-        let has_file = opened.file.is_some();
-        let persistence = match opened.file {
-            None => None,
-            Some(file) => {
-                let channels = (orders, finished_sender, events.clone());
-                Some(start_persistence(file, channels, progress.clone(), log.clone())?)
-            }
-        };
+        let watchdog =
+            Watchdog::new(systemd::watchdog_interval(), turns.clone(), disk.progress.clone());
+        let persistence = disk.thread;
         let parts = Parts {
-            engine: engine.0,
-            journal: if has_file { Journal::new() } else { Journal::disabled() },
+            engine,
+            journal: disk.journal,
             events: event_receiver,
-            orders: has_file.then_some(order_sender),
-            finished,
-            writers: Arc::new(Writers {
-                events: events.clone(),
-                threads,
-                limits: shared.limits.clone(),
-            }),
+            orders: disk.orders,
+            finished: disk.finished,
+            writers: writers(&shared),
             clients: shared.clients.clone(),
             clock,
-            limits: shared.limits.clone(),
+            limits: limits.clone(),
             budget: shared.budget.clone(),
-            progress: progress.clone(),
-            turns: turns.clone(),
+            progress: disk.progress,
+            turns,
             facts: Facts::new(random_instance()),
             snapshot_interval_ms: config.storage.snapshot_interval_ms,
             commit_timeout_ms: config.storage.commit_timeout_ms,
             stop_timeout_ms: STOP_TIMEOUT_MS,
             log: log.clone(),
         };
-        let dispatcher = start_dispatcher(parts, opened.memory, dropped, notice_sender)?;
-        let key = opened.facts.message_key;
-        let listeners = start_listeners(bound, &shared, key, log)?;
-        info!(log, "ready"; "version" => env!("CARGO_PKG_VERSION"),
-            "messages" => opened.facts.messages);
-        notifier.status(&format!("Serving; {} messages at start", opened.facts.messages));
+        let dispatcher = start_dispatcher(parts, memory, dropped, notice_sender)?;
+        let listeners = start_listeners(bound, &shared, facts.message_key, log)?;
+        info!(log, "ready"; "version" => env!("CARGO_PKG_VERSION"), "messages" => facts.messages);
+        notifier.status(&format!("Serving; {} messages at start", facts.messages));
         notifier.ready();
+        let (clients, log) = (shared.clients.clone(), log.clone());
         Ok(Daemon {
-            args,
-            environment,
-            config,
+            plan,
             level,
-            limits: shared.limits.clone(),
-            clients: shared.clients.clone(),
+            limits,
+            clients,
             listeners,
             events,
             notices,
@@ -139,15 +117,18 @@ impl Daemon {
             persistence,
             signals,
             notifier,
-            watchdog: Watchdog {
-                interval: systemd::watchdog_interval(),
-                dispatcher_turns: turns,
-                persistence: progress,
-                seen: (0, 0),
-            },
-            log: log.clone(),
+            watchdog,
+            log,
         })
     }
+}
+
+fn writers(shared: &Shared) -> Arc<Writers> {
+    Arc::new(Writers {
+        events: shared.events.clone(),
+        threads: shared.threads.clone(),
+        limits: shared.limits.clone(),
+    })
 }
 
 /// Has all threads scheduled as batch work: a woken thread then does not interrupt the one that
@@ -178,75 +159,6 @@ fn check_thread_ceiling(config: &Config, log: &Logger) {
     }
 }
 
-/// The sockets: passed ones replace the configured listeners of their protocol.
-fn bind_all(config: &Config, passed: Vec<Passed>) -> Result<Vec<Bound>, DaemonError> {
-    let mut bound = Vec::new();
-    let mut replaced: Vec<&'static str> = Vec::new();
-    for Passed { name, socket } in passed {
-        let protocol =
-            protocol::find(&name).ok_or_else(|| DaemonError::PassedName(name.clone()))?;
-        let socket = ListeningSocket::inherited(OwnedFd::from(socket))
-            .map_err(|error| DaemonError::System("use a passed socket", error))?;
-        replaced.push(protocol.name);
-        bound.push(Bound { socket, listener: config.listener_for_passed(protocol) });
-    }
-    for listener in &config.listeners {
-        if replaced.contains(&listener.protocol.name) {
-            continue;
-        }
-        for to in bind_targets(listener)? {
-            let socket = bind(&to).map_err(|error| bind_error(error, listener))?;
-            bound.push(Bound { socket, listener: listener.clone() });
-        }
-    }
-    Ok(bound)
-}
-
-fn bind_targets(listener: &Listener) -> Result<Vec<BindTo>, DaemonError> {
-    match &listener.address {
-        Address::Unix(path) => {
-            let group = listener.group.as_deref().map(group_number).transpose()?;
-            Ok(vec![BindTo::Unix { path: path.clone(), mode: listener.mode, group }])
-        }
-        tcp @ Address::Tcp(..) => {
-            let found = tcp
-                .resolve()
-                .map_err(|error| DaemonError::System("resolve a listener's host name", error))?;
-            Ok(found.into_iter().map(BindTo::Tcp).collect())
-        }
-    }
-}
-
-/// A group by its name in /etc/group, or by its number.
-fn group_number(name: &str) -> Result<u32, DaemonError> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    let number = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    });
-    number.ok_or_else(|| DaemonError::Group(name.to_owned()))
-}
-
-fn bind_error(error: BindError, listener: &Listener) -> DaemonError {
-    let mut hint = String::new();
-    if matches!(error, BindError::InUse(_)) {
-        if let BindError::InUse(crate::bind::LocalAddress::Tcp(address)) = &error
-            && let Some(owner) = crate::facts::who_listens_on(*address)
-        {
-            hint = format!(" by {owner}");
-        }
-        let name = listener.protocol.name;
-        hint += &format!("; choose another address with --listen {name}=ADDRESS");
-        if listener.from_default && name == "phpmq" {
-            hint += " (9100 is also the port of Prometheus's node_exporter)";
-        }
-    }
-    DaemonError::Bind { error, hint }
-}
-
 /// Makes the directory of a database that nobody has chosen a place for.
 fn make_state_directory(config: &Config, environment: &Environment) -> Result<(), DaemonError> {
     let Some(database) = &config.storage.database else { return Ok(()) };
@@ -261,7 +173,14 @@ fn make_state_directory(config: &Config, environment: &Environment) -> Result<()
         .map_err(|error| DaemonError::Directory(directory.to_owned(), error))
 }
 
-type Loaded = (Opened, (Engine, Arc<Limits>), Vec<Change>);
+/// The database, and the engine built from it.
+struct Loaded {
+    opened: Opened,
+    engine: Engine,
+    limits: Arc<Limits>,
+    /// What the engine has dropped because its time was over.
+    dropped: Vec<Change>,
+}
 
 /// Opens the database and builds the engine from it.
 fn load(
@@ -295,26 +214,44 @@ fn load(
         info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
             "clean_stop" => facts.clean_stop);
     }
-    Ok((opened, (engine, limits), dropped))
+    Ok(Loaded { opened, engine, limits, dropped })
 }
 
-type PersistenceEnds =
-    (crossbeam_channel::Receiver<channels::Order>, Sender<channels::Finished>, Sender<Event>);
-
-fn start_persistence(
-    file: StoreFile,
-    (orders, finished, events): PersistenceEnds,
+/// The dispatcher's ways to the database file.
+struct Disk {
+    journal: Journal,
+    orders: Option<Sender<Order>>,
+    finished: Receiver<Finished>,
     progress: Arc<Progress>,
-    log: Logger,
-) -> Result<std::thread::JoinHandle<Result<(), store::StoreError>>, DaemonError> {
-    std::thread::Builder::new()
-        .name("persistence".to_owned())
-        .stack_size(SERVICE_STACK_BYTES)
-        .spawn(move || {
-            let _abort = AbortOnPanic;
-            persistence::run(file, orders, finished, events, progress, log)
-        })
-        .map_err(|error| DaemonError::System("start a thread", error))
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl Disk {
+    /// Starts the thread of the file, if there is one.
+    fn start(
+        file: Option<StoreFile>,
+        events: Sender<Event>,
+        log: &Logger,
+    ) -> Result<Disk, DaemonError> {
+        let (order_sender, orders) = channels::orders();
+        let (finished_sender, finished) = channels::finished();
+        let progress = Arc::new(Progress::default());
+        let Some(file) = file else {
+            let (journal, orders, thread) = (Journal::disabled(), None, None);
+            return Ok(Disk { journal, orders, finished, progress, thread });
+        };
+        let (told, log) = (progress.clone(), log.clone());
+        let thread = std::thread::Builder::new()
+            .name("persistence".to_owned())
+            .stack_size(SERVICE_STACK_BYTES)
+            .spawn(move || {
+                let _abort = AbortOnPanic;
+                persistence::run(file, orders, finished_sender, events, told, log)
+            })
+            .map_err(|error| DaemonError::System("start a thread", error))?;
+        let (journal, orders, thread) = (Journal::new(), Some(order_sender), Some(thread));
+        Ok(Disk { journal, orders, finished, progress, thread })
+    }
 }
 
 fn start_dispatcher(
@@ -322,10 +259,7 @@ fn start_dispatcher(
     memory: store::Connection,
     dropped: Vec<Change>,
     notices: Sender<Notice>,
-) -> Result<
-    std::thread::JoinHandle<Result<crate::dispatcher::Stopped, store::StoreError>>,
-    DaemonError,
-> {
+) -> Result<JoinHandle<Result<Stopped, StoreError>>, DaemonError> {
     std::thread::Builder::new()
         .name("dispatcher".to_owned())
         .stack_size(SERVICE_STACK_BYTES)
@@ -338,30 +272,6 @@ fn start_dispatcher(
             result
         })
         .map_err(|error| DaemonError::System("start a thread", error))
-}
-
-fn start_listeners(
-    bound: Vec<Bound>,
-    shared: &Arc<Shared>,
-    message_key: [u8; 16],
-    log: &Logger,
-) -> Result<Vec<Listening>, DaemonError> {
-    let mut listening = Vec::new();
-    for (number, Bound { socket, listener }) in bound.into_iter().enumerate() {
-        let profile = Profile {
-            protocol: listener.protocol,
-            durability: listener.durability,
-            ack_timeout_ms: listener.ack_timeout_ms,
-        };
-        let limits = shared.limits.clone();
-        let setup = Setup { limits, message_key, revision: listener.revision };
-        let started = listener::start(number, socket, Service { profile, setup }, shared.clone())
-            .map_err(|error| DaemonError::System("start a listener", error))?;
-        info!(log, "listening"; "protocol" => profile.protocol.name,
-            "address" => %started.local_address());
-        listening.push(started);
-    }
-    Ok(listening)
 }
 
 /// A random id of this process's life, 16 hexadecimal digits.

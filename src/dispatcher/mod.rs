@@ -25,7 +25,7 @@ mod stop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender};
 use rustc_hash::FxHashMap;
 use slog::{Logger, debug, info};
 
@@ -192,11 +192,8 @@ impl<'c> Dispatcher<'c> {
         }
         match self.clock.deadline(due) {
             None => self.events.recv().ok(),
-            Some(deadline) => match self.events.recv_deadline(deadline) {
-                Ok(event) => Some(event),
-                // The senders outlive the dispatcher: main holds one until it has joined it.
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            // The senders outlive the dispatcher, so only the time can run out.
+            Some(deadline) => self.events.recv_deadline(deadline).ok(),
         }
     }
 

@@ -6,8 +6,11 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod` | inputs, effects, one turn |
-//! | `commands`, `inspect` | what each command does |
+//! | `commands` | what each command does, by itself or through the next four |
+//! | `put`, `reserve`, `finish`, `inspect` | in, out, done, looks |
+//! | `window` | standing demands, and how much goes to a peer in a turn |
 //! | `hand` | who gets the next message, and what happens when one comes back |
+//! | `ending` | the end of a connection |
 //! | `moves` | the states of a message and the counts that follow them |
 //! | `work` | large things done a slice at a time |
 //! | `clocks` | what happens by itself |
@@ -20,14 +23,19 @@
 mod clocks;
 mod commands;
 mod deadlines;
+mod ending;
+mod finish;
 mod hand;
 mod inspect;
 pub mod load;
 mod message;
 mod moves;
+mod put;
 mod queue;
 mod reservation;
+mod reserve;
 mod session;
+mod window;
 mod work;
 
 #[cfg(test)]

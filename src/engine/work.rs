@@ -15,7 +15,7 @@ use super::hand::Lost;
 use super::message::{Place, Slot, State};
 use super::queue::QueueSlot;
 use super::session::Hold;
-use super::{Effect, Engine, Turn};
+use super::{Engine, Turn};
 
 /// Queues that a flush of all of them empties at a time.
 const QUEUES_AT_ONCE: usize = 100;
@@ -70,7 +70,7 @@ pub(super) struct Found {
 }
 
 /// Whether a work is done, or has a slice left.
-enum Slice {
+pub(super) enum Slice {
     Done,
     Left(Work),
 }
@@ -276,49 +276,6 @@ impl Engine {
         self.forget_window(connection, queue);
         self.drop_if_unneeded(turn, queue);
         Slice::Done
-    }
-
-    /// Begins the end of a session: it stands in no rotation any more.
-    pub(super) fn end_session(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) {
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
-        session.hold = Hold::Ended;
-        session.stalled = true;
-        let windows: Vec<QueueSlot> = session.windows.keys().copied().collect();
-        for window in session.windows.values_mut() {
-            window.max = 0;
-        }
-        for queue in windows {
-            self.update_window(turn, connection, queue);
-        }
-        self.begin_work(turn, Work::EndSession(connection));
-    }
-
-    fn end_session_slice(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) -> Slice {
-        let mut touched = Vec::new();
-        let mut held = self.next_held(connection);
-        while self.budget > 0
-            && let Some(slot) = held
-        {
-            self.budget -= 1;
-            touched.push(self.queue_of(slot));
-            self.take_back(turn, slot, Lost::PlaceIsFree);
-            self.put_back(turn, slot);
-            held = self.next_held(connection);
-        }
-        self.serve_all(turn, &mut touched);
-        if held.is_some() {
-            return Slice::Left(Work::EndSession(connection));
-        }
-        self.forget_session(turn, connection);
-        turn.effects.push(Effect::Finished(connection));
-        Slice::Done
-    }
-
-    fn next_held(&self, connection: ConnectionId) -> Option<Slot> {
-        let session = self.sessions.get(&connection)?;
-        let windows = session.windows.values().map(|window| &window.held);
-        let first = std::iter::once(&session.held).chain(windows).find_map(|list| list.first())?;
-        Some(self.reservations[first].message)
     }
 
     fn survey_slice(

@@ -22,12 +22,12 @@ impl<const N: usize> Default for Piece<N> {
 
 impl<const N: usize> Piece<N> {
     /// Takes from the front of `input` what is missing; the piece once it is whole.
-    pub fn take(&mut self, input: &mut &[u8]) -> Option<[u8; N]> {
+    pub fn take<'a>(&mut self, input: &mut &'a [u8]) -> Option<Cow<'a, [u8; N]>> {
         if self.kept_len == 0
             && let Some((piece, rest)) = input.split_first_chunk::<N>()
         {
             *input = rest;
-            return Some(*piece);
+            return Some(Cow::Borrowed(piece));
         }
         let missing = self.kept.get_mut(self.kept_len..).unwrap_or_default();
         let (taken, rest) = input.split_at(missing.len().min(input.len()));
@@ -40,7 +40,7 @@ impl<const N: usize> Piece<N> {
             return None;
         }
         self.kept_len = 0;
-        Some(self.kept)
+        Some(Cow::Owned(self.kept))
     }
 
     /// The bytes kept of an incomplete piece.
@@ -135,10 +135,20 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
-    digits.iter().try_fold(0_u64, |number, byte| {
+    // Up to 19 digits fit whatever they are; only a longer number needs care.
+    let (fits, more) = digits.split_at(digits.len().min(19));
+    let (mut number, mut wrong) = (0_u64, false);
+    for byte in fits {
         let digit = byte.wrapping_sub(b'0');
-        (digit < 10).then(|| number.saturating_mul(10).saturating_add(u64::from(digit)))
-    })
+        wrong |= digit > 9;
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+    }
+    for byte in more {
+        let digit = byte.wrapping_sub(b'0');
+        wrong |= digit > 9;
+        number = number.saturating_mul(10).saturating_add(u64::from(digit));
+    }
+    (!wrong).then_some(number)
 }
 
 /// Whether a line is the first of an HTTP request, or its `Host:` header.
@@ -260,7 +270,7 @@ mod tests {
     fn pieces_are_the_same_however_the_bytes_are_cut() {
         for size in 1..10 {
             let mut piece = Piece::<4>::default();
-            let found = in_parts(b"abcdefgh", size, |input| piece.take(input));
+            let found = in_parts(b"abcdefgh", size, |input| piece.take(input).map(Cow::into_owned));
             assert_eq!(found, [*b"abcd", *b"efgh"]);
             assert_eq!(piece.pending(), b"");
         }
@@ -339,7 +349,11 @@ mod tests {
     fn decimals_are_digits_alone_and_do_not_overflow() {
         assert_eq!(decimal(b"0"), Some(0));
         assert_eq!(decimal(b"00042"), Some(42));
+        assert_eq!(decimal(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
+        assert_eq!(decimal(b"18446744073709551614"), Some(u64::MAX - 1));
         assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(decimal(b"18446744073709551616"), Some(u64::MAX));
+        assert_eq!(decimal(b"00000000000000000000000000007"), Some(7));
         assert_eq!(decimal(&[b'9'; 400]), Some(u64::MAX));
         for text in ["", "-1", "+5", "0x10", "1 ", " 1", "1e3", "\u{663}"] {
             assert_eq!(decimal(text.as_bytes()), None, "{text:?}");

@@ -68,11 +68,15 @@ impl protocol::Encoder for Encoder {
 }
 
 fn packet(packet: Packet, content: &[u8], out: &mut Vec<u8>) {
-    let mut header = [b'0'; PACKET_HEADER_BYTES];
-    header[0] = b'P';
-    header[2] = b'0' + packet as u8;
-    write_decimal(content.len() as u64, &mut header);
-    out.extend_from_slice(&header);
+    let start = out.len();
+    out.extend_from_slice(b"P0000000000000000000000000000000");
+    // Written in its place: a header made elsewhere byte by byte costs more to copy than to make.
+    if let Some(header) = out.get_mut(start..) {
+        write_decimal(content.len() as u64, header);
+        if let Some(kind) = header.get_mut(2) {
+            *kind = b'0' + packet as u8;
+        }
+    }
     out.extend_from_slice(content);
 }
 

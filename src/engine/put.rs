@@ -1,0 +1,109 @@
+//! Queueing a message.
+
+use crate::change::{Change, MessageRow};
+use crate::clock::Time;
+use crate::command::{Command, Manner, Put, Refusal, Reply, Request, Tag, Target};
+use crate::ids::{ConnectionId, MessageId, QueueId, Sequence};
+
+use super::message::{History, Message, State};
+use super::queue::QueueSlot;
+use super::session::Hold;
+use super::{Due, Engine, Turn};
+
+impl Engine {
+    pub(super) fn put(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, put: Put) {
+        let session = self.sessions.get_mut(&who).expect("only sessions ask");
+        if !session.producer {
+            session.producer = true;
+            self.totals.producers += 1;
+        }
+        if session.manner == Manner::Serial
+            && let Some(refusal) = self.refuse_puts
+        {
+            return turn.reply(who, tag, Reply::Refused(refusal));
+        }
+        let used = session.used;
+        let queue = match &put.queue {
+            Target::Used => used,
+            Target::Named(name) => self.queue(name),
+        };
+        let Some(queue) = queue else {
+            return turn.reply(who, tag, Reply::Refused(Refusal::TooManyQueues));
+        };
+        let Some(id) = self.draw_id(turn) else {
+            return self.put_without_id(turn, who, tag, put);
+        };
+        self.insert(turn, MessageId(id), queue, put);
+        turn.reply(who, tag, Reply::Put(MessageId(id)));
+        self.serve(turn, queue);
+    }
+
+    /// The database has reserved no ids yet: the put waits, unless there are none left at all.
+    fn put_without_id(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, put: Put) {
+        if self.ids_are_exhausted() {
+            return turn.reply(who, tag, Reply::Refused(Refusal::OutOfIds));
+        }
+        let session = self.sessions.get_mut(&who).expect("only sessions ask");
+        session.hold = Hold::Ids;
+        session.backlog.push_front(Request { tag, command: Command::Put(put) });
+        self.ids.waiting.push(who);
+    }
+
+    fn insert(&mut self, turn: &mut Turn<'_>, id: MessageId, queue: QueueSlot, put: Put) {
+        let now = turn.time();
+        let body_bytes = u32::try_from(put.body.len()).unwrap_or(u32::MAX);
+        let expires = put.time_to_live_ms.map_or(Time::NEVER, |ttl| now.plus(ttl));
+        let message = Message {
+            id,
+            sequence: Sequence(id.0),
+            created: now,
+            expires,
+            time_to_run_ms: put.time_to_run_ms.unwrap_or_else(|| self.limits.time_to_run_ms()),
+            state: State::Ready,
+            queue,
+            priority: put.priority.unwrap_or_else(|| self.limits.priority()),
+            body_bytes,
+            reserves: 0,
+            has_history: false,
+            unsaved: false,
+        };
+        let due = (put.delay_ms > 0).then(|| now.plus(put.delay_ms));
+        let row = MessageRow {
+            id,
+            queue: self.queue_id(turn, queue),
+            priority: message.priority,
+            sequence: message.sequence,
+            created_ms: turn.now.wall_ms(now),
+            expires_ms: put.time_to_live_ms.map(|_| turn.now.wall_ms(expires)),
+            due_ms: due.map(|due| turn.now.wall_ms(due)),
+            time_to_run_ms: message.time_to_run_ms,
+            attributes: put.attributes,
+            body: put.body,
+        };
+        let history = History { delay_ms: put.delay_ms, ..History::default() };
+        let slot = self.messages.insert(message, history);
+        self.deadlines.add(expires, Due::Expire(slot));
+        self.totals.messages_put += 1;
+        self.totals.body_bytes += u64::from(body_bytes);
+        self.queues[queue].messages_put += 1;
+        self.queues[queue].body_bytes += u64::from(body_bytes);
+        match due {
+            None => self.place_ready(slot),
+            Some(due) => self.place_delayed(slot, due),
+        }
+        turn.change(Change::Put(row));
+    }
+
+    /// The queue's number in the database, where it is written with its first message.
+    fn queue_id(&mut self, turn: &mut Turn<'_>, queue: QueueSlot) -> QueueId {
+        let queue = &mut self.queues[queue];
+        if let Some(id) = queue.id {
+            return id;
+        }
+        let id = QueueId(self.next_queue_id);
+        self.next_queue_id += 1;
+        queue.id = Some(id);
+        turn.change(Change::QueueNamed { id, name: queue.name.clone() });
+        id
+    }
+}

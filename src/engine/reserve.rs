@@ -1,0 +1,183 @@
+//! Taking messages one by one: reservations, those that wait, and looks at a message.
+
+use crate::clock::Time;
+use crate::command::{Handing, Reply, Tag};
+use crate::ids::{ConnectionId, MessageId};
+
+use super::message::{Slot, State};
+use super::reservation::Terms;
+use super::session::{Hold, Wait};
+use super::{Effect, Engine, Turn};
+
+impl Engine {
+    pub(super) fn reserve_next(
+        &mut self,
+        turn: &mut Turn<'_>,
+        who: ConnectionId,
+        tag: Tag,
+        timeout_ms: Option<u64>,
+        count: u32,
+    ) {
+        self.count_worker(who);
+        if let Some(slot) = self.best_watched(turn, who) {
+            return self.hand_batch(turn, who, tag, slot, count);
+        }
+        if self.has_deadline_soon(turn.time(), who) {
+            return turn.reply(who, tag, Reply::DeadlineSoon);
+        }
+        if timeout_ms == Some(0) || self.sessions[&who].hung_up {
+            return turn.reply(who, tag, Reply::TimedOut);
+        }
+        let until = timeout_ms.map_or(Time::NEVER, |timeout| turn.time().plus(timeout));
+        self.begin_wait(who, tag, until, count);
+    }
+
+    pub(super) fn reserve_message(
+        &mut self,
+        turn: &mut Turn<'_>,
+        who: ConnectionId,
+        tag: Tag,
+        id: MessageId,
+    ) {
+        self.count_worker(who);
+        let found = self.settle(turn, id);
+        let Some(slot) = found.filter(|slot| !self.is_reserved(*slot)) else {
+            return turn.reply(who, tag, Reply::NotFound);
+        };
+        if self.messages[slot].expires <= turn.time()
+            && !matches!(self.messages[slot].state, State::Buried(_))
+        {
+            self.expire(turn, slot);
+            return turn.reply(who, tag, Reply::NotFound);
+        }
+        // What was stored as buried or delayed would be so again after a restart.
+        let stored_elsewhere = !matches!(self.messages[slot].state, State::Ready);
+        if matches!(self.messages[slot].state, State::Buried(_)) {
+            self.unbury_clock(turn, slot);
+        }
+        self.reserve(turn, who, tag, slot);
+        if stored_elsewhere {
+            self.save(turn, slot);
+        }
+    }
+
+    pub(super) fn is_reserved(&self, slot: Slot) -> bool {
+        matches!(self.messages[slot].state, State::Reserved(_))
+    }
+
+    pub(super) fn count_worker(&mut self, who: ConnectionId) {
+        let session = self.sessions.get_mut(&who).expect("only sessions ask");
+        if !session.worker {
+            session.worker = true;
+            self.totals.workers += 1;
+        }
+    }
+
+    /// Reserves this message and up to `count - 1` more of the watched queues.
+    pub(super) fn hand_batch(
+        &mut self,
+        turn: &mut Turn<'_>,
+        connection: ConnectionId,
+        tag: Tag,
+        first: Slot,
+        count: u32,
+    ) {
+        if count == 1 {
+            return self.reserve(turn, connection, tag, first);
+        }
+        let at = turn.effects.len();
+        self.reserve(turn, connection, tag.clone(), first);
+        let mut handed = 1;
+        while handed < count
+            && let Some(slot) = self.best_watched(turn, connection)
+        {
+            self.reserve(turn, connection, tag.clone(), slot);
+            handed += 1;
+        }
+        let batch = Effect::Reply(connection, tag, Reply::Batch(handed as usize));
+        turn.effects.insert(at, batch);
+    }
+
+    /// Reserves a message for its time to run.
+    pub(super) fn reserve(
+        &mut self,
+        turn: &mut Turn<'_>,
+        connection: ConnectionId,
+        tag: Tag,
+        slot: Slot,
+    ) {
+        let until = turn.time().plus(self.messages[slot].time_to_run_ms);
+        self.detach(slot);
+        self.place_reserved(slot, connection, Terms::Until(until));
+        self.arm_session(connection);
+        let handed = self.handed(turn, slot, Handing::Reserved);
+        self.spend(connection, slot);
+        turn.effects.push(Effect::Deliver(connection, tag, handed));
+    }
+
+    /// The first message of all watched queues: the smallest priority, then place.
+    pub(super) fn best_watched(
+        &mut self,
+        turn: &mut Turn<'_>,
+        connection: ConnectionId,
+    ) -> Option<Slot> {
+        loop {
+            let watched = &self.sessions.get(&connection)?.watched;
+            let queues = watched.iter().map(|slot| &self.queues[*slot]);
+            let open = queues.filter(|queue| !queue.is_paused(turn.time()));
+            let slot = open.filter_map(|queue| queue.ready.first()).min()?.slot;
+            if self.messages[slot].expires > turn.time() || self.budget == 0 {
+                return (self.messages[slot].expires > turn.time()).then_some(slot);
+            }
+            self.budget -= 1;
+            self.expire(turn, slot);
+        }
+    }
+
+    /// Makes a connection wait for a message of its watched queues.
+    pub(super) fn begin_wait(
+        &mut self,
+        connection: ConnectionId,
+        tag: Tag,
+        until: Time,
+        count: u32,
+    ) {
+        let stamp = self.draw_stamp();
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        session.hold = Hold::Waiting(Wait { stamp, tag, until, count });
+        self.totals.waiting += 1;
+        for queue in &session.watched {
+            let queue = &mut self.queues[*queue];
+            queue.hungry.insert((stamp, connection));
+            queue.waiting += 1;
+        }
+        self.arm_session(connection);
+    }
+
+    /// Takes a waiting connection out of all rotations and lets its backlog go on.
+    pub(super) fn end_wait(&mut self, connection: ConnectionId) -> Option<Wait> {
+        let session = self.sessions.get_mut(&connection)?;
+        if !session.is_waiting() {
+            return None;
+        }
+        let Hold::Waiting(wait) = std::mem::replace(&mut session.hold, Hold::Free) else {
+            return None;
+        };
+        self.totals.waiting -= 1;
+        for queue in &session.watched {
+            let queue = &mut self.queues[*queue];
+            queue.hungry.remove(&(wait.stamp, connection));
+            queue.waiting -= 1;
+        }
+        self.set_free(connection);
+        self.arm_session(connection);
+        Some(wait)
+    }
+
+    /// Shows a message to a peer.
+    pub(super) fn show(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, slot: Slot) {
+        let handed = self.handed(turn, slot, Handing::Found);
+        self.spend(who, slot);
+        turn.effects.push(Effect::Deliver(who, tag, handed));
+    }
+}
