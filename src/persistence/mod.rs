@@ -23,6 +23,7 @@ mod replace;
 #[cfg(test)]
 mod testing;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -81,7 +82,7 @@ pub fn run(
     progress: Arc<Progress>,
     log: Logger,
 ) -> Result<(), StoreError> {
-    let link = Link { orders, finished, events, progress, log };
+    let link = Link { orders, finished, events, progress, log, failed_before: Cell::new(false) };
     let mut held = Held::Open(file);
     let mut next = None;
     loop {
@@ -124,6 +125,8 @@ struct Link {
     events: Sender<Event>,
     progress: Arc<Progress>,
     log: Logger,
+    /// Whether the last attempt to write the file anew has failed.
+    failed_before: Cell<bool>,
 }
 
 impl Link {
@@ -455,16 +458,18 @@ mod tests {
     /// the next; says which commits succeeded.
     fn commit_one_by_one(disk: &mut FailingDisk, count: u64) -> Vec<bool> {
         let (_orders_sent, orders) = channels::orders();
-        let (finished_sent, finished) = channels::finished();
+        let (finished_sent, answers) = channels::finished();
         let (events, _events_received) = channels::events();
         let progress = Arc::new(Progress::default());
-        let link = Link { orders, finished: finished_sent, events, progress, log: quiet() };
+        let failed_before = Cell::new(false);
+        let finished = finished_sent;
+        let link = Link { orders, finished, events, progress, log: quiet(), failed_before };
         let mut persistence = Persistence::new(disk, &link);
         let mut journal = Journal::new();
         let one = |id| {
             journal.record(put(id));
             persistence.commit(journal.take(), true);
-            let Finished { batch, result } = finished.recv().unwrap();
+            let Finished { batch, result } = answers.recv().unwrap();
             let committed = result.is_ok();
             if committed {
                 journal.done(batch)

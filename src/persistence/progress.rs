@@ -14,6 +14,7 @@ pub struct Progress {
     file_bytes: AtomicU64,
     wal_bytes: AtomicU64,
     disk_free_bytes: AtomicU64,
+    measured: AtomicBool,
     pub(super) log_held_up: AtomicBool,
     pub(super) suspect: AtomicBool,
 }
@@ -56,9 +57,10 @@ impl Progress {
         self.wal_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the disk had left for us after the last commit.
-    pub fn disk_free_bytes(&self) -> u64 {
-        self.disk_free_bytes.load(Ordering::Relaxed)
+    /// Bytes that the disk had left for us after the last commit with fsync; `None` before the
+    /// first measurement, and when there is no file.
+    pub fn disk_free_bytes(&self) -> Option<u64> {
+        self.measured.load(Ordering::Acquire).then(|| self.disk_free_bytes.load(Ordering::Relaxed))
     }
 
     /// Whether another program that reads the file keeps the log from being moved into it.
@@ -71,6 +73,7 @@ impl Progress {
         self.file_bytes.store(sizes.file_bytes, Ordering::Relaxed);
         self.wal_bytes.store(sizes.wal_bytes, Ordering::Relaxed);
         self.disk_free_bytes.store(sizes.disk_free_bytes, Ordering::Relaxed);
+        self.measured.store(true, Ordering::Release);
     }
     /// Notes that the thread waits for an order.
     pub(super) fn rest(&self) {

@@ -22,7 +22,6 @@ pub(super) fn replace(
     batch: Batch,
     link: &Link,
 ) -> (Held, Option<Order>) {
-    info!(link.log, "database file is written anew");
     // Also when it was sound before: from here on the dispatcher's changes go elsewhere.
     link.progress.suspect.store(true, Ordering::Relaxed);
     let replacement = match Replacement::begin(&held) {
@@ -83,7 +82,8 @@ fn finish(held: Held, replacement: Replacement, mut batch: Batch, link: &Link) -
             link.progress.rows_rewritten.fetch_add(rows, Ordering::Relaxed);
             link.progress.commits.fetch_add(1, Ordering::Relaxed);
             link.progress.suspect.store(false, Ordering::Relaxed);
-            info!(link.log, "database file is new and sound"; "rows" => rows);
+            link.failed_before.set(false);
+            info!(link.log, "database file was written anew"; "rows" => rows);
             batch.clear();
             link.answer(batch, Ok(()));
             held
@@ -93,7 +93,10 @@ fn finish(held: Held, replacement: Replacement, mut batch: Batch, link: &Link) -
 }
 
 fn give_up(held: Held, batch: Batch, error: StoreError, link: &Link) -> Held {
-    warn!(link.log, "database file could not be written anew"; "error" => %error);
+    // Attempts go on until one succeeds: one word about it is enough.
+    if !link.failed_before.replace(true) {
+        warn!(link.log, "database file could not be written anew"; "error" => %error);
+    }
     link.answer(batch, Err(error));
     held
 }
@@ -258,7 +261,7 @@ mod tests {
         story.change(&mut memory, put(5_000));
         assert!(!story.commit(), "a suspect file takes no commit");
         assert!(!story.path.with_file_name("q.db.new").exists());
-        assert_eq!(story.send(&mut memory, &mut slices).0, false, "it can not go on");
+        assert!(!story.send(&mut memory, &mut slices).0, "it can not go on");
         assert!(story.rewrite(&mut memory));
         drop(memory);
         story.assert_restart_finds(&expected);
