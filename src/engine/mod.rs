@@ -43,6 +43,8 @@ mod check;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
