@@ -387,8 +387,11 @@ impl<'c> Dispatcher<'c> {
         if peer.broken {
             return;
         }
+        let before = peer.outbox.buffer().len();
         peer.encoder.reply(tag, &reply, peer.outbox.buffer());
-        if peer.durability != Durability::Periodic {
+        // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
+        let said = peer.outbox.buffer().len() > before;
+        if said && peer.durability != Durability::Periodic {
             if reply.promises() {
                 let commit = self.commits.demand(peer.durability, self.now.time);
                 peer.outbox.hold_until(commit);

@@ -1,8 +1,14 @@
 //! Tests of the tree and of the whole daemon, in one binary.
 //!
 //! - `docs`: manual pages, sample file and unit files say what the program does.
+//! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
+//! - `harness`: starts the daemon, on either transport, and talks to it.
+//! - `phpmq`: messages from end to end, in both revisions.
 //! - `tidy`: the rules of structure: imports, channels, clocks, SQL, lengths, first lines.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
 mod docs;
+mod harness;
+mod phpmq;
+mod process;
 mod tidy;
