@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::change::Counters;
 use crate::change::MessageState;
-use crate::command::{Command, Counters, Put, Target};
+use crate::command::{Command, Put, Target};
 use crate::ids::QueueName;
 
 pub const NEVER: u64 = u64::MAX;

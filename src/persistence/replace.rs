@@ -105,8 +105,8 @@ fn give_up(held: Held, batch: Batch, error: StoreError, link: &Link) -> Held {
 mod tests {
     use super::super::testing::{Dispatcher, messages, named, open, put};
     use super::*;
+    use crate::change::Counters;
     use crate::change::{Change, MessageState, StateRow};
-    use crate::command::Counters;
     use crate::ids::{MessageId, Sequence};
     use crate::journal::Journal;
     use crate::store::testing::found;
