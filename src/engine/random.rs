@@ -22,7 +22,7 @@ const NAMES: [&str; 5] = ["q", "r", "s", "t", "u"];
 const QUEUES_MAX: usize = 4;
 const SERIAL: [char; 4] = ['a', 'b', 'c', 'd'];
 const STREAMING: [char; 3] = ['x', 'y', 'z'];
-const STEPS: u64 = 3_000;
+const STEPS: u64 = 2_000;
 
 /// splitmix64.
 struct Random(u64);
@@ -425,7 +425,7 @@ fn steps() -> u64 {
 
 #[test]
 fn the_engine_does_what_the_model_does_with_known_seeds() {
-    for seed in 1..=8 {
+    for seed in 1..=6 {
         run(seed, STEPS);
     }
 }
