@@ -262,13 +262,26 @@ impl Model {
         self.hang_up(who);
     }
     fn end(&mut self, who: char) {
-        let held = |m: &&Message| matches!(m.at, At::Reserved(by, ..) if by == who);
-        let held = self.messages.iter().filter(held).map(|m| (m.id, m.queue.clone()));
-        let (ids, queues): (Vec<u64>, Vec<QueueName>) = held.unzip();
-        for id in ids {
+        let mut held: Vec<(bool, u64, u64, QueueName)> = (self.messages.iter())
+            .filter_map(|m| match m.at {
+                At::Reserved(by, until, order) if by == who => {
+                    Some((until.is_none(), order, m.id, m.queue.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        held.sort_unstable();
+        let mut queues = Vec::new();
+        for (through_window, _, id, queue) in held {
             self.put_back(id);
+            self.tidy();
+            if through_window {
+                queues.push(queue);
+            } else {
+                // One by one, the first that was reserved first.
+                self.serve(&queue);
+            }
         }
-        self.tidy();
         self.serve_in_order(queues);
         self.sessions.remove(&who);
         self.say(who, "finished");
