@@ -35,6 +35,10 @@ use crate::protocol::Setup;
 /// A shortage that has not shown for so long is over, in milliseconds.
 const EPISODE_MS: u64 = 10_000;
 
+/// Peers told between two rests that no descriptor is left: enough to keep a queue of them short,
+/// few enough not to be busy with it.
+const TURNED_AWAY_PER_REST_MAX: usize = 16;
+
 /// What a listener's connections are to be.
 #[derive(Clone)]
 pub struct Service {
@@ -297,14 +301,15 @@ impl Listener {
         part_with(socket);
     }
 
-    /// Takes one waiting peer with the descriptor kept in reserve, tells it and closes; else it
-    /// would wait in the backlog without knowing why.
+    /// Takes waiting peers, one after the other, with the descriptor kept in reserve, tells them
+    /// and closes; else they would wait in the backlog without knowing why.
     fn turn_away_with_reserve(&mut self) {
         drop(self.reserve.take());
-        if let Ok((socket, _)) = self.socket.socket().accept() {
+        for _ in 0..TURNED_AWAY_PER_REST_MAX {
+            let Ok((socket, _)) = self.socket.socket().accept() else { break };
             self.turn_away(&socket);
         }
-        // Somebody else may have been faster; the next episode tries to get it back.
+        // Somebody else may have been faster; the next rest ends with another attempt.
         self.reserve = Reserve::new().ok();
     }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use slab::Slab;
 
 use crate::clock::Time;
-use crate::command::StateCounts;
 use crate::ids::{ConnectionId, QueueId, QueueName, Sequence};
+use crate::statistics::StateCounts;
 
 use super::message::{Place, Slot};
 use super::reservation::List;
@@ -50,6 +50,10 @@ pub struct Queue {
     pub delay_armed: Time,
     /// Messages up to this place were flushed; what is left of them is being cleared away.
     pub flushed_through: Sequence,
+    /// Of `reserved`, those that were flushed: they count no more.
+    pub condemned: u32,
+    /// Whether a [`super::work::Work::Serve`] is under way for it.
+    pub to_be_served: bool,
     pub messages_put: u64,
     pub removes: u64,
     pub pauses: u64,
@@ -76,6 +80,8 @@ impl Queue {
             pause_ms: 0,
             delay_armed: Time::NEVER,
             flushed_through: Sequence(0),
+            condemned: 0,
+            to_be_served: false,
             messages_put: 0,
             removes: 0,
             pauses: 0,
@@ -102,7 +108,7 @@ impl Queue {
         StateCounts {
             urgent: u64::from(self.urgent),
             ready: self.ready.len() as u64,
-            reserved: u64::from(self.reserved.len()),
+            reserved: u64::from(self.reserved.len() - self.condemned),
             delayed: self.delayed.len() as u64,
             buried: self.buried.len() as u64,
         }
@@ -144,15 +150,14 @@ impl Queues {
         self.slots.get(slot as usize)
     }
 
+    pub fn get_mut(&mut self, slot: QueueSlot) -> Option<&mut Queue> {
+        self.slots.get_mut(slot as usize)
+    }
+
     /// The queues in slots from `from` on, for going over all of them a slice at a time.
     pub fn iter_from(&self, from: QueueSlot) -> impl Iterator<Item = (QueueSlot, &Queue)> {
         let end = QueueSlot::try_from(self.slots.capacity()).unwrap_or(QueueSlot::MAX);
         (from..end).filter_map(|slot| Some((slot, self.get(slot)?)))
-    }
-
-    /// The first slot that was never in use.
-    pub fn end(&self) -> QueueSlot {
-        QueueSlot::try_from(self.slots.capacity()).unwrap_or(QueueSlot::MAX)
     }
 }
 

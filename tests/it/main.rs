@@ -6,8 +6,10 @@
 //! - `database`: which files are refused, and what other programs see.
 //! - `docs`: manual pages, sample file and unit files say what the program does.
 //! - `exits`: command lines and surroundings that end in an exit code.
+//! - `harness`: starts the daemon, on either transport, and talks to it.
 //! - `notify`: what the service manager is told.
 //! - `phpmq`: messages from end to end, in both revisions.
+//! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
 //! - `restart`: what is there after a stop and after a kill, at every level.
 //! - `signals`: stop, drain, reload.
 //! - `sockets`: Unix sockets, and sockets that are passed in.
@@ -23,6 +25,7 @@ mod exits;
 mod harness;
 mod notify;
 mod phpmq;
+mod process;
 mod restart;
 mod signals;
 mod sockets;

@@ -153,6 +153,7 @@ class Pair:
 
     def __init__(self, left, right):
         self.servers = (left, right)
+        self.puts_cut_off = 0
         self.controls = [Side(server) for server in self.servers]
 
     def connect(self):
@@ -164,14 +165,15 @@ class Pair:
             for _ in range(rounds):
                 control.request(b"barrier\r\n")
 
-    def wait_for_connections(self, expected, controls=None):
-        """Until both servers have seen the ends of the others. Says which one does not."""
+    def wait_for(self, key, expected, controls=None):
+        """Until both servers count so many connections of this kind. Says which one does not."""
+        wanted = b"\n%s: %d\n" % (key, expected)
         for control in controls or self.controls:
             deadline = time.monotonic() + AGREEMENT_SECONDS
             while True:
                 control.server.polls += 1
                 _, document = control.request(b"stats\r\n")
-                if b"\ncurrent-connections: %d\n" % expected in document:
+                if wanted in document:
                     break
                 if time.monotonic() > deadline:
                     return control.server.kind
