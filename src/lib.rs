@@ -34,6 +34,7 @@ pub mod store;
 
 // The process.
 pub mod config;
+pub mod ctl;
 pub mod daemon;
 pub mod facts;
 pub mod logging;
