@@ -41,6 +41,7 @@ pub mod clock;
 pub mod command;
 pub mod ids;
 pub mod limits;
+pub mod statistics;
 
 // The wire.
 pub mod bind;
