@@ -166,7 +166,7 @@ impl Model {
         match command {
             Command::Use(_) => self.say(who, &format!("using {queue}")),
             Command::Watch(_) => self.say(who, &format!("watching {count}")),
-            _ => {}
+            _ => self.queues.get_mut(&queue).unwrap().is_first = true,
         }
     }
 
