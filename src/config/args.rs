@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use super::file::{Durability, LogLevel};
 use crate::protocol::Protocol;
@@ -15,6 +15,7 @@ pub const EXIT_USAGE: u8 = 64;
 /// The command line.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "phpmqd", version, about = "A lightweight, durable message queue server")]
+#[command(disable_help_flag = true)]
 pub struct Args {
     /// Read this configuration file [default: /etc/phpmq/phpmqd.toml if it exists]
     #[arg(short, long, value_name = "FILE")]
@@ -48,6 +49,11 @@ pub struct Args {
     /// The least that is logged
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+
+    // Both forms say the same, on one screen; the manual page says more.
+    /// Print help
+    #[arg(short, long, action = ArgAction::HelpShort)]
+    pub help: Option<bool>,
 }
 
 /// A command line that says all there is to do: a text to print, and how to exit.

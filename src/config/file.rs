@@ -307,6 +307,7 @@ fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::wire::testing::Random;
 
     fn parse(text: &str) -> Result<ConfigFile, String> {
         let path = Path::new("phpmqd.toml");
@@ -416,6 +417,31 @@ mod tests {
     fn control_characters_of_a_key_are_not_repeated_raw() {
         let error = parse("[log]\n\"a\\u001bb\" = 1\n").unwrap_err();
         assert!(!error.contains('\u{1b}'), "{error:?}");
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused_with_one_line_that_names_its_own() {
+        // All keys; what is followed by a space stays a remark.
+        let sample = include_str!("../../etc/phpmqd.toml").replace("\n#", "\n");
+        let sample = sample.replace("\n ", "\n# ");
+        assert_eq!(parse(&sample).map(drop), Ok(()));
+        let mut random = Random::announced();
+        for _ in 0..2_000 {
+            let mut bytes = sample.clone().into_bytes();
+            for _ in 0..random.below(4) {
+                let (at, length) = (random.below(bytes.len()), random.below(20));
+                let end = bytes.len().min(at + length);
+                bytes.splice(at..end, random.bytes(20));
+            }
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let lines = text.lines().count();
+            let Err(error) = ConfigFile::parse(Path::new("x"), text) else { continue };
+            match &error.place {
+                Place::Line { line, .. } => assert!((1..=lines + 1).contains(line), "{error}"),
+                place => panic!("{place:?}: {error}"),
+            }
+            assert!(!error.to_string().contains(char::is_control), "{error}");
+        }
     }
 
     #[test]

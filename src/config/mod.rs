@@ -250,8 +250,9 @@ pub(crate) mod tests {
     }
 
     const fn row(name: &'static str, default_address: &'static str) -> Protocol {
-        let manner = Manner::Streaming;
-        Protocol { name, default_address, manner, connect, too_many_connections: b"" }
+        let (manner, first_queue) = (Manner::Streaming, None);
+        let too_many_connections = b"";
+        Protocol { name, default_address, manner, first_queue, connect, too_many_connections }
     }
 
     /// A table that stands for the real one.

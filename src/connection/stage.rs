@@ -88,6 +88,7 @@ pub(crate) static LINES: Protocol = Protocol {
     name: "lines",
     default_address: "127.0.0.1:0",
     manner: Manner::Serial,
+    first_queue: None,
     connect,
     too_many_connections: b"too many\n",
 };

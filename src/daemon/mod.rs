@@ -15,6 +15,7 @@ mod stop;
 mod user;
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,7 +123,7 @@ impl Task {
         match self {
             Task::Check => 0,
             Task::Print(config) => {
-                print!("{}", config.print());
+                say(true, &config.print());
                 0
             }
             Task::Recover(config) => recover(&config),
@@ -133,19 +134,28 @@ impl Task {
 
 fn recover(config: &Config) -> u8 {
     let Some(database) = &config.storage.database else {
-        eprintln!("phpmqd: nothing is kept on disk, so there is nothing to recover");
+        say(false, "phpmqd: nothing is kept on disk, so there is nothing to recover\n");
         return args::EXIT_USAGE;
     };
     match store::recover(database) {
         Ok(recovered) => {
-            println!("{recovered}");
+            say(true, &format!("{recovered}\n"));
             0
         }
         Err(error) => {
-            eprintln!("phpmqd: {error}");
+            say(false, &format!("phpmqd: {error}\n"));
             error.exit_code()
         }
     }
+}
+
+/// Writes to standard output, or to standard error. A reader that has gone is nobody to tell.
+fn say(to_output: bool, text: &str) {
+    let _ = if to_output {
+        std::io::stdout().write_all(text.as_bytes())
+    } else {
+        std::io::stderr().write_all(text.as_bytes())
+    };
 }
 
 fn serve(plan: Plan) -> Result<u8, DaemonError> {

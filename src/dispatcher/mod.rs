@@ -10,6 +10,7 @@
 //! | `mod` | the turn |
 //! | `peers` | one peer's outbox and gate |
 //! | `commits` | when changes go to persistence, and what waits for that |
+//! | `rewrite` | a suspect file written anew |
 //! | `pressure` | who is held back when memory or journal are full, or the daemon drains |
 //! | `stop` | the last turn |
 //!
@@ -20,6 +21,7 @@
 mod commits;
 mod peers;
 mod pressure;
+mod rewrite;
 mod stop;
 
 use std::sync::Arc;
@@ -36,7 +38,7 @@ use crate::clock::{Clock, Now, Time};
 use crate::command::{Command, Delivery, Reply, Request, Tag};
 use crate::engine::{Effect, Engine, Handed, Input};
 use crate::facts::Facts;
-use crate::ids::{CommitNumber, ConnectionId, MessageId};
+use crate::ids::{CommitNumber, ConnectionId, MessageId, QueueName};
 use crate::journal::Journal;
 use crate::limits::{Budget, Charge, EVENTS_PER_TURN_MAX, Limits};
 use crate::persistence::Progress;
@@ -84,6 +86,10 @@ pub struct Parts {
     pub commit_timeout_ms: u64,
     /// How long a last commit is tried when the daemon stops, in milliseconds.
     pub stop_timeout_ms: u64,
+    /// Whether `storage.on_io_error` is `"exit"`.
+    pub exit_on_io_error: bool,
+    /// `storage.min_free_disk`, in bytes.
+    pub min_free_disk: u64,
     /// Where it logs.
     pub log: Logger,
 }
@@ -114,6 +120,8 @@ pub struct Dispatcher<'c> {
     turns: Arc<AtomicU64>,
     facts: Facts,
     stop_timeout_ms: u64,
+    exit_on_io_error: bool,
+    min_free_disk: u64,
     log: Logger,
 }
 
@@ -150,6 +158,8 @@ impl<'c> Dispatcher<'c> {
             turns: parts.turns,
             facts: parts.facts,
             stop_timeout_ms: parts.stop_timeout_ms,
+            exit_on_io_error: parts.exit_on_io_error,
+            min_free_disk: parts.min_free_disk,
             log: parts.log,
         }
     }
@@ -203,7 +213,7 @@ impl<'c> Dispatcher<'c> {
             self.memory.commit()?;
         }
         self.take_finished()?;
-        self.hand_over();
+        self.hand_over()?;
         self.relieve()?;
         self.flush_all()
     }
@@ -239,6 +249,11 @@ impl<'c> Dispatcher<'c> {
         let (manner, ack_timeout_ms) = (profile.protocol.manner, profile.ack_timeout_ms);
         self.peers.insert(connection, peer);
         self.input(Input::Opened { connection, manner, ack_timeout_ms })?;
+        if let Some(name) = profile.protocol.first_queue {
+            let queue = QueueName::new(name.as_bytes()).expect("a first queue has a queue's name");
+            let start = Request { tag: Tag::None, command: Command::Start(queue) };
+            self.input(Input::Request(connection, start))?;
+        }
         self.greet(connection);
         Ok(())
     }
@@ -382,8 +397,11 @@ impl<'c> Dispatcher<'c> {
         if peer.broken {
             return;
         }
+        let before = peer.outbox.buffer().len();
         peer.encoder.reply(tag, &reply, peer.outbox.buffer());
-        if peer.durability != Durability::Periodic {
+        // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
+        let said = peer.outbox.buffer().len() > before;
+        if said && peer.durability != Durability::Periodic {
             if reply.promises() {
                 let commit = self.commits.demand(peer.durability, self.now.time);
                 peer.outbox.hold_until(commit);

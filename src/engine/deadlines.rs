@@ -54,6 +54,12 @@ impl Deadlines {
         }
     }
 
+    /// All of them.
+    #[cfg(test)]
+    pub fn entries(&self) -> BTreeSet<(Time, Due)> {
+        self.set.clone()
+    }
+
     pub fn cancel(&mut self, at: Time, due: Due) {
         if at != Time::NEVER {
             self.set.remove(&(at, due));

@@ -5,7 +5,7 @@ use crate::command::{Reply, Tag};
 use crate::ids::{ConnectionId, MessageId, QueueName, Sequence};
 
 use super::hand::{Lost, Return};
-use super::message::State;
+use super::message::{Slot, State};
 use super::queue::QueueSlot;
 use super::reservation::Terms;
 use super::{Engine, Turn};
@@ -27,44 +27,83 @@ impl Engine {
             self.serve(turn, of);
             return self.drop_if_unneeded(turn, of);
         }
-        let known = queue.and_then(|name| self.queues.find(name));
-        if !known.is_some_and(|queue| self.acknowledge_late(turn, who, queue, id)) {
-            self.totals.foreign_acknowledgements += 1;
-        }
         turn.reply(who, tag, Reply::NotHeld);
+        self.answer_late(turn, who, id, (queue, Late::Done));
     }
 
-    /// An acknowledgement of a message that was taken back: it frees the place, and counts while
-    /// nobody else holds the message. Says whether the message was once this connection's.
-    pub(super) fn acknowledge_late(
+    /// An answer about a message that this connection does not hold. Where it was taken back from
+    /// it, this frees the place that it still takes in the window; that it is done counts while
+    /// nobody else holds it.
+    fn answer_late(
         &mut self,
         turn: &mut Turn<'_>,
         who: ConnectionId,
-        queue: QueueSlot,
         id: MessageId,
-    ) -> bool {
-        let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        let lost = session.windows.get_mut(&queue).is_some_and(|window| {
-            let lost = window.lost.remove(&id);
-            if lost {
-                // It has stirred: the time until it is given up starts again.
-                window.clock_since = turn.now.time.max(window.clock_since);
-            }
-            lost
-        });
-        if !lost {
-            return false;
+        (queue, late): (Option<&QueueName>, Late),
+    ) {
+        if let Some((slot, queue)) = self.condemned_in(who, id, queue) {
+            self.totals.late_acknowledgements += 1;
+            self.take_back(turn, slot, Lost::PlaceIsFree);
+            self.forget(turn, slot);
+            return self.serve(turn, queue);
         }
+        let Some(queue) = self.free_lost_place(turn, who, id, queue) else {
+            self.totals.foreign_acknowledgements += 1;
+            return;
+        };
         self.totals.late_acknowledgements += 1;
-        if let Some(slot) = self.settle(turn, id)
+        if late == Late::Done
+            && let Some(slot) = self.settle(turn, id)
             && !self.is_reserved(slot)
         {
             self.detach(slot);
             self.forget(turn, slot);
         }
-        self.update_window(turn, who, queue);
+        self.update_window(who, queue);
         self.serve(turn, queue);
-        true
+    }
+
+    /// A message in this connection's window that was flushed, but not cleared away yet.
+    fn condemned_in(
+        &self,
+        who: ConnectionId,
+        id: MessageId,
+        name: Option<&QueueName>,
+    ) -> Option<(Slot, QueueSlot)> {
+        let slot = self.messages.slot_of(id).filter(|slot| self.is_flushed(*slot))?;
+        let State::Reserved(reservation) = self.messages[slot].state else { return None };
+        let reservation = &self.reservations[reservation];
+        let windowed = matches!(reservation.terms, Terms::Window { .. });
+        let queue = self.queue_of(slot);
+        let right_queue = name.is_none_or(|name| self.queues[queue].name == *name);
+        (reservation.connection == who && windowed && right_queue).then_some((slot, queue))
+    }
+
+    /// Frees a place that this message has taken in a window of the connection, and says whose.
+    fn free_lost_place(
+        &mut self,
+        turn: &Turn<'_>,
+        who: ConnectionId,
+        id: MessageId,
+        name: Option<&QueueName>,
+    ) -> Option<QueueSlot> {
+        let named = name.map(|name| self.queues.find(name));
+        let session = self.sessions.get_mut(&who).expect("only sessions ask");
+        let mut windows = session.windows.iter_mut();
+        let (queue, window) = match named {
+            Some(queue) => (queue?, session.windows.get_mut(&queue?)?),
+            None => windows
+                .find(|(_, window)| window.lost.contains_key(&id))
+                .map(|(queue, window)| (*queue, window))?,
+        };
+        if !window.find_again(id) {
+            return None;
+        }
+        if window.held.is_empty() {
+            // It has stirred: the time until it is given up starts again.
+            window.clock_since = turn.time();
+        }
+        Some(queue)
     }
 
     pub(super) fn remove(
@@ -135,8 +174,8 @@ impl Engine {
         (queue, time_to_live_ms): (Option<&QueueName>, Option<u64>),
     ) {
         let Some(slot) = self.held_by(who, id, queue) else {
-            self.totals.foreign_acknowledgements += 1;
-            return turn.reply(who, tag, Reply::NotHeld);
+            turn.reply(who, tag, Reply::NotHeld);
+            return self.answer_late(turn, who, id, (queue, Late::Undone));
         };
         let queue = self.queue_of(slot);
         // A re-queue without ids to draw a place from keeps the old one: it is a rare moment, and
@@ -166,11 +205,11 @@ impl Engine {
         (queue, priority): (Option<&QueueName>, Option<u32>),
     ) {
         let Some(slot) = self.held_by(who, id, queue) else {
-            let reply = if queue.is_some() { Reply::NotHeld } else { Reply::NotFound };
-            if reply == Reply::NotHeld {
-                self.totals.foreign_acknowledgements += 1;
+            if queue.is_none() {
+                return turn.reply(who, tag, Reply::NotFound);
             }
-            return turn.reply(who, tag, reply);
+            turn.reply(who, tag, Reply::NotHeld);
+            return self.answer_late(turn, who, id, (queue, Late::Undone));
         };
         let queue = self.queue_of(slot);
         self.take_back(turn, slot, Lost::PlaceIsFree);
@@ -203,4 +242,13 @@ impl Engine {
         }
         turn.reply(who, tag, Reply::Touched);
     }
+}
+
+/// What a late answer says of the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// It is done.
+    Done,
+    /// It is not; by now it is somewhere else anyway.
+    Undone,
 }

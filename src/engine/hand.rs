@@ -39,14 +39,19 @@ impl Engine {
             }
             if self.messages[place.slot].expires <= turn.time() {
                 if self.budget == 0 {
-                    self.works.push_back(Work::Serve(queue));
-                    return;
+                    return self.serve_later(queue);
                 }
                 self.budget -= 1;
                 self.expire(turn, place.slot);
                 continue;
             }
             self.hand_to(turn, queue, place.slot, stamp, connection);
+        }
+    }
+
+    fn serve_later(&mut self, queue: QueueSlot) {
+        if !std::mem::replace(&mut self.queues[queue].to_be_served, true) {
+            self.works.push_back(Work::Serve(queue));
         }
     }
 
@@ -104,12 +109,12 @@ impl Engine {
         let session = self.sessions.get_mut(&connection)?;
         let window = session.windows.get_mut(&queue)?;
         if lost == Lost::PlaceStaysTaken {
-            window.lost.insert(id);
+            window.lose(id);
         }
         if was_first {
             window.clock_since = turn.time();
         }
-        self.update_window(turn, connection, queue);
+        self.update_window(connection, queue);
         Some((connection, queue))
     }
 

@@ -36,8 +36,12 @@ impl Loader {
     /// A message that has a row. One whose time is over is dropped, one whose queue has no row is
     /// left where it is (the checks at start know of none).
     pub fn message(&mut self, stored: &StoredMessage) {
-        let Some(queue) = self.queues.get(&stored.queue).copied() else { return };
         let moved = stored.moved.as_ref();
+        // Also the ids of what is dropped are never used again.
+        let sequence = moved.map_or(stored.sequence, |row| row.sequence);
+        let ids = &mut self.engine.ids;
+        ids.next = ids.next.max(stored.id.0 + 1).max(sequence.0 + 1);
+        let Some(queue) = self.queues.get(&stored.queue).copied() else { return };
         let kind = moved.map_or(MessageState::Ready, |row| row.state);
         let expires_ms = moved.map_or(stored.expires_ms, |row| row.expires_ms);
         let expires = match (expires_ms, kind) {
@@ -55,7 +59,7 @@ impl Loader {
         let counters = moved.map_or_else(Default::default, |row| row.counters);
         let message = Message {
             id: stored.id,
-            sequence: moved.map_or(stored.sequence, |row| row.sequence),
+            sequence,
             created: self.now.from_wall_ms(stored.created_ms).min(self.now.time),
             expires,
             time_to_run_ms: stored.time_to_run_ms,
@@ -81,12 +85,13 @@ impl Loader {
         let engine = &mut self.engine;
         let (queue, body_bytes) = (message.queue, u64::from(message.body_bytes));
         let (expires, delay_ms) = (message.expires, history.delay_ms);
-        engine.ids.next = engine.ids.next.max(message.id.0 + 1).max(message.sequence.0 + 1);
         engine.totals.body_bytes += body_bytes;
         engine.queues[queue].body_bytes += body_bytes;
         let slot = engine.messages.insert(message, history);
         if kind == MessageState::Buried {
-            let burial = due.and_then(|place| u64::try_from(place).ok()).unwrap_or(0);
+            let stored = due.and_then(|place| u64::try_from(place).ok());
+            let free = stored.filter(|at| !engine.queues[queue].buried.contains_key(at));
+            let burial = free.unwrap_or(engine.next_burial);
             engine.next_burial = engine.next_burial.max(burial + 1);
             return engine.place_buried(slot, burial);
         }

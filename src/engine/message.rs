@@ -7,9 +7,9 @@
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use crate::change::Counters;
 use crate::change::StateRow;
 use crate::clock::{Now, Time};
-use crate::command::Counters;
 use crate::ids::{MessageId, Sequence};
 
 use super::queue::QueueSlot;
@@ -128,6 +128,16 @@ impl Messages {
 
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Message)> {
         self.slots.iter().filter_map(|(slot, m)| Some((Slot::try_from(slot).ok()?, m)))
+    }
+
+    /// Panics when an entry of the history is missing or nobody's.
+    #[cfg(test)]
+    pub fn check_history(&self) {
+        let marked = self.slots.iter().filter(|(_, message)| message.has_history);
+        let slots: Vec<usize> = marked.map(|(slot, _)| slot).collect();
+        assert_eq!(slots.len(), self.history.len(), "entries of the history");
+        assert!(slots.iter().all(|slot| self.history.contains_key(&(*slot as Slot))));
+        assert_eq!(self.by_id.len(), self.slots.len(), "entries of the index");
     }
 
     /// What happened to the message, all zero for most.

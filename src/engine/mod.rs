@@ -39,7 +39,13 @@ mod window;
 mod work;
 
 #[cfg(test)]
+mod check;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod storm;
 #[cfg(test)]
 mod tests;
 
@@ -50,9 +56,10 @@ use rustc_hash::FxHashMap;
 
 use crate::change::Change;
 use crate::clock::{Now, Time};
-use crate::command::{CommandCounts, Handing, Manner, Refusal, Reply, Request, StateCounts, Tag};
+use crate::command::{Handing, Manner, Refusal, Reply, Request, Tag};
 use crate::ids::{ConnectionId, MessageId, QueueName};
-use crate::limits::{BACKLOG_REQUESTS_MAX, ID_BLOCK, Limits};
+use crate::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
+use crate::statistics::{CommandCounts, StateCounts};
 
 use deadlines::{Deadlines, Due};
 use message::Messages;
@@ -77,7 +84,9 @@ pub enum Input {
     Request(ConnectionId, Request),
     /// The peer has closed its sending side: it waits for nothing any more.
     HungUp(ConnectionId),
-    /// No request follows; the connection ends when those before are done.
+    /// No request follows; the connection ends when those before are done. What waits for the
+    /// peer to take what lies unsent for it goes on waiting: when the peer is gone for good, this
+    /// is said again (or [`Input::Stalled`] with `false`), and then nothing waits any more.
     Closed(ConnectionId),
     /// The peer does not keep up with what is sent to it, or does again: until then nothing goes
     /// out through its windows.
@@ -194,6 +203,8 @@ pub struct Engine {
     /// The next place among the buried.
     next_burial: u64,
     refuse_puts: Option<Refusal>,
+    /// Units of work done in a turn at most.
+    work_per_turn: usize,
     /// Units of work left in this turn.
     budget: usize,
     /// Counts the turns, for the sessions' allowances.
@@ -227,7 +238,8 @@ impl Engine {
             next_stamp: 1,
             next_burial: 1,
             refuse_puts: None,
-            budget: crate::limits::WORK_PER_TURN_MAX,
+            work_per_turn: WORK_PER_TURN_MAX,
+            budget: WORK_PER_TURN_MAX,
             turns: 1,
             exhausted: Vec::new(),
         }
@@ -243,15 +255,9 @@ impl Engine {
             }
             Input::Request(connection, request) => self.request(turn, connection, request),
             Input::HungUp(connection) => self.hang_up(turn, connection),
-            Input::Closed(connection) => {
-                self.hang_up(turn, connection);
-                if let Some(session) = self.sessions.get_mut(&connection) {
-                    session.ending = true;
-                    self.resumable.push_back(connection);
-                }
-            }
+            Input::Closed(connection) => self.close(turn, connection),
             Input::Stalled(connection, stalled) => self.stall(turn, connection, stalled),
-            Input::IdsReserved(up_to) => self.ids_reserved(up_to),
+            Input::IdsReserved(up_to) => self.ids_reserved(turn, up_to),
             Input::RefusePuts(refusal) => self.refuse_puts = refusal,
         }
         self.resume(turn);
@@ -260,7 +266,7 @@ impl Engine {
     /// Does what is due, and the next slice of large work. To be called once a turn.
     pub fn turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
-        self.budget = crate::limits::WORK_PER_TURN_MAX;
+        self.budget = self.work_per_turn;
         self.turns += 1;
         for connection in std::mem::take(&mut self.exhausted) {
             self.renew(turn, connection);
@@ -346,34 +352,7 @@ impl Engine {
         }
     }
 
-    /// The next message id, or `None` while the database has none reserved.
-    fn draw_id(&mut self, turn: &mut Turn<'_>) -> Option<u64> {
-        let left = self.ids.reserved.saturating_sub(self.ids.next);
-        if left < ID_BLOCK / 5 && self.ids.asked == self.ids.reserved {
-            self.ids.asked = self.ids.reserved.saturating_add(ID_BLOCK).min(i64::MAX as u64);
-            if self.ids.asked > self.ids.reserved {
-                turn.effects.push(Effect::ReserveIds(self.ids.asked));
-            }
-        }
-        if left == 0 {
-            return None;
-        }
-        self.ids.next += 1;
-        Some(self.ids.next - 1)
-    }
-
-    fn ids_are_exhausted(&self) -> bool {
-        self.ids.next >= i64::MAX as u64
-    }
-
-    fn ids_reserved(&mut self, up_to: u64) {
-        self.ids.reserved = self.ids.reserved.max(up_to);
-        self.ids.asked = self.ids.asked.max(self.ids.reserved);
-        for connection in std::mem::take(&mut self.ids.waiting) {
-            self.set_free(connection);
-        }
-    }
-
+    /// The next stamp in the rotations.
     fn draw_stamp(&mut self) -> u64 {
         self.next_stamp += 1;
         self.next_stamp - 1

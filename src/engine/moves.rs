@@ -25,6 +25,7 @@ impl Engine {
     /// the caller: its place is free now.
     pub(super) fn detach(&mut self, slot: Slot) {
         let place = self.messages.place(slot);
+        let condemned = self.is_flushed(slot);
         let message = &self.messages[slot];
         let queue = &mut self.queues[message.queue];
         let totals = &mut self.totals.messages;
@@ -46,7 +47,11 @@ impl Engine {
                 totals.buried -= 1;
             }
             State::Reserved(reservation) => {
-                totals.reserved -= 1;
+                if condemned {
+                    queue.condemned -= 1;
+                } else {
+                    totals.reserved -= 1;
+                }
                 self.reservations.unlink(&mut queue.reserved, Of::Queue, reservation);
                 self.take_from_holder(slot, reservation);
             }

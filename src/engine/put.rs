@@ -2,21 +2,19 @@
 
 use crate::change::{Change, MessageRow};
 use crate::clock::Time;
-use crate::command::{Command, Manner, Put, Refusal, Reply, Request, Tag, Target};
+use crate::command::{Manner, Put, Refusal, Reply, Tag, Target};
 use crate::ids::{ConnectionId, MessageId, QueueId, Sequence};
+use crate::limits::ID_BLOCK;
 
 use super::message::{History, Message, State};
 use super::queue::QueueSlot;
 use super::session::Hold;
-use super::{Due, Engine, Turn};
+use super::{Due, Effect, Engine, Turn};
 
 impl Engine {
     pub(super) fn put(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, put: Put) {
+        self.count_producer(who);
         let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        if !session.producer {
-            session.producer = true;
-            self.totals.producers += 1;
-        }
         if session.manner == Manner::Serial
             && let Some(refusal) = self.refuse_puts
         {
@@ -31,11 +29,28 @@ impl Engine {
             return turn.reply(who, tag, Reply::Refused(Refusal::TooManyQueues));
         };
         let Some(id) = self.draw_id(turn) else {
-            return self.put_without_id(turn, who, tag, put);
+            self.put_without_id(turn, who, tag, put);
+            return self.drop_if_unneeded(turn, queue);
         };
         self.insert(turn, MessageId(id), queue, put);
         turn.reply(who, tag, Reply::Put(MessageId(id)));
         self.serve(turn, queue);
+    }
+
+    /// A put whose body the decoder refused.
+    pub(super) fn echo_put(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag) {
+        self.count_producer(who);
+        // Where no id is reserved, none is lost.
+        let _ = self.draw_id(turn);
+        turn.reply(who, tag, Reply::Echo);
+    }
+
+    fn count_producer(&mut self, who: ConnectionId) {
+        let session = self.sessions.get_mut(&who).expect("only sessions ask");
+        if !session.producer {
+            session.producer = true;
+            self.totals.producers += 1;
+        }
     }
 
     /// The database has reserved no ids yet: the put waits, unless there are none left at all.
@@ -44,9 +59,44 @@ impl Engine {
             return turn.reply(who, tag, Reply::Refused(Refusal::OutOfIds));
         }
         let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        session.hold = Hold::Ids;
-        session.backlog.push_front(Request { tag, command: Command::Put(put) });
+        session.hold = Hold::Ids(Box::new((tag, put)));
         self.ids.waiting.push(who);
+    }
+
+    /// The database has reserved ids: the puts that wait for them go on, in their order.
+    pub(super) fn ids_reserved(&mut self, turn: &mut Turn<'_>, up_to: u64) {
+        self.ids.reserved = self.ids.reserved.max(up_to);
+        // What was asked for has come; if it was less, the next put asks again.
+        self.ids.asked = self.ids.reserved;
+        for connection in std::mem::take(&mut self.ids.waiting) {
+            let Some(session) = self.sessions.get_mut(&connection) else { continue };
+            if let Hold::Ids(waiting) = std::mem::replace(&mut session.hold, Hold::Free) {
+                let (tag, put) = *waiting;
+                self.resumable.push_back(connection);
+                self.put(turn, connection, tag, put);
+            }
+        }
+    }
+
+    /// The next message id, or `None` while the database has none reserved.
+    pub(super) fn draw_id(&mut self, turn: &mut Turn<'_>) -> Option<u64> {
+        let left = self.ids.reserved.saturating_sub(self.ids.next);
+        if left < ID_BLOCK / 5 && self.ids.asked == self.ids.reserved {
+            let from = self.ids.reserved.max(self.ids.next);
+            self.ids.asked = from.saturating_add(ID_BLOCK).min(i64::MAX as u64);
+            if self.ids.asked > self.ids.reserved {
+                turn.effects.push(Effect::ReserveIds(self.ids.asked));
+            }
+        }
+        if left == 0 {
+            return None;
+        }
+        self.ids.next += 1;
+        Some(self.ids.next - 1)
+    }
+
+    fn ids_are_exhausted(&self) -> bool {
+        self.ids.next >= i64::MAX as u64
     }
 
     fn insert(&mut self, turn: &mut Turn<'_>, id: MessageId, queue: QueueSlot, put: Put) {
@@ -74,7 +124,7 @@ impl Engine {
             priority: message.priority,
             sequence: message.sequence,
             created_ms: turn.now.wall_ms(now),
-            expires_ms: put.time_to_live_ms.map(|_| turn.now.wall_ms(expires)),
+            expires_ms: (expires != Time::NEVER).then(|| turn.now.wall_ms(expires)),
             due_ms: due.map(|due| turn.now.wall_ms(due)),
             time_to_run_ms: message.time_to_run_ms,
             attributes: put.attributes,

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use slab::Slab;
 
 use crate::clock::Time;
-use crate::command::StateCounts;
 use crate::ids::{ConnectionId, QueueId, QueueName, Sequence};
+use crate::statistics::StateCounts;
 
 use super::message::{Place, Slot};
 use super::reservation::List;
@@ -42,6 +42,8 @@ pub struct Queue {
     pub watching: u32,
     pub windows: u32,
     pub works: u32,
+    /// Connections start with it: it stays when nobody uses it.
+    pub is_first: bool,
     /// Sessions that watch it and wait.
     pub waiting: u32,
     pub paused_until: Time,
@@ -50,6 +52,10 @@ pub struct Queue {
     pub delay_armed: Time,
     /// Messages up to this place were flushed; what is left of them is being cleared away.
     pub flushed_through: Sequence,
+    /// Of `reserved`, those that were flushed: they count no more.
+    pub condemned: u32,
+    /// Whether a [`super::work::Work::Serve`] is under way for it.
+    pub to_be_served: bool,
     pub messages_put: u64,
     pub removes: u64,
     pub pauses: u64,
@@ -71,11 +77,14 @@ impl Queue {
             watching: 0,
             windows: 0,
             works: 0,
+            is_first: false,
             waiting: 0,
             paused_until: Time(0),
             pause_ms: 0,
             delay_armed: Time::NEVER,
             flushed_through: Sequence(0),
+            condemned: 0,
+            to_be_served: false,
             messages_put: 0,
             removes: 0,
             pauses: 0,
@@ -88,6 +97,7 @@ impl Queue {
             && self.watching == 0
             && self.windows == 0
             && self.works == 0
+            && !self.is_first
             && self.ready.is_empty()
             && self.delayed.is_empty()
             && self.buried.is_empty()
@@ -102,7 +112,7 @@ impl Queue {
         StateCounts {
             urgent: u64::from(self.urgent),
             ready: self.ready.len() as u64,
-            reserved: u64::from(self.reserved.len()),
+            reserved: u64::from(self.reserved.len() - self.condemned),
             delayed: self.delayed.len() as u64,
             buried: self.buried.len() as u64,
         }
@@ -144,15 +154,14 @@ impl Queues {
         self.slots.get(slot as usize)
     }
 
+    pub fn get_mut(&mut self, slot: QueueSlot) -> Option<&mut Queue> {
+        self.slots.get_mut(slot as usize)
+    }
+
     /// The queues in slots from `from` on, for going over all of them a slice at a time.
     pub fn iter_from(&self, from: QueueSlot) -> impl Iterator<Item = (QueueSlot, &Queue)> {
         let end = QueueSlot::try_from(self.slots.capacity()).unwrap_or(QueueSlot::MAX);
         (from..end).filter_map(|slot| Some((slot, self.get(slot)?)))
-    }
-
-    /// The first slot that was never in use.
-    pub fn end(&self) -> QueueSlot {
-        QueueSlot::try_from(self.slots.capacity()).unwrap_or(QueueSlot::MAX)
     }
 }
 

@@ -126,6 +126,25 @@ impl Reservations {
         list.len -= 1;
     }
 
+    /// The list's reservations, with every link and the length checked.
+    #[cfg(test)]
+    pub fn check_list(&self, list: &List, of: Of) -> Vec<ReservationSlot> {
+        let slots: Vec<ReservationSlot> = self.iter(list, of).map(|(slot, _)| slot).collect();
+        assert_eq!(slots.len(), list.len as usize, "length of a list");
+        let mut previous = NONE;
+        for slot in &slots {
+            assert_eq!(self[*slot].links[of as usize].previous, previous, "link back");
+            previous = *slot;
+        }
+        assert_eq!(list.last, previous, "end of a list");
+        slots
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     pub fn iter(&self, list: &List, of: Of) -> impl Iterator<Item = (u32, &Reservation)> {
         let mut next = list.first;
         std::iter::from_fn(move || {

@@ -7,7 +7,16 @@ use crate::ids::{ConnectionId, MessageId};
 use super::message::{Slot, State};
 use super::reservation::Terms;
 use super::session::{Hold, Wait};
+use super::work::{Asker, Slice, Work};
 use super::{Effect, Engine, Turn};
+
+/// What a look at all watched queues has found.
+enum Best {
+    Message(Slot),
+    Nothing,
+    /// More expired messages stand before the first good one than this turn may clear away.
+    Unknown,
+}
 
 impl Engine {
     pub(super) fn reserve_next(
@@ -19,17 +28,35 @@ impl Engine {
         count: u32,
     ) {
         self.count_worker(who);
-        if let Some(slot) = self.best_watched(turn, who) {
-            return self.hand_batch(turn, who, tag, slot, count);
-        }
-        if self.has_deadline_soon(turn.time(), who) {
-            return turn.reply(who, tag, Reply::DeadlineSoon);
-        }
-        if timeout_ms == Some(0) || self.sessions[&who].hung_up {
-            return turn.reply(who, tag, Reply::TimedOut);
-        }
         let until = timeout_ms.map_or(Time::NEVER, |timeout| turn.time().plus(timeout));
-        self.begin_wait(who, tag, until, count);
+        let asker = Asker { connection: who, tag };
+        if let Slice::Left(work) = self.reserve_slice(turn, asker, until, count) {
+            self.go_on_later(work);
+        }
+    }
+
+    /// Answers a reservation, or makes it wait. A work only because there may be more expired
+    /// messages to clear out of its way than a turn may.
+    pub(super) fn reserve_slice(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        until: Time,
+        count: u32,
+    ) -> Slice {
+        let who = asker.connection;
+        match self.best_watched(turn, who) {
+            Best::Message(slot) => self.hand_batch(turn, who, asker.tag, slot, count),
+            Best::Unknown => return Slice::Left(Work::Reserve { asker, until, count }),
+            Best::Nothing if self.has_deadline_soon(turn.time(), who) => {
+                turn.reply(who, asker.tag, Reply::DeadlineSoon);
+            }
+            Best::Nothing if until <= turn.time() || self.sessions[&who].hung_up => {
+                turn.reply(who, asker.tag, Reply::TimedOut);
+            }
+            Best::Nothing => self.begin_wait(who, asker.tag, until, count),
+        }
+        Slice::Done
     }
 
     pub(super) fn reserve_message(
@@ -39,7 +66,6 @@ impl Engine {
         tag: Tag,
         id: MessageId,
     ) {
-        self.count_worker(who);
         let found = self.settle(turn, id);
         let Some(slot) = found.filter(|slot| !self.is_reserved(*slot)) else {
             return turn.reply(who, tag, Reply::NotFound);
@@ -50,6 +76,8 @@ impl Engine {
             self.expire(turn, slot);
             return turn.reply(who, tag, Reply::NotFound);
         }
+        // Who asks for what is not there is no worker, as with beanstalkd.
+        self.count_worker(who);
         // What was stored as buried or delayed would be so again after a restart.
         let stored_elsewhere = !matches!(self.messages[slot].state, State::Ready);
         if matches!(self.messages[slot].state, State::Buried(_)) {
@@ -89,7 +117,8 @@ impl Engine {
         self.reserve(turn, connection, tag.clone(), first);
         let mut handed = 1;
         while handed < count
-            && let Some(slot) = self.best_watched(turn, connection)
+            && !self.sessions[&connection].exhausted
+            && let Best::Message(slot) = self.best_watched(turn, connection)
         {
             self.reserve(turn, connection, tag.clone(), slot);
             handed += 1;
@@ -116,21 +145,22 @@ impl Engine {
     }
 
     /// The first message of all watched queues: the smallest priority, then place.
-    pub(super) fn best_watched(
-        &mut self,
-        turn: &mut Turn<'_>,
-        connection: ConnectionId,
-    ) -> Option<Slot> {
+    fn best_watched(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) -> Best {
         loop {
-            let watched = &self.sessions.get(&connection)?.watched;
+            let watched = &self.sessions[&connection].watched;
             let queues = watched.iter().map(|slot| &self.queues[*slot]);
             let open = queues.filter(|queue| !queue.is_paused(turn.time()));
-            let slot = open.filter_map(|queue| queue.ready.first()).min()?.slot;
-            if self.messages[slot].expires > turn.time() || self.budget == 0 {
-                return (self.messages[slot].expires > turn.time()).then_some(slot);
+            let Some(place) = open.filter_map(|queue| queue.ready.first()).min().copied() else {
+                return Best::Nothing;
+            };
+            if self.messages[place.slot].expires > turn.time() {
+                return Best::Message(place.slot);
+            }
+            if self.budget == 0 {
+                return Best::Unknown;
             }
             self.budget -= 1;
-            self.expire(turn, slot);
+            self.expire(turn, place.slot);
         }
     }
 

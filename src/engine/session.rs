@@ -1,11 +1,12 @@
 //! A connection as the core sees it. Everything in here dies with the connection.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use crate::clock::Time;
-use crate::command::{Manner, Request, Tag};
+use crate::command::{Manner, Put, Request, Tag};
 use crate::ids::MessageId;
 
 use super::queue::QueueSlot;
@@ -39,12 +40,11 @@ pub struct Session {
     pub ending: bool,
     /// Whether the peer does not keep up with what is sent to it.
     pub slow: bool,
-    /// Whether its windows count as full, because its allowance is used up or it is at its end.
-    pub stalled: bool,
-    /// Bytes of bodies that may still be handed to it in this turn.
-    pub allowance: u64,
-    /// The turn that the allowance is for.
-    pub allowance_turn: u64,
+    /// Whether it has been handed as many bytes as a turn may: its windows count as full.
+    pub exhausted: bool,
+    /// Bytes of bodies that were handed to it in the turn `sent_turn`.
+    pub sent_bytes: u64,
+    pub sent_turn: u64,
     pub producer: bool,
     pub worker: bool,
     pub ack_timeout_ms: u64,
@@ -60,7 +60,7 @@ pub enum Hold {
     /// A large work that it asked for is under way.
     Working,
     /// Its put waits for message ids.
-    Ids,
+    Ids(Box<(Tag, Put)>),
     /// It has been handed as many bytes as a turn may.
     Output,
     /// It is at its end; what it held is being given back.
@@ -84,8 +84,10 @@ pub struct Window {
     /// What is out, the oldest first.
     pub held: List,
     /// Messages that were taken back (flushed, timed out) and whose places are taken until they
-    /// are acknowledged.
-    pub lost: FxHashSet<MessageId>,
+    /// are acknowledged, with the number of places: the same message may have been lost twice.
+    pub lost: FxHashMap<MessageId, u32>,
+    /// The places of all of them.
+    pub lost_places: u32,
     /// When it last got a message, as its place in the queue's rotation.
     pub stamp: u64,
     /// Since when its oldest message is the oldest, or all its places are lost.
@@ -96,11 +98,28 @@ pub struct Window {
 
 impl Window {
     pub fn outstanding(&self) -> usize {
-        self.held.len() as usize + self.lost.len()
+        self.held.len() as usize + self.lost_places as usize
     }
 
     pub fn has_room(&self) -> bool {
         self.outstanding() < self.max as usize
+    }
+
+    /// Takes a message's place until it is acknowledged after all.
+    pub fn lose(&mut self, id: MessageId) {
+        *self.lost.entry(id).or_default() += 1;
+        self.lost_places += 1;
+    }
+
+    /// Frees one place that this message has taken; says whether there was one.
+    pub fn find_again(&mut self, id: MessageId) -> bool {
+        let Entry::Occupied(mut places) = self.lost.entry(id) else { return false };
+        *places.get_mut() -= 1;
+        if *places.get() == 0 {
+            places.remove();
+        }
+        self.lost_places -= 1;
+        true
     }
 
     /// When its clock runs out.
@@ -129,9 +148,9 @@ impl Session {
             hung_up: false,
             ending: false,
             slow: false,
-            stalled: false,
-            allowance: 0,
-            allowance_turn: 0,
+            exhausted: false,
+            sent_bytes: 0,
+            sent_turn: 0,
             producer: false,
             worker: false,
             ack_timeout_ms,
@@ -140,6 +159,11 @@ impl Session {
 
     pub fn is_waiting(&self) -> bool {
         matches!(self.hold, Hold::Waiting(_))
+    }
+
+    /// Whether messages may go out through its windows.
+    pub fn takes_dispatches(&self) -> bool {
+        !self.exhausted && !self.slow && !self.ending
     }
 
     /// The next moment at which something happens to it by itself. May be too early, never late.

@@ -1,7 +1,7 @@
 //! Windows: standing demands of a connection for a queue's messages.
 
 use crate::clock::Time;
-use crate::command::{Handing, Manner, Tag};
+use crate::command::{Handing, Manner, Refusal, Reply, Tag};
 use crate::ids::{ConnectionId, QueueName};
 
 use super::message::Slot;
@@ -28,13 +28,15 @@ impl Engine {
         if max == 0 && !has_window {
             return;
         }
-        let Some(queue) = self.queue(name) else { return };
+        let Some(queue) = self.queue(name) else {
+            return turn.reply(who, tag, Reply::Refused(Refusal::TooManyQueues));
+        };
         if !has_window {
             self.add_window(turn, who, queue);
         }
         let session = self.sessions.get_mut(&who).expect("only sessions ask");
         session.windows.get_mut(&queue).expect("it has one now").max = max;
-        self.update_window(turn, who, queue);
+        self.update_window(who, queue);
         if max == 0 {
             let asker = Asker { connection: who, tag };
             return self.begin_work(turn, Work::EndWindow { asker, queue });
@@ -47,6 +49,7 @@ impl Engine {
             max: 0,
             held: List::default(),
             lost: Default::default(),
+            lost_places: 0,
             stamp: self.draw_stamp(),
             clock_since: turn.time(),
             armed: Time::NEVER,
@@ -71,24 +74,19 @@ impl Engine {
         self.detach(slot);
         self.place_reserved(slot, connection, Terms::Window { since: turn.time() });
         self.spend(connection, slot);
-        self.update_window(turn, connection, queue);
+        self.update_window(connection, queue);
         let handed = self.handed(turn, slot, Handing::Dispatched);
         turn.effects.push(Effect::Deliver(connection, Tag::None, handed));
     }
 
     /// Puts a window into the rotation or takes it out, as it has room, and sets its clock.
-    pub(super) fn update_window(
-        &mut self,
-        turn: &Turn<'_>,
-        connection: ConnectionId,
-        queue: QueueSlot,
-    ) {
+    pub(super) fn update_window(&mut self, connection: ConnectionId, queue: QueueSlot) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        let stalled = session.stalled || session.slow;
+        let takes_dispatches = session.takes_dispatches();
         let ack_timeout_ms = session.ack_timeout_ms;
         let Some(window) = session.windows.get_mut(&queue) else { return };
         let entry = (window.stamp, connection);
-        if window.has_room() && !stalled {
+        if window.has_room() && takes_dispatches {
             self.queues[queue].hungry.insert(entry);
         } else {
             self.queues[queue].hungry.remove(&entry);
@@ -103,7 +101,16 @@ impl Engine {
         let at = window.deadline(ack_timeout_ms);
         if at < window.armed {
             let due = Due::Window(connection, queue);
-            self.deadlines.rearm(&mut window.armed, at.max(turn.time()), due);
+            self.deadlines.rearm(&mut window.armed, at, due);
+        }
+    }
+
+    /// Brings all windows of a connection into their rotations or out of them.
+    pub(super) fn update_windows(&mut self, connection: ConnectionId) {
+        let Some(session) = self.sessions.get(&connection) else { return };
+        let queues: Vec<QueueSlot> = session.windows.keys().copied().collect();
+        for queue in queues {
+            self.update_window(connection, queue);
         }
     }
 
@@ -112,20 +119,20 @@ impl Engine {
     pub(super) fn spend(&mut self, connection: ConnectionId, slot: Slot) {
         let bytes = u64::from(self.messages[slot].body_bytes);
         let Some(session) = self.sessions.get_mut(&connection) else { return };
-        if session.allowance_turn != self.turns {
-            session.allowance_turn = self.turns;
-            session.allowance = self.limits.max_output() as u64;
+        if session.sent_turn != self.turns {
+            (session.sent_turn, session.sent_bytes) = (self.turns, 0);
         }
-        if session.allowance == 0 {
+        session.sent_bytes = session.sent_bytes.saturating_add(bytes);
+        if session.sent_bytes < self.limits.max_output() as u64 {
             return;
         }
-        session.allowance = session.allowance.saturating_sub(bytes);
-        if session.allowance == 0 {
-            session.stalled |= !session.windows.is_empty();
-            if matches!(session.hold, Hold::Free) && session.manner == Manner::Serial {
-                session.hold = Hold::Output;
-            }
+        if matches!(session.hold, Hold::Free) && session.manner == Manner::Serial {
+            session.hold = Hold::Output;
+        }
+        if !session.exhausted {
+            session.exhausted = true;
             self.exhausted.push(connection);
+            self.update_windows(connection);
         }
     }
 
@@ -144,13 +151,16 @@ impl Engine {
             return;
         }
         session.slow = slow;
-        session.stalled &= slow;
-        if matches!(session.hold, Hold::Output) && !slow {
-            self.set_free(who);
+        if !slow {
+            // What was sent before has left, so that there is room for as much again.
+            (session.exhausted, session.sent_bytes) = (false, 0);
+            if matches!(session.hold, Hold::Output) {
+                self.set_free(who);
+            }
         }
+        self.update_windows(who);
         let queues: Vec<QueueSlot> = self.sessions[&who].windows.keys().copied().collect();
         for queue in queues {
-            self.update_window(turn, who, queue);
             self.serve(turn, queue);
         }
     }

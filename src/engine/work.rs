@@ -8,8 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Time;
-use crate::command::{QueueSummary, Reply, Survey, Tag};
+use crate::command::{Reply, Tag};
 use crate::ids::{ConnectionId, QueueName, Sequence};
+use crate::statistics::{QueueSummary, Survey};
 
 use super::hand::Lost;
 use super::message::{Place, Slot, State};
@@ -33,6 +34,8 @@ pub(super) enum Work {
     EndSession(ConnectionId),
     /// Go on serving a queue at whose head many messages had expired.
     Serve(QueueSlot),
+    /// Go on looking for a message where many had expired.
+    Reserve { asker: Asker, until: Time, count: u32 },
     /// Look for the fullest queues from this slot on.
     Survey { asker: Asker, next: QueueSlot, pattern: Option<Box<str>>, lines: usize, found: Found },
     /// Collect the names of all queues from this slot on.
@@ -50,6 +53,8 @@ pub(super) struct Asker {
 #[derive(Debug)]
 pub(super) struct Flushed {
     queue: QueueSlot,
+    /// How many there were, those in somebody's hands included.
+    count: u64,
     ready: BTreeSet<Place>,
     delayed: BTreeSet<(Time, Sequence, Slot)>,
     buried: BTreeMap<u64, Slot>,
@@ -79,13 +84,17 @@ impl Engine {
     /// Begins a work: its first slice is done at once.
     pub(super) fn begin_work(&mut self, turn: &mut Turn<'_>, work: Work) {
         if let Slice::Left(work) = self.slice(turn, work) {
-            if let Some(asker) = work.asker()
-                && let Some(session) = self.sessions.get_mut(&asker.connection)
-            {
-                session.hold = Hold::Working;
-            }
-            self.works.push_back(work);
+            self.go_on_later(work);
         }
+    }
+
+    pub(super) fn go_on_later(&mut self, work: Work) {
+        if let Some(asker) = work.asker()
+            && let Some(session) = self.sessions.get_mut(&asker.connection)
+        {
+            session.hold = Hold::Working;
+        }
+        self.works.push_back(work);
     }
 
     /// Does the next slices, one work after the other.
@@ -95,14 +104,14 @@ impl Engine {
                 return;
             }
             let Some(work) = self.works.pop_front() else { return };
-            let asker = work.asker().map(|asker| asker.connection);
-            match self.slice(turn, work) {
-                Slice::Left(work) => self.works.push_back(work),
-                Slice::Done => {
-                    if let Some(connection) = asker {
-                        self.set_free(connection);
-                    }
-                }
+            // Its asker is free meanwhile: the last slice may leave it with another hold, as when
+            // it waits for a message from then on.
+            if let Some(asker) = work.asker() {
+                let connection = asker.connection;
+                self.set_free(connection);
+            }
+            if let Slice::Left(work) = self.slice(turn, work) {
+                self.go_on_later(work);
             }
         }
     }
@@ -118,9 +127,13 @@ impl Engine {
             Work::EndWindow { asker, queue } => self.end_window_slice(turn, asker, queue),
             Work::EndSession(connection) => self.end_session_slice(turn, connection),
             Work::Serve(queue) => {
-                self.serve(turn, queue);
+                if let Some(here) = self.queues.get_mut(queue) {
+                    here.to_be_served = false;
+                    self.serve(turn, queue);
+                }
                 Slice::Done
             }
+            Work::Reserve { asker, until, count } => self.reserve_slice(turn, asker, until, count),
             Work::Survey { asker, next, pattern, lines, found } => {
                 self.survey_slice(turn, asker, next, (pattern, lines), found)
             }
@@ -133,13 +146,17 @@ impl Engine {
         let queue = &mut self.queues[slot];
         queue.flushed_through = Sequence(self.ids.next - 1);
         queue.works += 1;
+        let counts = queue.counts();
+        queue.condemned = queue.reserved.len();
         let totals = &mut self.totals.messages;
+        totals.reserved -= counts.reserved;
         totals.ready -= queue.ready.len() as u64;
         totals.delayed -= queue.delayed.len() as u64;
         totals.buried -= queue.buried.len() as u64;
         totals.urgent -= u64::from(std::mem::take(&mut queue.urgent));
         Flushed {
             queue: slot,
+            count: counts.total(),
             ready: std::mem::take(&mut queue.ready),
             delayed: std::mem::take(&mut queue.delayed),
             buried: std::mem::take(&mut queue.buried),
@@ -158,10 +175,11 @@ impl Engine {
                 queues = self.detach_some(&mut next);
             }
             let Some(flushed) = queues.last_mut() else { break };
-            if !self.clear_flushed(turn, flushed, &mut count) {
+            if !self.clear_flushed(turn, flushed) {
                 return Slice::Left(Work::Flush { asker, queues, next, count });
             }
             let queue = flushed.queue;
+            count += flushed.count;
             queues.pop();
             self.queues[queue].works -= 1;
             self.drop_if_unneeded(turn, queue);
@@ -181,12 +199,7 @@ impl Engine {
     }
 
     /// Clears away what the budget allows; says whether that was all.
-    fn clear_flushed(
-        &mut self,
-        turn: &mut Turn<'_>,
-        flushed: &mut Flushed,
-        count: &mut u64,
-    ) -> bool {
+    fn clear_flushed(&mut self, turn: &mut Turn<'_>, flushed: &mut Flushed) -> bool {
         while self.budget > 0 {
             let slot = if let Some(place) = flushed.ready.pop_first() {
                 place.slot
@@ -208,7 +221,6 @@ impl Engine {
                 slot
             };
             self.budget -= 1;
-            *count += 1;
             self.forget(turn, slot);
         }
         false
@@ -235,8 +247,9 @@ impl Engine {
             self.kick(turn, slot);
             self.budget -= 1;
             (left, count) = (left - 1, count + 1);
+            // One by one, as with beanstalkd: who waits gets the first one kicked, not the best.
+            self.serve(turn, queue);
         }
-        self.serve(turn, queue);
         if left > 0 {
             return Slice::Left(Work::Kick { asker, queue, from, left, count });
         }
@@ -286,18 +299,16 @@ impl Engine {
         (pattern, lines): (Option<Box<str>>, usize),
         mut found: Found,
     ) -> Slice {
-        let (mut after, mut seen) = (None, 0);
-        for (slot, queue) in self.queues.iter_from(next).take(self.budget.max(1)) {
-            (after, seen) = (Some(slot + 1), seen + 1);
+        let (most, mut seen, mut after) = (self.budget.max(1), 0, next);
+        for (slot, queue) in self.queues.iter_from(next).take(most) {
+            (seen, after) = (seen + 1, slot + 1);
             if pattern.as_deref().is_none_or(|p| super::inspect::matches(p, queue.name.as_str())) {
                 found.add(queue, lines);
             }
         }
         self.budget = self.budget.saturating_sub(seen);
-        if let Some(next) = after
-            && next < self.queues.end()
-        {
-            return Slice::Left(Work::Survey { asker, next, pattern, lines, found });
+        if seen == most {
+            return Slice::Left(Work::Survey { asker, next: after, pattern, lines, found });
         }
         let survey = Survey {
             more: found.matching - found.best.len() as u64,
@@ -319,19 +330,27 @@ impl Engine {
         next: QueueSlot,
         mut names: Vec<QueueName>,
     ) -> Slice {
-        let (mut after, mut seen) = (None, 0);
-        for (slot, queue) in self.queues.iter_from(next).take(self.budget.max(1)) {
-            (after, seen) = (Some(slot + 1), seen + 1);
+        let (most, mut seen, mut after) = (self.budget.max(1), 0, next);
+        for (slot, queue) in self.queues.iter_from(next).take(most) {
+            (seen, after) = (seen + 1, slot + 1);
             names.push(queue.name.clone());
         }
         self.budget = self.budget.saturating_sub(seen);
-        if let Some(next) = after
-            && next < self.queues.end()
-        {
-            return Slice::Left(Work::Names { asker, next, names });
+        if seen == most {
+            return Slice::Left(Work::Names { asker, next: after, names });
         }
         turn.reply(asker.connection, asker.tag, Reply::Queues(names));
         Slice::Done
+    }
+}
+
+#[cfg(test)]
+impl Flushed {
+    /// What is still to be cleared away.
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        let ready = self.ready.iter().map(|place| place.slot);
+        let delayed = self.delayed.iter().map(|(.., slot)| *slot);
+        ready.chain(delayed).chain(self.buried.values().copied())
     }
 }
 
@@ -349,14 +368,26 @@ impl Found {
 }
 
 impl Work {
-    fn asker(&self) -> Option<&Asker> {
+    /// Who waits for its answer.
+    pub(super) fn asker(&self) -> Option<&Asker> {
         match self {
             Work::Flush { asker, .. }
             | Work::Kick { asker, .. }
             | Work::EndWindow { asker, .. }
+            | Work::Reserve { asker, .. }
             | Work::Survey { asker, .. }
             | Work::Names { asker, .. } => Some(asker),
             Work::EndSession(_) | Work::Serve(_) => None,
+        }
+    }
+
+    /// The queues whose `works` it counts in.
+    #[cfg(test)]
+    pub(super) fn queues(&self) -> Vec<QueueSlot> {
+        match self {
+            Work::Flush { queues, .. } => queues.iter().map(|flushed| flushed.queue).collect(),
+            Work::Kick { queue, .. } => vec![*queue],
+            _ => Vec::new(),
         }
     }
 }

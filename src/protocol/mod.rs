@@ -40,6 +40,8 @@ pub struct Protocol {
     pub default_address: &'static str,
     /// How its connections behave in the core.
     pub manner: Manner,
+    /// The queue that a connection uses and watches from its beginning.
+    pub first_queue: Option<&'static str>,
     /// Makes the two halves for a new connection.
     pub connect: fn(&Setup) -> Halves,
     /// What a connection over a limit is told before it is closed, in the protocol's own words.

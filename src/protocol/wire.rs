@@ -157,11 +157,20 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
 /// body would then be commands: a protocol of lines ends the connection when it sees one of these.
 pub fn is_http(line: &[u8]) -> bool {
     const METHODS: [&[u8]; 10] = [
-        b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH",
-        b"PRI",
+        b"GET ",
+        b"HEAD ",
+        b"POST ",
+        b"PUT ",
+        b"DELETE ",
+        b"CONNECT ",
+        b"OPTIONS ",
+        b"TRACE ",
+        b"PATCH ",
+        b"PRI ",
     ];
-    let method = line.split(|byte| *byte == b' ').next().unwrap_or_default();
-    (method.len() < line.len() && METHODS.contains(&method))
+    // "PUT 0 0 60 1" is a mistake of somebody's own; a browser asks for a path or an address.
+    let target = METHODS.iter().find_map(|method| line.strip_prefix(*method)).unwrap_or_default();
+    [&b"/"[..], b"*", b"http"].iter().any(|start| target.starts_with(start))
         || line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"host:"))
         || line.windows(6).any(|part| part == b" HTTP/")
 }
@@ -373,7 +382,9 @@ mod tests {
         ] {
             assert!(is_http(line.as_bytes()), "{line}");
         }
-        for line in ["", "put 0 0 60 5", "GET", "delete 7", "show Host:", "search GET *", "hos"] {
+        for line in
+            ["", "put 0 0 60 5", "PUT 0 0 60 5", "GET", "delete 7", "show Host:", "search GET *"]
+        {
             assert!(!is_http(line.as_bytes()), "{line}");
         }
     }

@@ -12,10 +12,12 @@ use super::line::{self, Parsed, PutHead};
 use super::{FIRST_TUBE, Note};
 use crate::change::Attributes;
 use crate::clock::Time;
-use crate::command::{Command, Counted, Put, Requests, Tag, Target};
+use crate::command::{Command, Put, Requests, Tag, Target};
 use crate::ids::QueueName;
 use crate::limits::Limits;
+use crate::protocol::wire::is_http;
 use crate::protocol::{Decoder, WireError};
+use crate::statistics::Counted;
 
 /// The longest command line, its end included, in bytes.
 const LINE_BYTES_MAX: usize = 224;
@@ -29,7 +31,6 @@ pub struct BeanstalkDecoder {
     /// The last tube named: frameworks name the same one over and over.
     last_tube: QueueName,
     state: State,
-    is_started: bool,
     /// Whether no line was complete yet: only the first one can be a browser's.
     is_first_line: bool,
 }
@@ -69,7 +70,6 @@ impl BeanstalkDecoder {
             last_tube: first_tube.clone(),
             first_tube,
             state: State::Line(Vec::new()),
-            is_started: false,
             is_first_line: true,
         }
     }
@@ -135,7 +135,7 @@ impl BeanstalkDecoder {
     /// Keeps a block without an end. A full one is let go: like the original, whose buffer is as
     /// long, we look for an overlong line's end in blocks of the line limit.
     fn keep_block(&mut self, block: Vec<u8>, taken: usize) -> Result<usize, WireError> {
-        if self.is_first_line && line::is_http(&block) {
+        if self.is_first_line && is_http(&block) {
             return Err(WireError::HttpRequest);
         }
         if block.len() == LINE_BYTES_MAX {
@@ -163,7 +163,7 @@ impl BeanstalkDecoder {
             requests.push(Note::BadFormat.tag(), Command::Echo);
             return Ok(0);
         }
-        if std::mem::take(&mut self.is_first_line) && line::is_http(line) {
+        if std::mem::take(&mut self.is_first_line) && is_http(line) {
             return Err(WireError::HttpRequest);
         }
         self.state = State::Line(Vec::new());
@@ -240,7 +240,7 @@ fn line_end(block: &[u8]) -> Option<usize> {
 
 fn push_put(head: PutHead, body: Vec<u8>, end: &[u8], requests: &mut Requests) {
     if end != CRLF {
-        requests.push(Note::ExpectedCrlf.tag(), Command::EchoCounted(Counted::Put));
+        requests.push(Note::ExpectedCrlf.tag(), Command::EchoPut);
         return;
     }
     let put = Put {
@@ -288,10 +288,6 @@ impl Decoder for BeanstalkDecoder {
         requests: &mut Requests,
     ) -> Result<usize, WireError> {
         let mut taken = 0;
-        if !self.is_started && !bytes.is_empty() && !requests.is_full() {
-            self.is_started = true;
-            requests.push(Tag::None, Command::Start(self.first_tube.clone()));
-        }
         while taken < bytes.len() && !requests.is_full() && !matches!(self.state, State::Quit) {
             taken += self.step(bytes.get(taken..).unwrap_or_default(), requests)?;
         }
@@ -320,7 +316,7 @@ mod tests {
         BeanstalkDecoder::new(Arc::new(Limits::new(&values)))
     }
 
-    /// Everything that these pieces become, batch by batch, without the start.
+    /// Everything that these pieces become, batch by batch.
     fn decode_pieces<'a>(
         decoder: &mut BeanstalkDecoder,
         pieces: impl Iterator<Item = &'a [u8]>,
@@ -339,7 +335,6 @@ mod tests {
                 piece = &piece[taken..];
             }
         }
-        all.retain(|request| !matches!(request.command, Command::Start(_)));
         Ok(all)
     }
 
@@ -355,6 +350,7 @@ mod tests {
                 (Command::Put(put), None) => format!("put {}", put.body.escape_ascii()),
                 (Command::ShowUsed, None) => String::from("used"),
                 (Command::Echo, Some(note)) => format!("{note:?}"),
+                (Command::EchoPut, Some(note)) => format!("{note:?} EchoPut"),
                 (Command::EchoCounted(counted), Some(note)) => format!("{note:?} {counted:?}"),
                 other => format!("{other:?}"),
             })
@@ -369,19 +365,6 @@ mod tests {
 
     fn then_used(bytes: &[u8]) -> Vec<u8> {
         [bytes, USED].concat()
-    }
-
-    #[test]
-    fn a_session_starts_with_the_default_tube_before_its_first_request() {
-        let mut requests = Requests::default();
-        let mut decoder = decoder();
-        decoder.decode(Time(0), b"", &mut requests).unwrap();
-        assert!(requests.is_empty());
-        decoder.decode(Time(0), b"list-tube-", &mut requests).unwrap();
-        decoder.decode(Time(0), b"used\r\nlist-tube-used\r\n", &mut requests).unwrap();
-        let commands: Vec<Command> = requests.take().into_iter().map(|r| r.command).collect();
-        let default = QueueName::new(b"default").unwrap();
-        assert_eq!(commands, [Command::Start(default), Command::ShowUsed, Command::ShowUsed]);
     }
 
     #[test]
@@ -400,10 +383,10 @@ mod tests {
 
     #[test]
     fn a_body_without_its_end_costs_the_two_bytes_behind_it() {
-        let expected = ["ExpectedCrlf Put", "used"];
+        let expected = ["ExpectedCrlf EchoPut", "used"];
         assert_eq!(story(&then_used(b"put 0 0 60 3\r\nabcde")), expected);
         assert_eq!(story(&then_used(b"put 0 0 60 3\r\nabc\n\r")), expected);
-        let out_of_step = ["ExpectedCrlf Put", "UnknownCommand"];
+        let out_of_step = ["ExpectedCrlf EchoPut", "UnknownCommand"];
         assert_eq!(story(&then_used(b"put 0 0 60 3\r\nab\r\n")), out_of_step);
     }
 
@@ -428,7 +411,7 @@ mod tests {
             decoder.decode(Time(0), &[b'x'; 1_000], &mut requests).unwrap();
         }
         assert_eq!(decoder.pending_bytes(), 1);
-        assert_eq!(requests.len(), 1, "the start alone");
+        assert!(requests.is_empty());
     }
 
     #[test]
@@ -500,7 +483,7 @@ mod tests {
         let mut requests = Requests::default();
         let taken = decoder.decode(Time(0), &bytes, &mut requests).unwrap();
         assert_eq!(requests.len(), REQUESTS_PER_BATCH_MAX);
-        assert_eq!(taken, USED.len() * (REQUESTS_PER_BATCH_MAX - 1));
+        assert_eq!(taken, USED.len() * REQUESTS_PER_BATCH_MAX);
         assert_eq!(decode(&bytes).len(), 300);
     }
 

@@ -5,9 +5,10 @@
 
 use super::{Note, is_tube_byte, is_tube_name};
 use crate::change::MessageState;
-use crate::command::{Command, Counted};
+use crate::command::Command;
 use crate::ids::{MessageId, QueueName};
 use crate::limits::WORK_PER_TURN_MAX;
+use crate::statistics::Counted;
 
 /// What a line says.
 #[derive(Debug)]
@@ -41,18 +42,8 @@ const BAD_FORMAT: Parsed<'static> = Parsed::Tagged(Note::BadFormat, Command::Ech
 const UNKNOWN_COMMAND: Parsed<'static> = Parsed::Tagged(Note::UnknownCommand, Command::Echo);
 /// The least time to run, in milliseconds.
 const TIME_TO_RUN_MS_MIN: u64 = 1_000;
-/// What a browser's request line begins with.
-const HTTP_METHODS: [&[u8]; 9] = [
-    b"GET ",
-    b"POST ",
-    b"PUT ",
-    b"HEAD ",
-    b"OPTIONS ",
-    b"DELETE ",
-    b"PATCH ",
-    b"CONNECT ",
-    b"TRACE ",
-];
+/// A time-out that never comes, in milliseconds.
+const FOR_EVER_MS: u64 = u64::MAX;
 
 /// Reads a line.
 pub(super) fn parse(line: &[u8]) -> Parsed<'_> {
@@ -253,7 +244,8 @@ fn reserve_batch(rest: &[u8]) -> Option<Parsed<'_>> {
 }
 
 /// As C's `strtol` reads it into an `int`: no digits are 0, more than 32 bits are cut off, what
-/// follows is not looked at, and less than 0 is for ever.
+/// follows is not looked at, and less than 0 is for ever (which is a time-out all the same: it counts as
+/// one in the statistics).
 fn reserve_with_timeout(rest: &[u8]) -> Option<Command> {
     let text = c_number(rest);
     let cut = match text {
@@ -268,8 +260,8 @@ fn reserve_with_timeout(rest: &[u8]) -> Option<Command> {
             bits & u64::from(u32::MAX)
         }
     };
-    let timeout_ms = (cut <= i32::MAX as u64).then_some(cut * 1_000);
-    Some(Command::Reserve { timeout_ms, count: 1 })
+    let timeout_ms = if cut <= i32::MAX as u64 { cut * 1_000 } else { FOR_EVER_MS };
+    Some(Command::Reserve { timeout_ms: Some(timeout_ms), count: 1 })
 }
 
 /// As C's `strtoul` reads it into an `unsigned int`.
@@ -337,20 +329,6 @@ fn digits(bytes: &[u8]) -> Option<(Option<u64>, &[u8])> {
         rest = after;
     }
     (rest.len() < bytes.len()).then_some((value, rest))
-}
-
-/// Whether a first line, whole or cut off at the line limit, is a browser's.
-pub(super) fn is_http(line: &[u8]) -> bool {
-    let is_host = line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"host:"));
-    let Some(method) = HTTP_METHODS.into_iter().find(|method| line.starts_with(method)) else {
-        return is_host;
-    };
-    // "DELETE 1" is a beanstalk user's mistake; what a browser asks for is a path or an address.
-    let target = line.get(method.len()..).unwrap_or_default();
-    target.starts_with(b"/")
-        || target.starts_with(b"http")
-        || target.starts_with(b"*")
-        || target.windows(6).any(|part| part == b" HTTP/")
 }
 
 #[cfg(test)]
@@ -504,8 +482,8 @@ mod tests {
             ("-9223372036854775808", Some(0)),
             ("9223372036854775807", None),
         ] {
-            let timeout_ms = seconds.map(|seconds: u64| seconds * 1_000);
-            let expected = Command::Reserve { timeout_ms, count: 1 };
+            let timeout_ms = seconds.map_or(FOR_EVER_MS, |seconds: u64| seconds * 1_000);
+            let expected = Command::Reserve { timeout_ms: Some(timeout_ms), count: 1 };
             assert_eq!(command(&format!("reserve-with-timeout {text}")), expected, "{text:?}");
         }
     }
@@ -523,16 +501,6 @@ mod tests {
             ("-18446744073709551615", 1),
         ] {
             assert_eq!(command(&format!("kick {text}")), Command::Kick(bound), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_browser_sends_is_known() {
-        for line in ["GET / HTTP/1.1", "POST /x", "OPTIONS *", "CONNECT a:1 HTTP/1.1", "Host: a"] {
-            assert!(is_http(line.as_bytes()), "{line}");
-        }
-        for line in ["PUT 0 0 60 1", "DELETE 1", "get", "GET", "put 0 0 60 1", "Hosts"] {
-            assert!(!is_http(line.as_bytes()), "{line}");
         }
     }
 }

@@ -26,6 +26,7 @@ pub const PROTOCOL: Protocol = Protocol {
     name: "beanstalk",
     default_address: "127.0.0.1:11300",
     manner: Manner::Serial,
+    first_queue: Some(FIRST_TUBE),
     connect,
     // The original has no word for it; clients know this one as "try again later".
     too_many_connections: b"OUT_OF_MEMORY\r\n",

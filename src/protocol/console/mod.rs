@@ -22,6 +22,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     name: "console",
     default_address: "127.0.0.1:9101",
     manner: Manner::Serial,
+    first_queue: None,
     connect,
     too_many_connections: b"error: too many connections\r\n",
 };

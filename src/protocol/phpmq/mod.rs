@@ -24,6 +24,7 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     name: "phpmq",
     default_address: "127.0.0.1:9100",
     manner: Manner::Streaming,
+    first_queue: None,
     connect,
     // The protocol has no word for it: the close alone says so.
     too_many_connections: b"",

@@ -153,7 +153,12 @@ class Pair:
 
     def __init__(self, left, right):
         self.servers = (left, right)
+        self.puts_cut_off = 0
         self.controls = [Side(server) for server in self.servers]
+        # Out of the way, so that every tube can be without a peer.
+        for control in self.controls:
+            for line in (b"use control\r\n", b"watch control\r\n", b"ignore default\r\n"):
+                control.request(line)
 
     def connect(self):
         return [Side(server) for server in self.servers]
@@ -164,14 +169,15 @@ class Pair:
             for _ in range(rounds):
                 control.request(b"barrier\r\n")
 
-    def wait_for_connections(self, expected, controls=None):
-        """Until both servers have seen the ends of the others. Says which one does not."""
+    def wait_for(self, key, expected, controls=None):
+        """Until both servers count so many connections of this kind. Says which one does not."""
+        wanted = b"\n%s: %d\n" % (key, expected)
         for control in controls or self.controls:
             deadline = time.monotonic() + AGREEMENT_SECONDS
             while True:
                 control.server.polls += 1
                 _, document = control.request(b"stats\r\n")
-                if b"\ncurrent-connections: %d\n" % expected in document:
+                if wanted in document:
                     break
                 if time.monotonic() > deadline:
                     return control.server.kind

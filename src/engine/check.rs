@@ -1,0 +1,289 @@
+//! What must hold of the engine's data between two inputs, checked by tests after each step.
+//!
+//! Everything that is kept twice (a count beside a list, a link in both directions, an armed clock
+//! beside the set of deadlines) is worked out again the slow way and compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::clock::Time;
+use crate::ids::ConnectionId;
+use crate::limits::BACKLOG_REQUESTS_MAX;
+use crate::statistics::StateCounts;
+
+use super::message::{Slot, State};
+use super::queue::{QueueSlot, URGENT_BELOW};
+use super::reservation::{List, Of, ReservationSlot, Terms};
+use super::session::{Hold, Session};
+use super::work::Work;
+use super::{Due, Engine};
+
+impl Engine {
+    /// Panics with what is wrong, if anything is.
+    pub(super) fn check_invariants(&self) {
+        let doomed = self.doomed();
+        self.check_messages(&doomed);
+        self.check_queues(&doomed);
+        self.check_reservations();
+        self.check_references();
+        self.check_demand();
+        self.check_sessions();
+        self.check_deadlines(&doomed);
+        self.check_totals(&doomed);
+    }
+
+    /// What flushes have detached and not yet cleared away.
+    fn doomed(&self) -> BTreeSet<Slot> {
+        let works = self.works.iter().filter_map(|work| match work {
+            Work::Flush { queues, .. } => Some(queues),
+            _ => None,
+        });
+        let mut doomed = BTreeSet::new();
+        let mut count = 0;
+        for flushed in works.flatten() {
+            for slot in flushed.slots() {
+                doomed.insert(slot);
+                count += 1;
+                assert!(self.is_flushed(slot), "a detached message is not below the flush");
+            }
+        }
+        assert_eq!(doomed.len(), count, "a message was detached twice");
+        doomed
+    }
+
+    fn check_messages(&self, doomed: &BTreeSet<Slot>) {
+        let mut listed: BTreeMap<Slot, u32> = BTreeMap::new();
+        for (_, queue) in self.queues.iter_from(0) {
+            let ready = queue.ready.iter().map(|place| place.slot);
+            let delayed = queue.delayed.iter().map(|(.., slot)| *slot);
+            for slot in ready.chain(delayed).chain(queue.buried.values().copied()) {
+                *listed.entry(slot).or_default() += 1;
+            }
+        }
+        for (slot, message) in self.messages.iter() {
+            assert_eq!(self.messages.slot_of(message.id), Some(slot), "index of {}", message.id);
+            let queue = self.queues.get(message.queue).expect("a message's queue exists");
+            let place = self.messages.place(slot);
+            let elsewhere = matches!(message.state, State::Reserved(_)) || doomed.contains(&slot);
+            let lists = listed.remove(&slot).unwrap_or_default();
+            assert_eq!(lists, u32::from(!elsewhere), "lists that {} is on", message.id);
+            let there = match message.state {
+                State::Reserved(reservation) => self.reservations[reservation].message == slot,
+                _ if elsewhere => true,
+                State::Ready => queue.ready.get(&place).is_some_and(|place| place.slot == slot),
+                State::Delayed(due) => queue.delayed.contains(&(due, message.sequence, slot)),
+                State::Buried(burial) => queue.buried.get(&burial) == Some(&slot),
+            };
+            assert!(there, "{} is not where it says: {:?}", message.id, message.state);
+            assert!(message.id.0 < self.ids.next && message.sequence.0 < self.ids.next);
+        }
+        assert!(listed.is_empty(), "listed, but gone: {listed:?}");
+        self.messages.check_history();
+    }
+
+    fn check_queues(&self, doomed: &BTreeSet<Slot>) {
+        let mut listed = doomed.len();
+        let mut bytes: BTreeMap<QueueSlot, u64> = BTreeMap::new();
+        for (_, message) in self.messages.iter() {
+            *bytes.entry(message.queue).or_default() += u64::from(message.body_bytes);
+        }
+        for (slot, queue) in self.queues.iter_from(0) {
+            assert_eq!(self.queues.find(&queue.name), Some(slot), "index of {}", queue.name);
+            assert!(!queue.is_unneeded(), "{} is unneeded", queue.name);
+            let urgent = queue.ready.iter().filter(|place| place.priority < URGENT_BELOW).count();
+            assert_eq!(queue.urgent as usize, urgent, "urgent of {}", queue.name);
+            assert_eq!(queue.body_bytes, bytes.remove(&slot).unwrap_or(0), "of {}", queue.name);
+            let out = self.reservations.check_list(&queue.reserved, Of::Queue);
+            let condemned = out.iter().filter(|r| self.is_flushed(self.reservations[**r].message));
+            assert_eq!(queue.condemned as usize, condemned.count(), "flushed of {}", queue.name);
+            listed += out.len() + queue.ready.len() + queue.delayed.len() + queue.buried.len();
+        }
+        assert_eq!(listed, self.messages.len(), "messages on lists");
+    }
+
+    fn check_reservations(&self) {
+        let mut of_queues = BTreeSet::new();
+        for (queue, here) in self.queues.iter_from(0) {
+            for slot in self.reservations.check_list(&here.reserved, Of::Queue) {
+                let message = &self.messages[self.reservations[slot].message];
+                assert_eq!(message.queue, queue, "{} on a foreign list", message.id);
+                assert_eq!(message.state, State::Reserved(slot));
+                of_queues.insert(slot);
+            }
+        }
+        let mut of_holders = BTreeSet::new();
+        for (who, session) in &self.sessions {
+            of_holders.extend(self.check_held(*who, &session.held, None));
+            for (queue, window) in &session.windows {
+                of_holders.extend(self.check_held(*who, &window.held, Some(*queue)));
+                let lost: u32 = window.lost.values().sum();
+                assert_eq!(window.lost_places, lost, "lost places");
+                assert!(window.lost.values().all(|count| *count > 0));
+            }
+        }
+        assert_eq!(of_queues, of_holders, "reservations of queues and of holders");
+        assert_eq!(of_queues.len(), self.reservations.len(), "reservations on lists");
+    }
+
+    fn check_held(
+        &self,
+        who: ConnectionId,
+        list: &List,
+        through: Option<QueueSlot>,
+    ) -> Vec<ReservationSlot> {
+        let held = self.reservations.check_list(list, Of::Holder);
+        for slot in &held {
+            let reservation = &self.reservations[*slot];
+            assert_eq!(reservation.connection, who, "held by somebody else");
+            let windowed = matches!(reservation.terms, Terms::Window { .. });
+            assert_eq!(windowed, through.is_some(), "on the wrong list of its holder");
+            if let Some(queue) = through {
+                assert_eq!(self.queue_of(reservation.message), queue, "in the wrong window");
+            }
+        }
+        held
+    }
+
+    /// The counts of who refers to a queue.
+    fn check_references(&self) {
+        let mut counts: BTreeMap<QueueSlot, [u32; 5]> = BTreeMap::new();
+        for session in self.sessions.values() {
+            let mut add =
+                |queue: QueueSlot, what: usize| counts.entry(queue).or_default()[what] += 1;
+            session.used.iter().for_each(|queue| add(*queue, 0));
+            session.watched.iter().for_each(|queue| add(*queue, 1));
+            session.windows.keys().for_each(|queue| add(*queue, 2));
+            if session.is_waiting() {
+                session.watched.iter().for_each(|queue| add(*queue, 3));
+            }
+        }
+        for work in &self.works {
+            for queue in work.queues() {
+                counts.entry(queue).or_default()[4] += 1;
+            }
+        }
+        for (slot, queue) in self.queues.iter_from(0) {
+            let is = [queue.using, queue.watching, queue.windows, queue.waiting, queue.works];
+            let should = counts.remove(&slot).unwrap_or_default();
+            assert_eq!(is, should, "using, watching, windows, waiting, works of {}", queue.name);
+        }
+        assert!(counts.is_empty(), "queues referred to that are gone: {counts:?}");
+    }
+
+    fn check_demand(&self) {
+        for (slot, queue) in self.queues.iter_from(0) {
+            let hungry: BTreeSet<_> = self
+                .sessions
+                .iter()
+                .flat_map(|(who, session)| stamps(*who, session, slot))
+                .collect();
+            assert_eq!(queue.hungry, hungry, "rotation of {}", queue.name);
+            let unserved = !queue.ready.is_empty() && !queue.hungry.is_empty();
+            // A pause whose end has come but has not been worked off still holds.
+            let paused = queue.paused_until != Time(0);
+            let coming =
+                self.works.iter().any(|w| matches!(w, Work::Serve(queue) if *queue == slot));
+            assert!(!unserved || paused || coming, "{} is not served", queue.name);
+        }
+    }
+
+    fn check_sessions(&self) {
+        assert!(self.resumable.is_empty(), "a backlog was left");
+        for (who, session) in &self.sessions {
+            let asks =
+                self.works.iter().filter(|w| w.asker().is_some_and(|a| a.connection == *who));
+            let works = usize::from(matches!(session.hold, Hold::Working));
+            assert_eq!(asks.count(), works, "works of {who}");
+            let waits_for_ids = self.ids.waiting.contains(who);
+            assert_eq!(waits_for_ids, matches!(session.hold, Hold::Ids(_)), "ids of {who}");
+            if matches!(session.hold, Hold::Output) {
+                assert!(session.slow || self.exhausted.contains(who), "{who} is never renewed");
+            }
+            if matches!(session.hold, Hold::Free) {
+                assert!(session.backlog.is_empty() && !session.ending, "{who} is stuck");
+            }
+            if session.gated {
+                assert!(session.backlog.len() > BACKLOG_REQUESTS_MAX / 2, "gate of {who}");
+            }
+            let ends =
+                self.reservations.iter(&session.held, Of::Holder).map(|(_, r)| match r.terms {
+                    Terms::Until(until) => until,
+                    Terms::Window { .. } => Time::NEVER,
+                });
+            assert!(session.soonest <= ends.min().unwrap_or(Time::NEVER), "soonest of {who}");
+        }
+    }
+
+    fn check_deadlines(&self, doomed: &BTreeSet<Slot>) {
+        let mut left = self.deadlines.entries();
+        let mut expect = |at: Time, due: Due, armed_for: Time| {
+            assert!(at <= armed_for, "{due:?} is armed for {at}, too late for {armed_for}");
+            assert!(at == Time::NEVER || left.remove(&(at, due)), "{due:?} at {at} is missing");
+        };
+        for (slot, queue) in self.queues.iter_from(0) {
+            let first = queue.delayed.first().map_or(Time::NEVER, |(due, ..)| *due);
+            expect(queue.delay_armed, Due::Delay(slot), first);
+            if queue.paused_until != Time(0) {
+                expect(queue.paused_until, Due::Pause(slot), queue.paused_until);
+            }
+        }
+        for (who, session) in &self.sessions {
+            expect(session.armed, Due::Session(*who), session.deadline());
+            for (queue, window) in &session.windows {
+                let at = window.deadline(session.ack_timeout_ms);
+                expect(window.armed, Due::Window(*who, *queue), at);
+            }
+        }
+        for (slot, message) in self.messages.iter() {
+            let at = message.expires;
+            match message.state {
+                State::Buried(_) => continue,
+                // It may have rung already, and goes when it comes back.
+                State::Reserved(_) => drop(left.remove(&(at, Due::Expire(slot)))),
+                _ if doomed.contains(&slot) => drop(left.remove(&(at, Due::Expire(slot)))),
+                _ if at == Time::NEVER => continue,
+                _ => assert!(left.remove(&(at, Due::Expire(slot))), "expiry of {}", message.id),
+            }
+        }
+        assert!(left.is_empty(), "nobody's deadlines: {left:?}");
+    }
+
+    fn check_totals(&self, doomed: &BTreeSet<Slot>) {
+        let mut sum = StateCounts::default();
+        for (_, queue) in self.queues.iter_from(0) {
+            let here = queue.counts();
+            sum.urgent += here.urgent;
+            sum.ready += here.ready;
+            sum.reserved += here.reserved;
+            sum.delayed += here.delayed;
+            sum.buried += here.buried;
+        }
+        let totals = &self.totals;
+        assert_eq!(totals.messages, sum, "totals by state");
+        let condemned: u32 = self.queues.iter_from(0).map(|(_, queue)| queue.condemned).sum();
+        let all = sum.total() as usize + doomed.len() + condemned as usize;
+        assert_eq!(all, self.messages.len(), "all messages");
+        let bytes: u64 = self.messages.iter().map(|(_, m)| u64::from(m.body_bytes)).sum();
+        assert_eq!(totals.body_bytes, bytes, "all bytes");
+        let count = |is: fn(&Session) -> bool| self.sessions.values().filter(|s| is(s)).count();
+        assert_eq!(totals.waiting as usize, count(Session::is_waiting), "waiting");
+        assert_eq!(totals.producers as usize, count(|session| session.producer), "producers");
+        assert_eq!(totals.workers as usize, count(|session| session.worker), "workers");
+    }
+}
+
+/// Where a session should stand in a queue's rotation.
+fn stamps(who: ConnectionId, session: &Session, queue: QueueSlot) -> Vec<(u64, ConnectionId)> {
+    let mut stamps = Vec::new();
+    if let Some(window) = session.windows.get(&queue)
+        && window.has_room()
+        && session.takes_dispatches()
+    {
+        stamps.push((window.stamp, who));
+    }
+    if let Hold::Waiting(wait) = &session.hold
+        && session.watched.contains(&queue)
+    {
+        stamps.push((wait.stamp, who));
+    }
+    stamps
+}

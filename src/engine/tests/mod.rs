@@ -1,0 +1,356 @@
+//! The rules of queueing, one test each, told as dialogues.
+//!
+//! [`Talk`] drives an engine: connections have letters, commands are short texts, and what comes
+//! of them is rendered as one line, so that a test reads like the conversation it is about. After
+//! each step the invariants are checked. The clock stands still until it is moved.
+
+mod ack_timeout;
+mod allowance;
+mod ending;
+mod finish;
+mod flush;
+mod ids;
+mod load;
+mod much;
+mod order;
+mod pause_kick;
+mod reserve;
+mod rotation;
+mod statistics;
+mod time_to_live;
+mod time_to_run;
+mod window;
+
+use std::sync::Arc;
+
+use crate::change::{Change, MessageState};
+use crate::clock::{Now, Time};
+use crate::command::{Command, Handing, Manner, Put, Reply, Request, Tag, Target};
+use crate::ids::{ConnectionId, MessageId, QueueName};
+use crate::limits::{LimitValues, Limits};
+
+use super::{Effect, Engine, Input};
+
+/// When every conversation begins.
+const START: u64 = 1_000_000;
+
+/// A conversation with an engine.
+pub struct Talk {
+    pub engine: Engine,
+    pub now: Now,
+    /// What was to be stored so far.
+    pub changes: Vec<Change>,
+    /// The replies of the last step, for a look at their insides.
+    pub replies: Vec<Reply>,
+    /// Whether the invariants are checked after each step; too slow for many thousand messages.
+    pub checking: bool,
+}
+
+impl Talk {
+    pub fn new() -> Talk {
+        Talk::with(LimitValues::default())
+    }
+
+    pub fn with(values: LimitValues) -> Talk {
+        Talk::over(Engine::new(Arc::new(Limits::new(&values)), 1, 1 << 40, 1))
+    }
+
+    pub fn over(engine: Engine) -> Talk {
+        let now = Now { time: Time(START), wall_offset_ms: 0 };
+        Talk { engine, now, changes: vec![], replies: vec![], checking: true }
+    }
+
+    /// Connections of serial protocols that use and watch `q`, which vanishes like others.
+    pub fn workers(mut self, letters: &str) -> Talk {
+        for letter in letters.chars() {
+            self.open(letter, Manner::Serial, 0);
+            self.say(letter, "start q");
+        }
+        if let Some(q) = self.engine.queues.find(&queue("q")) {
+            self.engine.queues[q].is_first = false;
+        }
+        self
+    }
+
+    /// Connections of a window protocol without a time-out.
+    pub fn consumers(self, letters: &str) -> Talk {
+        self.consumers_timed(letters, 0)
+    }
+
+    /// The same with an `ack_timeout`.
+    pub fn consumers_timed(mut self, letters: &str, ack_timeout_ms: u64) -> Talk {
+        for letter in letters.chars() {
+            self.open(letter, Manner::Streaming, ack_timeout_ms);
+        }
+        self
+    }
+
+    pub fn open(&mut self, letter: char, manner: Manner, ack_timeout_ms: u64) {
+        let connection = connection(letter);
+        self.input(Input::Opened { connection, manner, ack_timeout_ms });
+    }
+
+    pub fn say(&mut self, letter: char, text: &str) -> String {
+        self.command(letter, command(text))
+    }
+
+    pub fn command(&mut self, letter: char, command: Command) -> String {
+        let request = Request { tag: Tag::None, command };
+        self.input(Input::Request(connection(letter), request))
+    }
+
+    pub fn close(&mut self, letter: char) -> String {
+        self.input(Input::Closed(connection(letter)))
+    }
+
+    pub fn hang_up(&mut self, letter: char) -> String {
+        self.input(Input::HungUp(connection(letter)))
+    }
+
+    pub fn stall(&mut self, letter: char, slow: bool) -> String {
+        self.input(Input::Stalled(connection(letter), slow))
+    }
+
+    pub fn input(&mut self, input: Input) -> String {
+        let mut effects = Vec::new();
+        self.engine.handle(self.now, input, &mut effects);
+        self.done(effects)
+    }
+
+    /// One turn.
+    pub fn turn(&mut self) -> String {
+        let mut effects = Vec::new();
+        self.engine.turn(self.now, &mut effects);
+        self.done(effects)
+    }
+
+    /// Moves the clock, stopping wherever something is due.
+    pub fn pass(&mut self, millis: u64) -> String {
+        let end = self.now.time.plus(millis);
+        let mut told = Vec::new();
+        loop {
+            let next = self.engine.next_deadline();
+            if next > end {
+                break;
+            }
+            self.now.time = self.now.time.max(next);
+            told.push(self.turn());
+        }
+        self.now.time = end;
+        told.retain(|line| !line.is_empty());
+        told.join(", ")
+    }
+
+    /// Moves the clock at once, as when the machine was held up, and does what was due.
+    pub fn jump(&mut self, millis: u64) -> String {
+        self.now.time = self.now.time.plus(millis);
+        self.pass(0)
+    }
+
+    /// What is due now, and large work to its end.
+    pub fn settle(&mut self) -> String {
+        self.pass(0)
+    }
+
+    fn done(&mut self, effects: Vec<Effect>) -> String {
+        self.replies.clear();
+        let mut told = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Change(change) => self.changes.push(change),
+                Effect::Reply(who, _, reply) => {
+                    told.push(format!("{} {}", letter(who), tell(&reply)));
+                    self.replies.push(reply);
+                }
+                Effect::Deliver(who, _, handed) => {
+                    let how = match handed.handing {
+                        Handing::Reserved => "reserved",
+                        Handing::Dispatched => "dispatched",
+                        Handing::Found => "found",
+                    };
+                    let left = handed.time_to_live_ms.map(|ttl| format!(" ttl {ttl}"));
+                    told.push(format!(
+                        "{} {how} {}{}",
+                        letter(who),
+                        handed.id,
+                        left.unwrap_or_default()
+                    ));
+                }
+                Effect::Gate(who, true) => told.push(format!("{} gate closed", letter(who))),
+                Effect::Gate(who, false) => told.push(format!("{} gate open", letter(who))),
+                Effect::Close(who, _) => told.push(format!("{} to be closed", letter(who))),
+                Effect::Finished(who) => told.push(format!("{} finished", letter(who))),
+                Effect::ReserveIds(below) => told.push(format!("ids below {below}")),
+            }
+        }
+        if self.checking {
+            self.engine.check_invariants();
+        }
+        told.join(", ")
+    }
+
+    /// The state of a message, or `gone`.
+    pub fn state(&mut self, id: u64) -> String {
+        match self.engine.find(MessageId(id)) {
+            None => "gone".into(),
+            Some(slot) => format!("{:?}", MessageState::from(self.engine.messages[slot].state)),
+        }
+    }
+
+    /// Who has been handed what by these lines, as `a1 b2 a3`.
+    pub fn handed(told: &str) -> String {
+        let parts = told.split(", ").filter_map(|part| {
+            let mut words = part.split(' ');
+            let (who, how, id) = (words.next()?, words.next()?, words.next()?);
+            matches!(how, "dispatched" | "reserved").then(|| format!("{who}{id}"))
+        });
+        parts.collect::<Vec<_>>().join(" ")
+    }
+}
+
+pub fn connection(letter: char) -> ConnectionId {
+    ConnectionId(u64::from(letter))
+}
+
+fn letter(connection: ConnectionId) -> char {
+    u32::try_from(connection.0).ok().and_then(char::from_u32).unwrap()
+}
+
+pub fn queue(text: &str) -> QueueName {
+    QueueName::new(text.as_bytes()).unwrap()
+}
+
+fn tell(reply: &Reply) -> String {
+    match reply {
+        Reply::Put(id) => format!("put {id}"),
+        Reply::Using(name) => format!("using {name}"),
+        Reply::Watching(count) => format!("watching {count}"),
+        Reply::Batch(count) => format!("batch {count}"),
+        Reply::Kicked(count) => format!("kicked {count}"),
+        Reply::Flushed(count) => format!("flushed {count}"),
+        Reply::Refused(why) => format!("refused {why:?}"),
+        Reply::Queues(names) => {
+            let names: Vec<&str> = names.iter().map(QueueName::as_str).collect();
+            format!("queues {}", names.join(" "))
+        }
+        Reply::Listing(listing) => {
+            let lines = listing.messages.iter().map(|m| format!("{}:{:?}", m.id, m.state));
+            format!("listing {} more {}", lines.collect::<Vec<_>>().join(" "), listing.more)
+        }
+        Reply::Survey(survey) => {
+            let lines = survey.queues.iter().map(|q| format!("{}:{}", q.name, q.messages.total()));
+            format!("survey {} more {}", lines.collect::<Vec<_>>().join(" "), survey.more)
+        }
+        Reply::Statistics(_) => "statistics".into(),
+        Reply::MessageStatistics(_) => "message statistics".into(),
+        Reply::QueueStatistics(_) => "queue statistics".into(),
+        plain => format!("{plain:?}"),
+    }
+}
+
+/// The command that a short text stands for: its words, then options as `name value`.
+pub fn command(text: &str) -> Command {
+    let said = Said(text.split(' ').collect());
+    let (id, named) = (|| MessageId(said.number(1)), |at| said.name(at));
+    match said.0[0] {
+        "put" => Command::Put(said.put()),
+        "start" => Command::Start(queue(said.0[1])),
+        "use" => Command::Use(queue(said.0[1])),
+        "watch" => Command::Watch(queue(said.0[1])),
+        "ignore" => Command::Ignore(queue(said.0[1])),
+        "consume" => {
+            let window = u32::try_from(said.number(2)).unwrap();
+            Command::Consume { queue: queue(said.0[1]), window }
+        }
+        "reserve" => Command::Reserve {
+            timeout_ms: said.option("for"),
+            count: u32::try_from(said.option("count").unwrap_or(1)).unwrap(),
+        },
+        "take" => Command::ReserveMessage(id()),
+        "ack" => Command::Acknowledge { id: id(), queue: named(2) },
+        "remove" => Command::Remove(id()),
+        "release" => {
+            let delay_ms = said.option("delay").unwrap_or(0);
+            Command::Release { id: id(), priority: said.priority(), delay_ms }
+        }
+        "requeue" => {
+            Command::Requeue { id: id(), queue: named(2), time_to_live_ms: said.option("ttl") }
+        }
+        "bury" => Command::Bury { id: id(), queue: named(2), priority: said.priority() },
+        "touch" => Command::Touch(id()),
+        "kick" => Command::Kick(said.number(1)),
+        "kick-one" => Command::KickMessage(id()),
+        "pause" => Command::Pause { queue: queue(said.0[1]), for_ms: said.number(2) },
+        "flush" => Command::Flush(queue(said.0[1])),
+        "flushall" => Command::FlushAll,
+        "echo" => Command::Echo,
+        "quit" => Command::Quit,
+        _ => look(&said),
+    }
+}
+
+fn look(said: &Said<'_>) -> Command {
+    match said.0[0] {
+        "peek" => match said.0[1] {
+            "ready" => Command::PeekNext(MessageState::Ready),
+            "delayed" => Command::PeekNext(MessageState::Delayed),
+            "buried" => Command::PeekNext(MessageState::Buried),
+            _ => Command::Peek(MessageId(said.number(1))),
+        },
+        "stats" => match said.0.get(1) {
+            None => Command::Statistics,
+            Some(word) if word.parse::<u64>().is_ok() => {
+                Command::MessageStatistics(MessageId(said.number(1)))
+            }
+            Some(name) => Command::QueueStatistics(queue(name)),
+        },
+        "queues" => Command::ListQueues,
+        "used" => Command::ShowUsed,
+        "watched" => Command::ListWatched,
+        "survey" => Command::Survey {
+            pattern: said.0.get(2).map(|pattern| Box::from(*pattern)),
+            lines_max: usize::try_from(said.number(1)).unwrap(),
+        },
+        "list" => Command::List {
+            queue: queue(said.0[1]),
+            lines_max: said.0.get(2).map_or(100, |lines| lines.parse().unwrap()),
+        },
+        unknown => panic!("no such command: {unknown}"),
+    }
+}
+
+/// The words of a command.
+struct Said<'a>(Vec<&'a str>);
+
+impl Said<'_> {
+    fn number(&self, at: usize) -> u64 {
+        self.0[at].parse().unwrap()
+    }
+
+    fn name(&self, at: usize) -> Option<QueueName> {
+        self.0.get(at).filter(|word| !OPTIONS.contains(word)).map(|name| queue(name))
+    }
+
+    fn option(&self, name: &str) -> Option<u64> {
+        let at = self.0.iter().position(|word| *word == name)?;
+        Some(self.number(at + 1))
+    }
+
+    fn priority(&self) -> Option<u32> {
+        self.option("pri").map(|priority| u32::try_from(priority).unwrap())
+    }
+
+    fn put(&self) -> Put {
+        let body_bytes = usize::try_from(self.option("bytes").unwrap_or(1)).unwrap();
+        let target = self.name(1).map_or(Target::Used, Target::Named);
+        Put {
+            priority: self.priority(),
+            delay_ms: self.option("delay").unwrap_or(0),
+            time_to_run_ms: self.option("ttr"),
+            time_to_live_ms: self.option("ttl"),
+            ..Put::new(target, vec![b'x'; body_bytes])
+        }
+    }
+}
+
+const OPTIONS: [&str; 7] = ["pri", "delay", "ttr", "ttl", "bytes", "for", "count"];
