@@ -25,7 +25,7 @@ use crate::ids::ConnectionId;
 use crate::journal::Batch;
 use crate::limits::{Charge, EVENTS_WAITING_MAX, NOTICES_WAITING_MAX};
 use crate::protocol::{Encoder, Protocol};
-use crate::store::StoreError;
+use crate::store::{Slice, StoreError};
 
 /// Everything that can wake the dispatcher.
 pub enum Event {
@@ -152,6 +152,16 @@ pub enum Order {
         /// Whether the commit ends in an fsync.
         sync: bool,
     },
+    /// The next part of all rows, for a new file in the place of a suspect one. The first slice
+    /// begins anew whatever became of an earlier attempt; any other order ends an attempt. Only
+    /// the answer to the last slice says that anything is on the disk: it stands for a commit with
+    /// fsync of everything up to its batch.
+    Rewrite {
+        /// The rows.
+        slice: Slice,
+        /// The changes since the last order.
+        batch: Batch,
+    },
     /// Checkpoint, close and end, after these last changes.
     Close {
         /// The changes.
@@ -200,6 +210,12 @@ pub fn finished() -> (Sender<Finished>, Receiver<Finished>) {
 
 /// Chunks for a writer: one, the rest stays in the outbox where it is counted.
 pub fn chunks() -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
+    bounded(1)
+}
+
+/// A thread's own handle on its way to it, so that the thread itself reports its start and whoever
+/// started it waits for nobody: one, as there is one handle.
+pub fn handle() -> (Sender<JoinHandle<()>>, Receiver<JoinHandle<()>>) {
     bounded(1)
 }
 

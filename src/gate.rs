@@ -4,6 +4,9 @@
 //! The dispatcher opens and closes; the client's thread waits in [`Gate::wake`]'s descriptor
 //! together with its socket, so that a hang-up is seen behind a closed gate too. The descriptor is
 //! made when a thread first waits: most connections never need it.
+//!
+//! Both sides of a connection hold the gate until they are through with it, so it also carries the
+//! connection's [`Place`] among those that are counted against the limits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,17 +15,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::clients::Place;
+
 /// The gate of one connection; open at first.
 #[derive(Debug, Default)]
 pub struct Gate {
     closed: AtomicBool,
+    /// The connection is closed from our side: the gate never holds anybody back again.
+    for_good: AtomicBool,
+    /// The client's thread has read its last.
+    left: AtomicBool,
     wake: OnceLock<OwnedFd>,
+    _place: Option<Place>,
 }
 
 impl Gate {
+    /// An open gate that keeps the connection's place until both sides are through with it.
+    pub fn holding(place: Place) -> Gate {
+        Gate { _place: Some(place), ..Gate::default() }
+    }
+
     /// Whether the client's thread must not read now.
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.closed.load(Ordering::SeqCst) && !self.for_good.load(Ordering::SeqCst)
     }
 
     /// Stops the client's thread before its next read.
@@ -34,6 +49,22 @@ impl Gate {
     pub fn open(&self) {
         self.closed.store(false, Ordering::SeqCst);
         self.ring();
+    }
+
+    /// Lets the client's thread go on to its end, whatever is closed after this.
+    pub fn open_for_good(&self) {
+        self.for_good.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// The client's thread reads no more from its socket.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether nobody reads from the socket any more.
+    pub fn is_left(&self) -> bool {
+        self.left.load(Ordering::SeqCst)
     }
 
     /// Wakes the client's thread without opening.
@@ -88,5 +119,15 @@ mod tests {
         assert!(readable(&gate));
         gate.quiet();
         assert!(!readable(&gate));
+    }
+
+    #[test]
+    fn a_gate_opened_for_good_can_not_be_closed_again() {
+        let gate = Gate::default();
+        gate.close();
+        gate.open_for_good();
+        assert!(!gate.is_closed());
+        gate.close();
+        assert!(!gate.is_closed());
     }
 }

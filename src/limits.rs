@@ -32,6 +32,16 @@ pub const WRITER_STACK_BYTES: usize = 128 * 1024;
 pub const SERVICE_STACK_BYTES: usize = 2 * 1024 * 1024;
 /// How long the dispatcher flushes outboxes when the daemon stops, in milliseconds.
 pub const STOP_FLUSH_MS: u64 = 1_000;
+/// How long a client's thread still reads what had arrived when the daemon stops, in milliseconds.
+pub const STOP_READ_MS: u64 = 250;
+/// The largest chunk that a writer has in hand, in bytes; its report is the measure of progress.
+pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+/// What an empty outbox keeps of its buffer, in bytes: thousands of idle consumers have one each.
+pub const OUTBOX_KEPT_BYTES: usize = 16 * 1024;
+/// How long a listener rests when descriptors, memory or threads have run out, in milliseconds.
+pub const ACCEPT_PAUSE_MS: u64 = 50;
+/// How often a frame that finds no room in memory looks again, in milliseconds.
+pub const ROOM_PAUSE_MS: u64 = 20;
 /// What a queued message costs beside its body, in bytes, for `limits.max_memory`.
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 200;
 /// Message ids reserved in the database at once.

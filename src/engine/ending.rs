@@ -11,7 +11,8 @@ use super::{Due, Effect, Engine, Turn};
 
 /// What the end of a session gives back or lets go.
 enum LetGo {
-    Message(Slot),
+    Reserved(Slot),
+    Dispatched(Slot),
     Window(QueueSlot),
     Watched(QueueSlot),
 }
@@ -51,25 +52,26 @@ impl Engine {
             && let Some(what) = next
         {
             self.budget -= 1;
-            touched.push(match what {
-                LetGo::Message(slot) => {
-                    let queue = self.queue_of(slot);
-                    self.take_back(turn, slot, Lost::PlaceIsFree);
-                    self.put_back(turn, slot);
-                    queue
+            match what {
+                LetGo::Reserved(slot) => {
+                    // One by one, as with beanstalkd: who waits gets the first that was reserved.
+                    let queue = self.give_back(turn, slot);
+                    self.serve(turn, queue);
+                    self.drop_if_unneeded(turn, queue);
                 }
+                LetGo::Dispatched(slot) => touched.push(self.give_back(turn, slot)),
                 LetGo::Window(queue) => {
                     windows.pop();
                     self.forget_window(connection, queue);
-                    queue
+                    touched.push(queue);
                 }
                 LetGo::Watched(queue) => {
                     let session = self.sessions.get_mut(&connection).expect("it watches");
                     session.watched.pop();
                     self.queues[queue].watching -= 1;
-                    queue
+                    touched.push(queue);
                 }
-            });
+            }
             next = self.next_to_let_go(connection, &windows);
         }
         self.serve_all(turn, &mut touched);
@@ -81,13 +83,23 @@ impl Engine {
         Slice::Done
     }
 
+    fn give_back(&mut self, turn: &mut Turn<'_>, slot: Slot) -> QueueSlot {
+        let queue = self.queue_of(slot);
+        self.take_back(turn, slot, Lost::PlaceIsFree);
+        self.put_back(turn, slot);
+        queue
+    }
+
     /// What goes back or is let go next: messages before what they came through.
     fn next_to_let_go(&self, connection: ConnectionId, windows: &[QueueSlot]) -> Option<LetGo> {
         let session = self.sessions.get(&connection)?;
         let window = windows.last().copied();
         let through = window.and_then(|queue| session.windows[&queue].held.first());
-        if let Some(first) = session.held.first().or(through) {
-            return Some(LetGo::Message(self.reservations[first].message));
+        if let Some(first) = session.held.first() {
+            return Some(LetGo::Reserved(self.reservations[first].message));
+        }
+        if let Some(first) = through {
+            return Some(LetGo::Dispatched(self.reservations[first].message));
         }
         window.map(LetGo::Window).or_else(|| session.watched.last().copied().map(LetGo::Watched))
     }

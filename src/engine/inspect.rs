@@ -2,12 +2,12 @@
 
 use crate::change::MessageState;
 use crate::clock::Time;
-use crate::command::{
-    Command, ListedMessage, Listing, MessageStatistics, QueueStatistics, Refusal, Reply,
-    ServerStatistics, Tag,
-};
+use crate::command::{Command, Refusal, Reply, Tag};
 use crate::ids::{ConnectionId, QueueName};
 use crate::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
+use crate::statistics::{
+    ListedMessage, Listing, MessageStatistics, QueueStatistics, ServerStatistics,
+};
 
 use super::message::{Place, Slot, State};
 use super::reservation::{Of, Terms};

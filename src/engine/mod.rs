@@ -56,9 +56,10 @@ use rustc_hash::FxHashMap;
 
 use crate::change::Change;
 use crate::clock::{Now, Time};
-use crate::command::{CommandCounts, Handing, Manner, Refusal, Reply, Request, StateCounts, Tag};
+use crate::command::{Handing, Manner, Refusal, Reply, Request, Tag};
 use crate::ids::{ConnectionId, MessageId, QueueName};
 use crate::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
+use crate::statistics::{CommandCounts, StateCounts};
 
 use deadlines::{Deadlines, Due};
 use message::Messages;
@@ -286,6 +287,11 @@ impl Engine {
     /// Bytes of the bodies of all messages, and how many messages there are.
     pub fn stored(&self) -> (u64, u64) {
         (self.totals.body_bytes, self.messages.len() as u64)
+    }
+
+    /// The id of the next message.
+    pub fn next_id(&self) -> u64 {
+        self.ids.next
     }
 
     /// Whether this connection holds a message or waits for one: back-pressure on it would keep

@@ -13,11 +13,8 @@ use super::{Due, Effect, Engine, Turn};
 
 impl Engine {
     pub(super) fn put(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, put: Put) {
+        self.count_producer(who);
         let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        if !session.producer {
-            session.producer = true;
-            self.totals.producers += 1;
-        }
         if session.manner == Manner::Serial
             && let Some(refusal) = self.refuse_puts
         {
@@ -38,6 +35,22 @@ impl Engine {
         self.insert(turn, MessageId(id), queue, put);
         turn.reply(who, tag, Reply::Put(MessageId(id)));
         self.serve(turn, queue);
+    }
+
+    /// A put whose body the decoder refused.
+    pub(super) fn echo_put(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag) {
+        self.count_producer(who);
+        // Where no id is reserved, none is lost.
+        let _ = self.draw_id(turn);
+        turn.reply(who, tag, Reply::Echo);
+    }
+
+    fn count_producer(&mut self, who: ConnectionId) {
+        let session = self.sessions.get_mut(&who).expect("only sessions ask");
+        if !session.producer {
+            session.producer = true;
+            self.totals.producers += 1;
+        }
     }
 
     /// The database has reserved no ids yet: the put waits, unless there are none left at all.

@@ -8,9 +8,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::change::MessageState;
-use crate::command::{Command, Manner, MessageStatistics, Put, QueueStatistics, Refusal, Target};
+use crate::command::{Command, Manner, Put, Refusal, Target};
 use crate::ids::{MessageId, QueueName};
 use crate::limits::LimitValues;
+use crate::statistics::{MessageStatistics, QueueStatistics};
 
 use super::Input;
 use super::model::{At, Model, NEVER, Queue, Session};
@@ -251,7 +252,7 @@ impl Pair {
     fn queue(&self, name: &QueueName, here: &Queue) -> QueueStatistics {
         let sessions = || self.model.sessions.values();
         let watching = || sessions().filter(|session| session.watched.contains(name));
-        let mut messages = crate::command::StateCounts::default();
+        let mut messages = crate::statistics::StateCounts::default();
         for message in self.model.messages.iter().filter(|message| message.queue == *name) {
             match message.at {
                 At::Ready => {

@@ -66,7 +66,6 @@ impl Engine {
         tag: Tag,
         id: MessageId,
     ) {
-        self.count_worker(who);
         let found = self.settle(turn, id);
         let Some(slot) = found.filter(|slot| !self.is_reserved(*slot)) else {
             return turn.reply(who, tag, Reply::NotFound);
@@ -77,6 +76,8 @@ impl Engine {
             self.expire(turn, slot);
             return turn.reply(who, tag, Reply::NotFound);
         }
+        // Who asks for what is not there is no worker, as with beanstalkd.
+        self.count_worker(who);
         // What was stored as buried or delayed would be so again after a restart.
         let stored_elsewhere = !matches!(self.messages[slot].state, State::Ready);
         if matches!(self.messages[slot].state, State::Buried(_)) {

@@ -8,8 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Time;
-use crate::command::{QueueSummary, Reply, Survey, Tag};
+use crate::command::{Reply, Tag};
 use crate::ids::{ConnectionId, QueueName, Sequence};
+use crate::statistics::{QueueSummary, Survey};
 
 use super::hand::Lost;
 use super::message::{Place, Slot, State};
@@ -248,8 +249,9 @@ impl Engine {
             self.kick(turn, slot);
             self.budget -= 1;
             (left, count) = (left - 1, count + 1);
+            // One by one, as with beanstalkd: who waits gets the first one kicked, not the best.
+            self.serve(turn, queue);
         }
-        self.serve(turn, queue);
         if left > 0 {
             return Slice::Left(Work::Kick { asker, queue, from, left, count });
         }

@@ -5,6 +5,11 @@
 //! The decoder lives in the client's thread, the encoder in the dispatcher; what one must tell the
 //! other goes through the core as the [`Tag`] of a [`Command::Echo`](crate::command::Command).
 
+pub mod beanstalk;
+pub mod console;
+pub mod phpmq;
+pub mod wire;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,6 +40,8 @@ pub struct Protocol {
     pub default_address: &'static str,
     /// How its connections behave in the core.
     pub manner: Manner,
+    /// The queue that a connection uses and watches from its beginning.
+    pub first_queue: Option<&'static str>,
     /// Makes the two halves for a new connection.
     pub connect: fn(&Setup) -> Halves,
     /// What a connection over a limit is told before it is closed, in the protocol's own words.
@@ -42,7 +49,7 @@ pub struct Protocol {
 }
 
 /// All protocols. Configuration, listeners, `--help` and statistics go by this table.
-pub const PROTOCOLS: &[Protocol] = &[];
+pub const PROTOCOLS: &[Protocol] = &[phpmq::PROTOCOL, console::PROTOCOL, beanstalk::PROTOCOL];
 
 /// The protocol of this name.
 pub fn find(name: &str) -> Option<&'static Protocol> {

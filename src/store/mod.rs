@@ -1,5 +1,68 @@
 //! The databases: the same tables in memory and in the file.
+//!
+//! The only place that knows SQL. One function applies a change to either database
+//! (`tables.rs`); the dispatcher owns the one in memory ([`Memory`]), the persistence thread
+//! the file ([`File`]); [`open`] makes both at start. A connection and the statements that borrow
+//! it can not be in one struct, so a thread's run function owns the connection and lends it.
+//!
+//! # Failure
+//!
+//! Every error is a [`StoreError`] with the name of the file. A file that is corrupt, foreign or
+//! newer is refused at start and not changed.
 
-/// What can go wrong with a database.
-#[derive(Debug)]
-pub enum StoreError {}
+mod ballast;
+mod check;
+mod commit;
+mod error;
+mod file;
+mod load;
+mod lock;
+mod memory;
+mod paths;
+mod recover;
+mod replace;
+mod rewrite;
+mod rows;
+mod schema;
+mod slice;
+mod tables;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use commit::{Checkpoint, File, LOG_FRAMES_MAX};
+pub use error::{Cause, DAMAGE_LISTED_MAX, Damage, Remedy, StoreError};
+pub use file::{Place, Sizes, StoreFile};
+pub use load::{open, scan};
+pub use memory::Memory;
+pub use recover::{Recovered, recover};
+pub use replace::{Held, Replacement};
+pub use rusqlite::Connection;
+pub use schema::FORMAT_VERSION;
+pub use slice::{Slice, Slices};
+
+/// A database that was opened.
+pub struct Opened {
+    /// All of it in memory, for the dispatcher.
+    pub memory: Connection,
+    /// The file, for the persistence thread; `None` when nothing is kept on disk.
+    pub file: Option<StoreFile>,
+    /// What was found in it.
+    pub facts: Facts,
+}
+
+/// What a database says about itself at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The key of the hash in php-mq message ids.
+    pub message_key: [u8; 16],
+    /// The first id that may be handed out.
+    pub next_id: u64,
+    /// Ids from this one on may not be handed out before the file has reserved more.
+    pub ids_reserved: u64,
+    /// The first number for a new queue.
+    pub next_queue_id: u64,
+    /// Whether the last stop was an orderly one.
+    pub clean_stop: bool,
+    /// How many messages there are.
+    pub messages: u64,
+}

@@ -9,7 +9,8 @@ mod due;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::command::{Command, Counters};
+use crate::change::Counters;
+use crate::command::Command;
 use crate::ids::QueueName;
 
 pub const NEVER: u64 = u64::MAX;
@@ -69,6 +70,7 @@ pub struct Queue {
     pub puts: u64,
     pub removes: u64,
     pub pauses: u64,
+    pub is_first: bool,
 }
 
 #[derive(Default)]
@@ -217,8 +219,9 @@ impl Model {
         let named = |s: &Session, q: &QueueName| {
             s.used.as_ref() == Some(q) || s.watched.contains(q) || s.windows.contains_key(q)
         };
-        self.queues.retain(|q, _| {
-            self.messages.iter().any(|m| m.queue == *q)
+        self.queues.retain(|q, here| {
+            here.is_first
+                || self.messages.iter().any(|m| m.queue == *q)
                 || self.sessions.values().any(|s| named(s, q))
         });
     }
@@ -261,6 +264,19 @@ impl Model {
         self.hang_up(who);
     }
     fn end(&mut self, who: char) {
+        let mut reserved: Vec<(u64, u64, QueueName)> = (self.messages.iter())
+            .filter_map(|m| match m.at {
+                At::Reserved(by, Some(_), order) if by == who => {
+                    Some((order, m.id, m.queue.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        reserved.sort_unstable();
+        for (_, id, queue) in reserved {
+            self.put_back(id);
+            self.serve(&queue);
+        }
         let held = |m: &&Message| matches!(m.at, At::Reserved(by, ..) if by == who);
         let held = self.messages.iter().filter(held).map(|m| (m.id, m.queue.clone()));
         let (ids, queues): (Vec<u64>, Vec<QueueName>) = held.unzip();

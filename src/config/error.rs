@@ -1,0 +1,165 @@
+//! What can be wrong with a configuration, and where.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::address::AddressError;
+use super::values::ValueError;
+
+/// What is wrong with the configuration, and where it stands.
+#[derive(Debug)]
+pub struct ConfigError {
+    /// Where it stands.
+    pub place: Place,
+    /// What is wrong there.
+    pub fault: ConfigFault,
+}
+
+/// Where a fault of the configuration stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a file as a whole.
+    File(PathBuf),
+    /// In a line of a file, at a key unless the line is no TOML.
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key with its section, like `limits.max_queues`.
+        key: Option<String>,
+    },
+    /// In a flag of the command line.
+    Flag(&'static str),
+    /// In what holds when nothing is configured.
+    Defaults(&'static str),
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug)]
+pub enum ConfigFault {
+    /// The file cannot be read.
+    Unreadable(io::Error),
+    /// The file is not UTF-8.
+    NotUtf8,
+    /// The text is not TOML.
+    Syntax(String),
+    /// No such key; the known one that is nearest, if any is near.
+    UnknownKey(Option<&'static str>),
+    /// No such section; the known one that is nearest, if any is near.
+    UnknownSection(Option<&'static str>),
+    /// A value of the wrong type or form; the text says what was expected.
+    WrongType(String),
+    /// A text that is no value of its key.
+    BadValue(ValueError),
+    /// A number below what the key takes; the smallest it takes.
+    TooSmall(String),
+    /// A number above what the key takes; the largest it takes.
+    TooLarge(String),
+    /// A key that a listener must have and this one has not.
+    Missing(&'static str),
+    /// A protocol that does not exist; those that do.
+    UnknownProtocol(String, Vec<&'static str>),
+    /// A text that is no address.
+    BadAddress(String, AddressError),
+    /// A host name that is not known.
+    UnknownHost(String, io::Error),
+    /// An address that other machines reach, without leave for it.
+    Remote(String),
+    /// The address of another listener.
+    DuplicateAddress(String),
+    /// `--listen` without `=`.
+    NoProtocol(String),
+    /// A key that only one protocol has.
+    OnlyForProtocol(&'static str),
+    /// A key that only Unix sockets have.
+    OnlyForUnixSockets,
+    /// No directory to keep the database in is known.
+    NoStateDirectory,
+}
+
+impl ConfigError {
+    /// The exit code of a daemon that ends for this: 64 for the command line, 78 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match (&self.place, &self.fault) {
+            // A flag may well be formed and still name an address that needs leave, or a host
+            // that does not exist: that is configuration.
+            (Place::Flag(_), ConfigFault::Remote(_) | ConfigFault::UnknownHost(..)) => 78,
+            (Place::Flag(_), ConfigFault::DuplicateAddress(_)) => 78,
+            (Place::Flag(_), _) => 64,
+            _ => 78,
+        }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::File(path) => write!(f, "{}: {}", path.display(), self.fault),
+            Place::Line { path, line, key: Some(key) } => {
+                write!(f, "{}:{line}: {}: {}", path.display(), key.escape_debug(), self.fault)
+            }
+            Place::Line { path, line, key: None } => {
+                write!(f, "{}:{line}: {}", path.display(), self.fault)
+            }
+            Place::Flag(flag) => write!(f, "{flag}: {}", self.fault),
+            Place::Defaults(key) => write!(f, "{key}: {}", self.fault),
+        }
+    }
+}
+
+impl fmt::Display for ConfigFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigFault::Unreadable(error) => write!(f, "cannot be read: {error}"),
+            ConfigFault::NotUtf8 => f.write_str("not UTF-8"),
+            ConfigFault::Syntax(text) | ConfigFault::WrongType(text) => f.write_str(text),
+            ConfigFault::UnknownKey(Some(nearest)) => {
+                write!(f, "unknown key, did you mean {nearest}?")
+            }
+            ConfigFault::UnknownKey(None) => f.write_str("unknown key"),
+            ConfigFault::UnknownSection(Some(nearest)) => {
+                write!(f, "unknown section, did you mean {nearest}?")
+            }
+            ConfigFault::UnknownSection(None) => f.write_str("unknown section"),
+            ConfigFault::BadValue(error) => error.fmt(f),
+            ConfigFault::TooSmall(min) => write!(f, "too small, the least is {min}"),
+            ConfigFault::TooLarge(max) => write!(f, "too large, the most is {max}"),
+            ConfigFault::Missing(key) => write!(f, "the listener has no {key}"),
+            ConfigFault::UnknownProtocol(name, known) => {
+                write!(f, "unknown protocol {name:?}, known are: {}", known.join(", "))
+            }
+            ConfigFault::BadAddress(text, error) => write!(f, "bad address {text:?}: {error}"),
+            ConfigFault::UnknownHost(text, error) => write!(f, "address {text}: {error}"),
+            ConfigFault::Remote(text) => write!(
+                f,
+                "{text} can be reached from other machines, and whoever reaches it may do \
+                 anything: that needs allow_remote = true in its [[listener]]"
+            ),
+            ConfigFault::DuplicateAddress(text) => {
+                write!(f, "{text} is the address of another listener already")
+            }
+            ConfigFault::NoProtocol(text) => {
+                write!(f, "{text:?} is not of the form PROTOCOL=ADDRESS")
+            }
+            ConfigFault::OnlyForProtocol(name) => write!(f, "only {name} listeners have this"),
+            ConfigFault::OnlyForUnixSockets => f.write_str("only Unix sockets have this"),
+            ConfigFault::NoStateDirectory => f.write_str(
+                "nowhere to keep the database: none of STATE_DIRECTORY, XDG_STATE_HOME and HOME \
+                 is set, so give a path (or \"\" to keep nothing)",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.fault {
+            ConfigFault::Unreadable(error) | ConfigFault::UnknownHost(_, error) => Some(error),
+            ConfigFault::BadValue(error) => Some(error),
+            ConfigFault::BadAddress(_, error) => Some(error),
+            _ => None,
+        }
+    }
+}

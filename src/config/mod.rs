@@ -1,0 +1,354 @@
+//! The configuration: flags over file over defaults, checked once, before anything is started.
+//!
+//! `args.rs` is the command line as typed, `file.rs` the file as typed; what the daemon uses is the
+//! [`Config`] that comes out here, in which nothing is left to be decided. Nothing in here changes
+//! anything outside: `--check-config` stops after it. The contract is phpmqd.toml(5).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::channels::Durability;
+use crate::limits::LimitValues;
+use crate::protocol::{PROTOCOLS, Protocol};
+
+pub mod address;
+pub mod args;
+pub mod beanstalkd;
+mod check;
+pub mod error;
+pub mod file;
+mod listeners;
+mod memory;
+mod print;
+pub mod values;
+
+pub use address::Address;
+pub use args::Args;
+pub use error::ConfigError;
+pub use file::{LogFormat, LogLevel, OnIoError};
+
+/// Where the configuration file is looked for when no flag names one.
+pub const DEFAULT_CONFIG_PATH: &str = "/etc/phpmq/phpmqd.toml";
+/// The name of the database in the state directory.
+pub const DATABASE_NAME: &str = "phpmq.db";
+
+/// What the daemon is configured to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that it was read from, if any.
+    pub source: Option<PathBuf>,
+    /// Where messages are kept and what an answer promises.
+    pub storage: Storage,
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// Bounds, and what messages get that bring no values of their own.
+    pub limits: LimitValues,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// The database file; `None` keeps nothing on disk.
+    pub database: Option<PathBuf>,
+    /// What an answer promises, where a listener says nothing else.
+    pub durability: Durability,
+    /// The tick, in milliseconds; at least 1.
+    pub snapshot_interval_ms: u64,
+    /// How long an answer is held when the disk does not take it, in milliseconds.
+    pub commit_timeout_ms: u64,
+    /// What is done when the disk fails otherwise than by being full.
+    pub on_io_error: OnIoError,
+    /// Free bytes on the disk below which puts are refused.
+    pub min_free_disk: u64,
+}
+
+/// `[[listener]]`
+#[derive(Clone)]
+pub struct Listener {
+    /// What is spoken.
+    pub protocol: &'static Protocol,
+    /// Where.
+    pub address: Address,
+    /// What an answer promises.
+    pub durability: Durability,
+    /// Whether other machines may reach it.
+    pub allow_remote: bool,
+    /// The revision that consumers are pinned to, if any (phpmq).
+    pub revision: Option<u8>,
+    /// How long a window's oldest message may stay unacknowledged, in milliseconds; 0 = for ever.
+    pub ack_timeout_ms: u64,
+    /// The permissions of a Unix socket.
+    pub mode: u32,
+    /// The group of a Unix socket; `None` leaves the daemon's.
+    pub group: Option<String>,
+    /// Whether nobody asked for it: it is there because nothing is configured.
+    pub from_default: bool,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least that is logged.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// What the configuration takes from the process's surroundings; tests make their own.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// `$STATE_DIRECTORY`, set by systemd; several directories are separated by colons.
+    pub state_directory: Option<PathBuf>,
+    /// `$XDG_STATE_HOME`
+    pub xdg_state_home: Option<PathBuf>,
+    /// `$HOME`
+    pub home: Option<PathBuf>,
+    /// The file that is read when no flag names one, if it exists.
+    pub default_config: Option<PathBuf>,
+    /// The machine's memory in bytes, where it is known.
+    pub machine_bytes: Option<u64>,
+    /// Where `/proc` and `/sys` are: `/`.
+    pub root: PathBuf,
+}
+
+impl Environment {
+    /// The surroundings of this process.
+    pub fn from_process() -> Environment {
+        let path = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        Environment {
+            state_directory: path("STATE_DIRECTORY"),
+            xdg_state_home: path("XDG_STATE_HOME"),
+            home: path("HOME"),
+            default_config: Some(PathBuf::from(DEFAULT_CONFIG_PATH)),
+            machine_bytes: memory::machine_bytes(),
+            root: PathBuf::from("/"),
+        }
+    }
+
+    /// Where the database is kept when nobody says where.
+    pub fn default_database(&self) -> Option<PathBuf> {
+        let systemd = self.state_directory.as_ref().and_then(|list| {
+            let first = std::env::split_paths(list).next()?;
+            Some(first)
+        });
+        // The XDG base directory specification: paths that are not absolute are ignored.
+        let xdg = self.xdg_state_home.as_ref().filter(|path| path.is_absolute());
+        let directory = systemd
+            .or_else(|| xdg.map(|path| path.join("phpmq")))
+            .or_else(|| self.home.as_ref().map(|home| home.join(".local/state/phpmq")))?;
+        Some(directory.join(DATABASE_NAME))
+    }
+}
+
+/// Works out the configuration from flags, file and surroundings.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn load(args: &Args, environment: &Environment) -> Result<Config, ConfigError> {
+    load_with(args, environment, PROTOCOLS)
+}
+
+/// The same with another table of protocols.
+///
+/// # Errors
+/// The first thing that is wrong with it.
+pub fn load_with(
+    args: &Args,
+    environment: &Environment,
+    protocols: &'static [Protocol],
+) -> Result<Config, ConfigError> {
+    check::config(args, environment, protocols)
+}
+
+impl Config {
+    /// The configuration as a file that says all of it.
+    pub fn print(&self) -> String {
+        print::config(self)
+    }
+
+    /// What a socket of this protocol that was passed in is to be: as the first configured listener
+    /// of the protocol, else with the defaults.
+    pub fn listener_for_passed(&self, protocol: &'static Protocol) -> Listener {
+        let configured = self.listeners.iter().find(|l| l.protocol.name == protocol.name);
+        configured
+            .cloned()
+            .unwrap_or_else(|| listeners::unaddressed(protocol, self.storage.durability))
+    }
+
+    /// The keys in which `new` differs and that a running daemon does not take up.
+    pub fn differences_needing_restart(&self, new: &Config) -> Vec<&'static str> {
+        let (old_storage, new_storage) = (&self.storage, &new.storage);
+        let differences = [
+            ("storage.database", old_storage.database != new_storage.database),
+            ("storage.durability", old_storage.durability != new_storage.durability),
+            (
+                "storage.snapshot_interval",
+                old_storage.snapshot_interval_ms != new_storage.snapshot_interval_ms,
+            ),
+            (
+                "storage.commit_timeout",
+                old_storage.commit_timeout_ms != new_storage.commit_timeout_ms,
+            ),
+            ("storage.on_io_error", old_storage.on_io_error != new_storage.on_io_error),
+            ("storage.min_free_disk", old_storage.min_free_disk != new_storage.min_free_disk),
+            ("listener", self.listeners != new.listeners),
+            ("log.format", self.log.format != new.log.format),
+        ];
+        differences.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
+    }
+}
+
+/// Where it came from is no part of what it is.
+impl PartialEq for Config {
+    fn eq(&self, other: &Config) -> bool {
+        self.storage == other.storage
+            && self.listeners == other.listeners
+            && self.limits == other.limits
+            && self.log == other.log
+    }
+}
+
+/// Where it came from is no part of what it is; protocols are the same when their names are.
+impl PartialEq for Listener {
+    fn eq(&self, other: &Listener) -> bool {
+        self.protocol.name == other.protocol.name
+            && self.address == other.address
+            && self.durability == other.durability
+            && self.allow_remote == other.allow_remote
+            && self.revision == other.revision
+            && self.ack_timeout_ms == other.ack_timeout_ms
+            && self.mode == other.mode
+            && self.group == other.group
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("protocol", &self.protocol.name)
+            .field("address", &self.address)
+            .field("durability", &self.durability)
+            .field("allow_remote", &self.allow_remote)
+            .field("revision", &self.revision)
+            .field("ack_timeout_ms", &self.ack_timeout_ms)
+            .field("mode", &self.mode)
+            .field("group", &self.group)
+            .field("from_default", &self.from_default)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::protocol::{Halves, Manner, Setup};
+
+    fn connect(_: &Setup) -> Halves {
+        unreachable!("the configuration connects nobody")
+    }
+
+    const fn row(name: &'static str, default_address: &'static str) -> Protocol {
+        let (manner, first_queue) = (Manner::Streaming, None);
+        let too_many_connections = b"";
+        Protocol { name, default_address, manner, first_queue, connect, too_many_connections }
+    }
+
+    /// A table that stands for the real one.
+    pub(crate) static TABLE: &[Protocol] = &[
+        row("phpmq", "127.0.0.1:9100"),
+        row("console", "127.0.0.1:9101"),
+        row("beanstalk", "127.0.0.1:11300"),
+    ];
+
+    /// Surroundings with a home directory and nothing else.
+    pub(crate) fn environment() -> Environment {
+        Environment {
+            home: Some(PathBuf::from("/home/somebody")),
+            root: PathBuf::from("/nonexistent"),
+            ..Environment::default()
+        }
+    }
+
+    /// Loads a file of this text with these flags.
+    pub(crate) fn load_text(text: &str, args: &Args) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("phpmqd.toml");
+        std::fs::write(&path, text).unwrap();
+        let args = Args { config: Some(path), ..args.clone() };
+        load_with(&args, &environment(), TABLE)
+    }
+
+    fn database(environment: &Environment) -> PathBuf {
+        load_with(&Args::default(), environment, TABLE).unwrap().storage.database.unwrap()
+    }
+
+    #[test]
+    fn without_a_file_every_protocol_listens_at_its_default_address() {
+        let config = load_with(&Args::default(), &environment(), TABLE).unwrap();
+        let addresses: Vec<String> =
+            config.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:9100", "127.0.0.1:9101", "127.0.0.1:11300"]);
+        assert!(config.listeners.iter().all(|listener| listener.from_default));
+        assert_eq!(config.source, None);
+    }
+
+    #[test]
+    fn the_database_lies_in_the_first_state_directory_that_is_known() {
+        let mut environment = environment();
+        let home = "/home/somebody/.local/state/phpmq/phpmq.db";
+        assert_eq!(database(&environment), PathBuf::from(home));
+        environment.xdg_state_home = Some("relative".into());
+        assert_eq!(database(&environment), PathBuf::from(home));
+        environment.xdg_state_home = Some("/xdg".into());
+        assert_eq!(database(&environment), PathBuf::from("/xdg/phpmq/phpmq.db"));
+        environment.state_directory = Some("/var/lib/phpmq:/var/lib/other".into());
+        assert_eq!(database(&environment), PathBuf::from("/var/lib/phpmq/phpmq.db"));
+    }
+
+    #[test]
+    fn without_any_state_directory_a_path_is_demanded() {
+        let environment = Environment { home: None, ..environment() };
+        let error = load_with(&Args::default(), &environment, TABLE).unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+        assert!(error.to_string().starts_with("storage.database: nowhere to keep"), "{error}");
+        let args = Args { database: Some(PathBuf::new()), ..Args::default() };
+        assert_eq!(load_with(&args, &environment, TABLE).unwrap().storage.database, None);
+    }
+
+    #[test]
+    fn the_default_file_is_read_if_it_exists() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("phpmqd.toml");
+        let environment = Environment { default_config: Some(path.clone()), ..environment() };
+        let load = || load_with(&Args::default(), &environment, TABLE);
+        assert_eq!(load().unwrap().source, None);
+        std::fs::write(&path, "[queue]\npriority = 7\n").unwrap();
+        assert_eq!(load().unwrap().source, Some(path));
+        assert_eq!(load().unwrap().limits.priority, 7);
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_must_exist() {
+        let args = Args { config: Some("/nonexistent/x.toml".into()), ..Args::default() };
+        let error = load_with(&args, &environment(), TABLE).unwrap_err();
+        assert_eq!(error.exit_code(), 78);
+    }
+
+    #[test]
+    fn what_a_running_daemon_does_not_take_up_is_named() {
+        let old = load_text("", &Args::default()).unwrap();
+        let reloadable = "[limits]\nmax_window = 5\n[queue]\npriority = 1\n[log]\nlevel = \"warn\"";
+        let new = load_text(reloadable, &Args::default()).unwrap();
+        assert_eq!(old.differences_needing_restart(&new), Vec::<&str>::new());
+        let text = "[storage]\nsnapshot_interval = \"1s\"\nmin_free_disk = 1\n\
+                    [[listener]]\nprotocol = \"phpmq\"\naddress = \"127.0.0.1:1\"\n\
+                    [log]\nformat = \"plain\"";
+        let new = load_text(text, &Args::default()).unwrap();
+        assert_eq!(
+            old.differences_needing_restart(&new),
+            ["storage.snapshot_interval", "storage.min_free_disk", "listener", "log.format"]
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! Why the daemon cannot start or go on, and the exit code that says so (sysexits.h).
+
+use std::fmt;
+use std::io;
+
+use crate::bind::BindError;
+use crate::store::StoreError;
+use crate::systemd::PassedError;
+
+/// Why the daemon cannot start or go on.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// A socket was passed that cannot be used.
+    Passed(PassedError),
+    /// A socket was passed under a name that is no protocol's.
+    PassedName(String),
+    /// An address cannot be listened at. The text says who has it, and what to do.
+    Bind {
+        /// What went wrong.
+        error: BindError,
+        /// Who has it, where that is known, and the flag to change it.
+        hint: String,
+    },
+    /// The group of a Unix socket does not exist.
+    Group(String),
+    /// The user to become does not exist.
+    User(String),
+    /// The database.
+    Store(StoreError),
+    /// The directory of the database cannot be made.
+    Directory(std::path::PathBuf, io::Error),
+    /// The system refuses a thread, a descriptor, a signal handler.
+    System(&'static str, io::Error),
+    /// A defect.
+    Internal(&'static str),
+}
+
+impl DaemonError {
+    /// The exit code for it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            DaemonError::Passed(_) | DaemonError::PassedName(_) | DaemonError::Group(_) => 78,
+            // Not in the list of phpmqd(8): only beanstalkd's command line names users.
+            DaemonError::User(_) => 64,
+            DaemonError::Bind { error, .. } => error.exit_code(),
+            DaemonError::Store(error) => error.exit_code(),
+            DaemonError::Directory(_, error) => match error.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => 77,
+                _ => 73,
+            },
+            DaemonError::System(..) | DaemonError::Internal(_) => 70,
+        }
+    }
+}
+
+impl fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DaemonError::Passed(error) => error.fmt(f),
+            DaemonError::PassedName(name) => {
+                write!(f, "a socket was passed for {name:?}, which is no protocol")
+            }
+            DaemonError::Bind { error, hint } => write!(f, "{error}{hint}"),
+            DaemonError::Group(name) => write!(f, "listener.group: there is no group {name:?}"),
+            DaemonError::User(name) => write!(f, "-u: there is no user {name:?}"),
+            DaemonError::Store(error) => error.fmt(f),
+            DaemonError::Directory(path, error) => {
+                write!(f, "cannot make the directory {}: {error}", path.display())
+            }
+            DaemonError::System(what, error) => write!(f, "cannot {what}: {error}"),
+            DaemonError::Internal(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for DaemonError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            DaemonError::Passed(error) => Some(error),
+            DaemonError::Bind { error, .. } => Some(error),
+            DaemonError::Store(error) => Some(error),
+            DaemonError::Directory(_, error) | DaemonError::System(_, error) => Some(error),
+            DaemonError::PassedName(_)
+            | DaemonError::Group(_)
+            | DaemonError::User(_)
+            | DaemonError::Internal(_) => None,
+        }
+    }
+}
+
+impl From<StoreError> for DaemonError {
+    fn from(error: StoreError) -> DaemonError {
+        DaemonError::Store(error)
+    }
+}

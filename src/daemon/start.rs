@@ -1,0 +1,284 @@
+//! Everything up to READY.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use slog::{Logger, info, warn};
+
+use super::sockets::{bind_all, start_listeners};
+use super::{AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads};
+use crate::change::Change;
+use crate::channels::{self, Event, Finished, Notice, Order};
+use crate::clients::Clients;
+use crate::clock::Clock;
+use crate::config::{Config, Environment, OnIoError};
+use crate::connection::Shared;
+use crate::dispatcher::{Dispatcher, Parts, Stopped};
+use crate::engine::Engine;
+use crate::engine::load::Loader;
+use crate::facts::Facts;
+use crate::ids::QueueName;
+use crate::journal::Journal;
+use crate::limits::{Budget, Limits, SERVICE_STACK_BYTES};
+use crate::logging::LevelHandle;
+use crate::persistence::{self, Progress};
+use crate::signals::Signals;
+use crate::store::{self, Memory, Opened, StoreError, StoreFile};
+use crate::systemd::{self, Notifier, Passed};
+use crate::writer::Writers;
+
+/// What systemd is asked for while a large database is read, again with every step.
+const MORE_TIME: Duration = Duration::from_secs(60);
+/// How long the last commit is tried when the daemon stops and the disk does not take it, in
+/// milliseconds: below the time-out of the service manager.
+const STOP_TIMEOUT_MS: u64 = 10_000;
+/// Memory maps that a thread needs: its stack, the guard page, and the signal stack's two.
+const MAPS_PER_THREAD: u64 = 4;
+/// Memory maps that the rest of the process needs.
+const MAPS_BESIDE: u64 = 2_000;
+
+impl Daemon {
+    /// Starts everything. When this returns, the daemon serves.
+    pub(super) fn start(
+        plan: Plan,
+        passed: Vec<Passed>,
+        log: &Logger,
+        level: LevelHandle,
+    ) -> Result<Daemon, DaemonError> {
+        let config = &plan.config;
+        let notifier = Notifier::from_environment();
+        run_in_batches(log);
+        check_thread_ceiling(config, log);
+        let clock = Clock::start();
+        let bound = bind_all(config, passed, plan.passed_sockets_are)?;
+        make_state_directory(config, &plan.environment)?;
+        let Loaded { opened, engine, limits, dropped } = load(config, clock, &notifier, log)?;
+
+        let (notice_sender, notices) = channels::notices();
+        let signals = Signals::start(notice_sender.clone())
+            .map_err(|error| DaemonError::System("handle signals", error))?;
+        let (threads, joiner) = joined_threads(notice_sender.clone());
+        let (events, event_receiver) = channels::events();
+        let shared = Arc::new(Shared {
+            events: events.clone(),
+            limits: limits.clone(),
+            budget: Arc::new(Budget::default()),
+            clock,
+            clients: Arc::new(Clients::default()),
+            threads,
+            log: log.clone(),
+        });
+        let Opened { memory, file, facts } = opened;
+        let disk = Disk::start(file, events.clone(), log)?;
+        let turns = Arc::new(AtomicU64::new(0));
+        let watchdog =
+            Watchdog::new(systemd::watchdog_interval(), turns.clone(), disk.progress.clone());
+        let parts = Parts {
+            engine,
+            journal: disk.journal,
+            events: event_receiver,
+            orders: disk.orders,
+            finished: disk.finished,
+            writers: writers(&shared),
+            clients: shared.clients.clone(),
+            clock,
+            limits: limits.clone(),
+            budget: shared.budget.clone(),
+            progress: disk.progress,
+            turns,
+            facts: Facts::new(random_instance()),
+            snapshot_interval_ms: config.storage.snapshot_interval_ms,
+            commit_timeout_ms: config.storage.commit_timeout_ms,
+            stop_timeout_ms: STOP_TIMEOUT_MS,
+            exit_on_io_error: config.storage.on_io_error == OnIoError::Exit,
+            min_free_disk: config.storage.min_free_disk,
+            log: log.clone(),
+        };
+        let dispatcher = start_dispatcher(parts, memory, dropped, notice_sender)?;
+        let listeners = start_listeners(bound, &shared, facts.message_key, log)?;
+        info!(log, "ready"; "version" => env!("CARGO_PKG_VERSION"), "messages" => facts.messages);
+        notifier.status(&format!("Serving; {} messages at start", facts.messages));
+        notifier.ready();
+        let (clients, log) = (shared.clients.clone(), log.clone());
+        Ok(Daemon {
+            plan,
+            level,
+            limits,
+            clients,
+            listeners,
+            events,
+            notices,
+            joiner,
+            dispatcher,
+            persistence: disk.thread,
+            signals,
+            notifier,
+            watchdog,
+            log,
+        })
+    }
+}
+
+fn writers(shared: &Shared) -> Arc<Writers> {
+    Arc::new(Writers {
+        events: shared.events.clone(),
+        threads: shared.threads.clone(),
+        limits: shared.limits.clone(),
+    })
+}
+
+/// Has all threads scheduled as batch work: a woken thread then does not interrupt the one that
+/// has just woken it, which at one command at a time costs most of the processor's time. All later
+/// threads inherit it. A refusal does no harm.
+fn run_in_batches(log: &Logger) {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+    let result = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    if let Err(error) = result {
+        slog::debug!(log, "not scheduled as batch work"; "error" => ?error);
+    }
+}
+
+/// The standard library ends the process when the system has no memory map left for a new
+/// thread's signal stack; so the limit on connections must stay below that.
+fn check_thread_ceiling(config: &Config, log: &Logger) {
+    let text = fs::read_to_string("/proc/sys/vm/max_map_count").unwrap_or_default();
+    let Ok(maps_max) = text.trim().parse::<u64>() else { return };
+    // A connection has its thread, and a writer's while it does not keep up.
+    let threads_max = config.limits.max_connections as u64 * 2;
+    if threads_max.saturating_mul(MAPS_PER_THREAD).saturating_add(MAPS_BESIDE) > maps_max {
+        warn!(log, "limits.max_connections is more than vm.max_map_count has room for";
+            "max_connections" => config.limits.max_connections, "max_map_count" => maps_max);
+    }
+}
+
+/// Makes the directory of a database that nobody has chosen a place for.
+fn make_state_directory(config: &Config, environment: &Environment) -> Result<(), DaemonError> {
+    let Some(database) = &config.storage.database else { return Ok(()) };
+    if Some(database) != environment.default_database().as_ref() {
+        return Ok(());
+    }
+    let Some(directory) = database.parent() else { return Ok(()) };
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(directory)
+        .map_err(|error| DaemonError::Directory(directory.to_owned(), error))
+}
+
+/// The database, and the engine built from it.
+struct Loaded {
+    opened: Opened,
+    engine: Engine,
+    limits: Arc<Limits>,
+    /// What the engine has dropped because its time was over.
+    dropped: Vec<Change>,
+}
+
+/// Opens the database and builds the engine from it.
+fn load(
+    config: &Config,
+    clock: Clock,
+    notifier: &Notifier,
+    log: &Logger,
+) -> Result<Loaded, DaemonError> {
+    let limits = Arc::new(Limits::new(&config.limits));
+    let database = config.storage.database.as_deref();
+    let opened = store::open(database, &mut |messages| {
+        notifier.extend_timeout(MORE_TIME);
+        notifier.status(&format!("Reading the database; {messages} messages so far"));
+    })?;
+    let facts = opened.facts;
+    let engine =
+        Engine::new(limits.clone(), facts.next_id, facts.ids_reserved, facts.next_queue_id);
+    let loader = std::cell::RefCell::new(Loader::new(engine, clock.now()));
+    store::scan(
+        &opened.memory,
+        |id, name| {
+            // The checks at start have refused rows whose names no queue can have.
+            if let Ok(name) = QueueName::new(name.as_bytes()) {
+                loader.borrow_mut().queue(id, &name);
+            }
+        },
+        |message| loader.borrow_mut().message(&message),
+    )?;
+    let (engine, dropped) = loader.into_inner().finish();
+    if let Some(path) = database {
+        info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
+            "clean_stop" => facts.clean_stop);
+    }
+    Ok(Loaded { opened, engine, limits, dropped })
+}
+
+/// The dispatcher's ways to the database file.
+struct Disk {
+    journal: Journal,
+    orders: Option<Sender<Order>>,
+    finished: Receiver<Finished>,
+    progress: Arc<Progress>,
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
+}
+
+impl Disk {
+    /// Starts the thread of the file, if there is one.
+    fn start(
+        file: Option<StoreFile>,
+        events: Sender<Event>,
+        log: &Logger,
+    ) -> Result<Disk, DaemonError> {
+        let (order_sender, orders) = channels::orders();
+        let (finished_sender, finished) = channels::finished();
+        let progress = Arc::new(Progress::default());
+        let Some(file) = file else {
+            let (journal, orders, thread) = (Journal::disabled(), None, None);
+            return Ok(Disk { journal, orders, finished, progress, thread });
+        };
+        let (told, log) = (progress.clone(), log.clone());
+        let thread = std::thread::Builder::new()
+            .name("persistence".to_owned())
+            .stack_size(SERVICE_STACK_BYTES)
+            .spawn(move || {
+                let _abort = AbortOnPanic;
+                persistence::run(file, orders, finished_sender, events, told, log)
+            })
+            .map_err(|error| DaemonError::System("start a thread", error))?;
+        let (journal, orders, thread) = (Journal::new(), Some(order_sender), Some(thread));
+        Ok(Disk { journal, orders, finished, progress, thread })
+    }
+}
+
+fn start_dispatcher(
+    parts: Parts,
+    memory: store::Connection,
+    dropped: Vec<Change>,
+    notices: Sender<Notice>,
+) -> Result<JoinHandle<Result<Stopped, StoreError>>, DaemonError> {
+    std::thread::Builder::new()
+        .name("dispatcher".to_owned())
+        .stack_size(SERVICE_STACK_BYTES)
+        .spawn(move || {
+            let _abort = AbortOnPanic;
+            let result =
+                Memory::new(&memory).and_then(|memory| Dispatcher::new(parts, memory).run(dropped));
+            // The main thread may be past listening.
+            let _ = notices.send(Notice::DispatcherEnded);
+            result
+        })
+        .map_err(|error| DaemonError::System("start a thread", error))
+}
+
+/// A random id of this process's life, 16 hexadecimal digits.
+fn random_instance() -> String {
+    let mut bytes = [0_u8; 8];
+    // Without random numbers it is all zero: it only tells two lives of a daemon apart.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

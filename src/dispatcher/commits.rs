@@ -1,0 +1,325 @@
+//! When changes go to persistence, and what waits for that.
+//!
+//! At most one order is under way. The next one is given when the tick is due, or as soon as an
+//! answer waits for it (levels `write` and `sync`). The tick exists only while something is not
+//! on the disk: an idle daemon has none.
+//!
+//! # Failure
+//! A commit that fails comes back whole and is tried again with every tick; when the file is
+//! suspect, a new one is written instead (`rewrite`). Until one succeeds,
+//! puts are refused; answers that wait longer than `storage.commit_timeout` are given up with
+//! their connection, whose peer so knows no outcome.
+
+use crossbeam_channel::{Receiver, Sender};
+use slog::{crit, info};
+
+use crate::change::Change;
+use crate::channels::{Durability, Finished, Order};
+use crate::clock::Time;
+use crate::engine::Input;
+use crate::ids::{CommitNumber, ConnectionId};
+use crate::journal::Journal;
+use crate::statistics::StoreFacts;
+use crate::store::{Memory, StoreError};
+
+use super::Dispatcher;
+use super::rewrite::Rewrite;
+
+/// The way to the database file.
+pub(super) struct Commits {
+    pub journal: Journal,
+    pub orders: Option<Sender<Order>>,
+    finished: Receiver<Finished>,
+    interval_ms: u64,
+    timeout_ms: u64,
+    committed: CommitNumber,
+    /// The order under way.
+    pub under_way: Option<UnderWay>,
+    /// The strictest level that an answer waits for.
+    pub demanded: Option<Durability>,
+    /// When the tick is due; never while all is on the disk.
+    pub tick: Time,
+    /// Whether something was committed without fsync.
+    unsynced: bool,
+    /// Ids that the order under way reserves, and those that the journal does.
+    pub ids_under_way: Option<u64>,
+    pub ids_asked: Option<u64>,
+    /// Peers with answers that wait.
+    pub holding: Vec<ConnectionId>,
+    /// Since when answers wait.
+    waiting_since: Option<Time>,
+    /// Whether the last commit failed.
+    pub failing: bool,
+    /// Whether the file has to be written anew.
+    pub rewrite: Rewrite,
+    /// Whether the disk has less room than `storage.min_free_disk`; only commits measure it.
+    pub disk_low: bool,
+}
+
+/// What an order under way stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnderWay {
+    /// A commit that ends in an fsync.
+    Synced,
+    /// A commit without.
+    Unsynced,
+    /// A part of a new file, which promises nothing yet.
+    Slice,
+}
+
+impl Commits {
+    pub fn new(
+        journal: Journal,
+        orders: Option<Sender<Order>>,
+        finished: Receiver<Finished>,
+        interval_ms: u64,
+        timeout_ms: u64,
+    ) -> Commits {
+        Commits {
+            journal,
+            orders,
+            finished,
+            interval_ms,
+            timeout_ms,
+            committed: CommitNumber(0),
+            under_way: None,
+            demanded: None,
+            tick: Time::NEVER,
+            unsynced: false,
+            ids_under_way: None,
+            ids_asked: None,
+            holding: Vec::new(),
+            waiting_since: None,
+            failing: false,
+            rewrite: Rewrite::default(),
+            disk_low: false,
+        }
+    }
+
+    /// Notes a change for the file.
+    pub fn record(&mut self, change: Change, now: Time) {
+        self.journal.record(change);
+        self.start_tick(now);
+    }
+
+    /// Ids below this are to be reserved; the engine learns when they are.
+    pub fn reserve_ids(&mut self, up_to: u64, now: Time) {
+        self.journal.reserve_ids(up_to);
+        self.ids_asked = Some(up_to);
+        self.start_tick(now);
+        self.demand(Durability::Sync, now);
+    }
+
+    /// An answer promises this level: the commit that it has to wait for.
+    pub fn demand(&mut self, level: Durability, now: Time) -> CommitNumber {
+        if self.orders.is_none() {
+            return self.committed;
+        }
+        self.demanded = self.demanded.max(Some(level));
+        self.waiting_since.get_or_insert(now);
+        self.journal.number()
+    }
+
+    /// The commit up to which answers may leave.
+    pub fn committed(&self) -> CommitNumber {
+        self.committed
+    }
+
+    /// Bytes that wait for the disk.
+    pub fn journal_bytes(&self) -> u64 {
+        self.journal.bytes()
+    }
+
+    /// When something here is due by itself.
+    pub fn deadline(&self) -> Time {
+        let tick = if self.under_way.is_some() { Time::NEVER } else { self.tick };
+        tick.min(self.give_up_at())
+    }
+
+    fn give_up_at(&self) -> Time {
+        match self.waiting_since {
+            Some(since) if self.failing => since.plus(self.timeout_ms),
+            _ => Time::NEVER,
+        }
+    }
+
+    fn start_tick(&mut self, now: Time) {
+        if self.orders.is_some() && self.tick == Time::NEVER {
+            self.tick = now.plus(self.interval_ms);
+        }
+    }
+}
+
+impl<'c> Dispatcher<'c> {
+    /// Takes what persistence has finished.
+    pub(super) fn take_finished(&mut self) -> Result<(), StoreError> {
+        let Ok(Finished { batch, result }) = self.commits.finished.try_recv() else {
+            return Ok(());
+        };
+        let now = self.time();
+        let under_way = self.commits.under_way.take();
+        let number = batch.number();
+        match result {
+            Ok(()) if under_way == Some(UnderWay::Slice) => {
+                self.commits.journal.done(batch);
+                Ok(())
+            }
+            Ok(()) => {
+                self.commits.rewrite = Rewrite::Trusted;
+                self.commits.journal.done(batch);
+                self.commits.committed = number;
+                self.commits.unsynced = under_way != Some(UnderWay::Synced);
+                if let Some(up_to) = self.commits.ids_under_way.take() {
+                    self.input(Input::IdsReserved(up_to))?;
+                }
+                if self.commits.disk_low {
+                    self.commits.tick = self.commits.tick.min(now.plus(MEASURE_AGAIN_MS));
+                }
+                self.release_held();
+                self.recover_from_failure()
+            }
+            Err(error) => {
+                self.commits.journal.restore(batch);
+                let asked = self.commits.ids_under_way.take();
+                self.commits.ids_asked = self.commits.ids_asked.max(asked);
+                self.commits.rewrite.order_failed(&error);
+                let wait_ms = self.commits.interval_ms * self.commits.rewrite.intervals();
+                self.commits.tick = now.plus(wait_ms);
+                self.commit_failed(&error)?;
+                self.exit_if_suspect(error)
+            }
+        }
+    }
+
+    /// Sends on the answers that waited for the commit that has just been made.
+    fn release_held(&mut self) {
+        self.commits.waiting_since = None;
+        for connection in std::mem::take(&mut self.commits.holding) {
+            if let Some(peer) = self.peers.get_mut(&connection) {
+                peer.holding = false;
+                peer.mark(connection, &mut self.dirty);
+            }
+        }
+    }
+
+    fn recover_from_failure(&mut self) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.commits.failing) {
+            self.commits.journal.known_good();
+            info!(self.log, "the database file takes changes again");
+            self.update_refusal()?;
+        }
+        Ok(())
+    }
+
+    fn commit_failed(&mut self, error: &StoreError) -> Result<(), StoreError> {
+        if !std::mem::replace(&mut self.commits.failing, true) {
+            crit!(self.log, "the database file does not take changes; puts are refused and what \
+                is in memory is kept and tried again"; "error" => %error);
+            self.update_refusal()?;
+        }
+        Ok(())
+    }
+
+    /// Gives persistence its next order, if it is time for one.
+    pub(super) fn hand_over(&mut self) -> Result<(), StoreError> {
+        let now = self.time();
+        self.give_up_waiting(now);
+        if self.commits.orders.is_none() || self.commits.under_way.is_some() {
+            return Ok(());
+        }
+        if self.commits.rewrite.is_needed() {
+            return self.hand_over_slice(now);
+        }
+        self.hand_over_batch(now);
+        Ok(())
+    }
+
+    fn hand_over_batch(&mut self, now: Time) {
+        // An error after the answer to the last order is told in the answer to the next one.
+        let bad_news = self.progress.is_suspect();
+        let commits = &mut self.commits;
+        let Some(orders) = &commits.orders else { return };
+        let tick_due = commits.tick <= now || bad_news;
+        // While commits fail, they are tried with the tick and not with every answer.
+        let demanded = commits.demanded.filter(|_| !commits.failing);
+        if !tick_due && demanded.is_none() {
+            return;
+        }
+        let sync = tick_due || demanded == Some(Durability::Sync);
+        let asks = bad_news || (commits.disk_low && tick_due);
+        if commits.journal.is_empty() && !(sync && commits.unsynced) && !asks {
+            // What was to be kept has come and gone: there is nothing that could get lost.
+            let batch = commits.journal.take();
+            commits.committed = batch.number();
+            commits.journal.done(batch);
+            commits.demanded = None;
+            let again = commits.unsynced || commits.disk_low;
+            commits.tick = if again { commits.tick } else { Time::NEVER };
+            return self.release_held();
+        }
+        let batch = commits.journal.take();
+        if orders.try_send(Order::Commit { batch, sync }).is_err() {
+            // Invariant: none is under way, so the channel of one has room.
+            panic!("persistence has ended before the dispatcher");
+        }
+        commits.under_way = Some(if sync { UnderWay::Synced } else { UnderWay::Unsynced });
+        commits.demanded = None;
+        if sync {
+            // What is recorded from now on starts the next tick.
+            commits.tick = Time::NEVER;
+        }
+        commits.ids_under_way = commits.ids_asked.take();
+    }
+
+    /// Ends the connections whose answers have waited for too long.
+    fn give_up_waiting(&mut self, now: Time) {
+        if self.commits.give_up_at() > now {
+            return;
+        }
+        self.commits.waiting_since = None;
+        for connection in std::mem::take(&mut self.commits.holding) {
+            if let Some(peer) = self.peers.get_mut(&connection)
+                && peer.outbox.held()
+            {
+                peer.shut();
+                peer.mark(connection, &mut self.dirty);
+            }
+        }
+    }
+
+    pub(super) fn store_facts(&self) -> StoreFacts {
+        StoreFacts {
+            on_disk: self.commits.orders.is_some(),
+            commits: self.progress.commits(),
+            rows_written: self.progress.rows_written(),
+            rows_rewritten: self.progress.rows_rewritten(),
+            file_bytes: self.progress.file_bytes(),
+            wal_bytes: self.progress.wal_bytes(),
+            degraded: self.commits.failing,
+        }
+    }
+
+    /// For the end: the journal with its last changes, and the channels.
+    pub(super) fn last_commit(&mut self) -> Option<LastCommit<'_, 'c>> {
+        let commits = &mut self.commits;
+        Some(LastCommit {
+            memory: &mut self.memory,
+            journal: &mut commits.journal,
+            orders: commits.orders.as_ref()?,
+            finished: &commits.finished,
+            is_under_way: commits.under_way.is_some(),
+        })
+    }
+}
+
+/// What the last commit needs.
+pub(super) struct LastCommit<'a, 'c> {
+    pub memory: &'a mut Memory<'c>,
+    pub journal: &'a mut Journal,
+    pub orders: &'a Sender<Order>,
+    pub finished: &'a Receiver<Finished>,
+    pub is_under_way: bool,
+}
+
+/// How long after a commit a disk that was low is measured again, in milliseconds.
+pub(super) const MEASURE_AGAIN_MS: u64 = 1_000;

@@ -1,0 +1,203 @@
+//! One peer as the dispatcher sees it: what is to be sent to it, and what holds it back.
+
+use std::sync::Arc;
+
+use slog::debug;
+use socket2::Socket;
+
+use crate::channels::{Durability, Profile};
+use crate::command::Manner;
+use crate::engine::Input;
+use crate::gate::Gate;
+use crate::ids::ConnectionId;
+use crate::outbox::{Flush, Outbox, peek_closed};
+use crate::protocol::Encoder;
+use crate::store::StoreError;
+use crate::writer::Writers;
+
+use super::Dispatcher;
+
+/// A connection's other side.
+pub(super) struct Peer {
+    pub outbox: Outbox,
+    pub encoder: Box<dyn Encoder>,
+    pub protocol: &'static str,
+    pub manner: Manner,
+    pub durability: Durability,
+    socket: Arc<Socket>,
+    gate: Arc<Gate>,
+    closed: u8,
+    /// Whether it is on the list of peers to be flushed.
+    dirty: bool,
+    /// Whether it is on the list of peers with answers that wait for a commit.
+    pub holding: bool,
+    /// Whether the engine has been told that it does not keep up.
+    pub slow: bool,
+    /// Whether its requests have ended.
+    pub ended: bool,
+    /// Whether its session is over: it goes when its outbox is empty.
+    pub finished: bool,
+    /// Whether nothing can be sent to it any more.
+    pub broken: bool,
+}
+
+/// Why a gate is closed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed(u8);
+
+impl Closed {
+    /// Requests pile up behind a waiting reservation.
+    pub const BACKLOG: Closed = Closed(1);
+    /// The peer does not take what is sent to it.
+    pub const OUTPUT: Closed = Closed(2);
+    /// Memory or journal are full, or the daemon drains, and it puts messages.
+    pub const PRESSURE: Closed = Closed(4);
+}
+
+impl Peer {
+    pub fn new(
+        connection: ConnectionId,
+        socket: Arc<Socket>,
+        encoder: Box<dyn Encoder>,
+        gate: Arc<Gate>,
+        profile: Profile,
+        writers: &Arc<Writers>,
+    ) -> Peer {
+        let outbox = Outbox::new(connection, socket.clone(), gate.clone(), writers.clone());
+        Peer {
+            outbox,
+            encoder,
+            protocol: profile.protocol.name,
+            manner: profile.protocol.manner,
+            durability: profile.durability,
+            socket,
+            gate,
+            closed: 0,
+            dirty: false,
+            holding: false,
+            slow: false,
+            ended: false,
+            finished: false,
+            broken: false,
+        }
+    }
+
+    /// Closes the gate for this reason, or opens it when it was the last one.
+    pub fn set_gate(&mut self, why: Closed, closed: bool) {
+        let before = self.closed;
+        self.closed = if closed { before | why.0 } else { before & !why.0 };
+        match (before, self.closed) {
+            (0, 1..) => self.gate.close(),
+            (1.., 0) => self.gate.open(),
+            _ => {}
+        }
+    }
+
+    /// Notes that there is something to be sent.
+    pub fn mark(&mut self, connection: ConnectionId, dirty: &mut Vec<ConnectionId>) {
+        if !std::mem::replace(&mut self.dirty, true) {
+            dirty.push(connection);
+        }
+    }
+
+    /// Whether the peer has hung up and its thread, which is not behind its gate, is about to say
+    /// so.
+    pub fn is_on_its_way_out(&self) -> bool {
+        !self.ended && self.closed == 0 && peek_closed(&self.socket)
+    }
+
+    /// Ends the connection from this side: its thread sees the end and reports it.
+    pub fn shut(&mut self) {
+        self.broken = true;
+        self.outbox.close();
+    }
+}
+
+impl Dispatcher<'_> {
+    /// One send per peer that something was written for.
+    pub(super) fn flush_all(&mut self) -> Result<(), StoreError> {
+        // A flush can make the engine hand out more (a peer keeps up again): that is sent too.
+        while !self.dirty.is_empty() {
+            let mut dirty = std::mem::take(&mut self.dirty);
+            for connection in dirty.drain(..) {
+                let committed = self.committed();
+                let Some(peer) = self.peers.get_mut(&connection) else { continue };
+                peer.dirty = false;
+                if peer.broken {
+                    self.drop_if_done(connection);
+                    continue;
+                }
+                let flush = peer.outbox.flush(committed);
+                self.after_flush(connection, flush)?;
+            }
+            if self.dirty.is_empty() {
+                self.dirty = dirty;
+                break;
+            }
+        }
+        if std::mem::take(&mut self.in_transaction) {
+            self.memory.commit()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn after_flush(
+        &mut self,
+        connection: ConnectionId,
+        flush: Flush,
+    ) -> Result<(), StoreError> {
+        match flush {
+            Flush::Empty => self.keeps_up(connection, true)?,
+            Flush::Held => {
+                if let Some(peer) = self.peers.get_mut(&connection)
+                    && !std::mem::replace(&mut peer.holding, true)
+                {
+                    self.commits.holding.push(connection);
+                }
+                self.check_output(connection)?;
+            }
+            Flush::Slow => self.keeps_up(connection, false)?,
+            Flush::Broken(error) => {
+                debug!(self.log, "connection broken while writing"; "connection" => connection.0,
+                    "error" => %error);
+                if let Some(peer) = self.peers.get_mut(&connection) {
+                    peer.shut();
+                }
+            }
+        }
+        self.drop_if_done(connection);
+        Ok(())
+    }
+
+    /// Holds a peer back that has too much unsent although it takes what it is sent.
+    fn check_output(&mut self, connection: ConnectionId) -> Result<(), StoreError> {
+        let half = self.limits.max_output() / 2;
+        let Some(peer) = self.peers.get(&connection) else { return Ok(()) };
+        self.keeps_up(connection, peer.outbox.unsent_bytes() <= half)
+    }
+
+    fn keeps_up(&mut self, connection: ConnectionId, up: bool) -> Result<(), StoreError> {
+        let half = self.limits.max_output() / 2;
+        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+        // A writer that empties a small rest is no reason to stop reading what the peer says.
+        let over = !up && peer.outbox.unsent_bytes() > half;
+        peer.set_gate(Closed::OUTPUT, over);
+        if peer.slow == up {
+            peer.slow = !up;
+            self.input(Input::Stalled(connection, !up))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a peer whose session is over and to whom all has been said.
+    fn drop_if_done(&mut self, connection: ConnectionId) {
+        let done = self
+            .peers
+            .get(&connection)
+            .is_some_and(|peer| peer.finished && (peer.broken || peer.outbox.is_empty()));
+        if done {
+            // Dropping its outbox shuts the socket down.
+            self.peers.remove(&connection);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Who is held back when memory or journal are full, or the daemon drains.
+//!
+//! Protocols with answers are refused their puts. Protocols without are held behind their gate:
+//! what they have sent is kept. A peer that holds messages or waits for some is not held back,
+//! since its acknowledgements are what makes room.
+
+use slog::{info, warn};
+
+use crate::command::{Manner, Refusal};
+use crate::engine::Input;
+use crate::ids::ConnectionId;
+use crate::limits::{JOURNAL_BYTES_MAX, MESSAGE_OVERHEAD_BYTES};
+use crate::store::StoreError;
+
+use super::Dispatcher;
+use super::commits::MEASURE_AGAIN_MS;
+use super::peers::Closed;
+
+/// The state of the pressure.
+#[derive(Debug, Default)]
+pub(super) struct Pressure {
+    draining: bool,
+    out_of_memory: bool,
+    journal_full: bool,
+    /// Peers behind their gates.
+    held_back: Vec<ConnectionId>,
+}
+
+impl Pressure {
+    fn is_on(&self, failing: bool) -> bool {
+        self.draining || self.out_of_memory || self.journal_full || failing
+    }
+}
+
+impl Dispatcher<'_> {
+    pub(super) fn toggle_drain(&mut self) -> Result<(), StoreError> {
+        self.pressure.draining = !self.pressure.draining;
+        info!(self.log, "drain"; "on" => self.pressure.draining);
+        self.update_refusal()
+    }
+
+    /// Tells the engine whether puts are refused, and why.
+    pub(super) fn update_refusal(&mut self) -> Result<(), StoreError> {
+        let refusal = if self.pressure.draining {
+            Some(Refusal::Draining)
+        } else if self.commits.failing || self.commits.disk_low {
+            Some(Refusal::StoreUnavailable)
+        } else if self.pressure.out_of_memory {
+            Some(Refusal::OutOfMemory)
+        } else {
+            None
+        };
+        self.input(Input::RefusePuts(refusal))
+    }
+
+    /// Before a put: closes the gate of who should wait until there is room.
+    pub(super) fn hold_back_putter(&mut self, connection: ConnectionId) {
+        if !self.pressure.is_on(self.disk_refuses()) || self.engine.is_consumer(connection) {
+            return;
+        }
+        // Protocols with answers are told, and so need not be held back, except when nothing but
+        // time is short.
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        if peer.manner == Manner::Serial && !self.pressure.journal_full {
+            return;
+        }
+        peer.set_gate(Closed::PRESSURE, true);
+        self.pressure.held_back.push(connection);
+    }
+
+    /// Once a turn: measures, and lets those go on for whom there is room again.
+    pub(super) fn relieve(&mut self) -> Result<(), StoreError> {
+        let (body_bytes, messages) = self.engine.stored();
+        let journal_bytes = self.commits.journal_bytes();
+        let used =
+            body_bytes + messages * MESSAGE_OVERHEAD_BYTES + self.budget.bytes() + journal_bytes;
+        let max = self.limits.max_memory();
+        let was_out = self.pressure.out_of_memory;
+        // Ten per cent of slack keep the state from flickering.
+        self.pressure.out_of_memory = used > if was_out { max / 10 * 9 } else { max };
+        if was_out != self.pressure.out_of_memory {
+            if was_out {
+                info!(self.log, "memory has room again"; "bytes" => used);
+            } else {
+                warn!(self.log, "limits.max_memory is reached, puts are refused"; "bytes" => used);
+            }
+            self.update_refusal()?;
+        }
+        self.watch_disk()?;
+        self.pressure.journal_full = journal_bytes > JOURNAL_BYTES_MAX;
+        if !self.pressure.is_on(self.disk_refuses()) {
+            for connection in std::mem::take(&mut self.pressure.held_back) {
+                if let Some(peer) = self.peers.get_mut(&connection) {
+                    peer.set_gate(Closed::PRESSURE, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the disk takes no new messages.
+    fn disk_refuses(&self) -> bool {
+        self.commits.failing || self.commits.disk_low
+    }
+
+    /// Puts are refused before the disk is full, so that there is room for what removes messages.
+    fn watch_disk(&mut self) -> Result<(), StoreError> {
+        let Some(free) = self.progress.disk_free_bytes() else { return Ok(()) };
+        let was_low = self.commits.disk_low;
+        // Ten per cent of slack keep the state from flickering.
+        let min = self.min_free_disk;
+        let low = free < if was_low { min.saturating_add(min / 10) } else { min };
+        if low == was_low {
+            return Ok(());
+        }
+        self.commits.disk_low = low;
+        if low {
+            warn!(self.log, "the disk has less room than storage.min_free_disk, puts are refused";
+                "free_bytes" => free);
+            let soon = self.time();
+            self.commits.tick = self.commits.tick.min(soon.plus(MEASURE_AGAIN_MS));
+        } else {
+            info!(self.log, "the disk has room again"; "free_bytes" => free);
+        }
+        self.update_refusal()
+    }
+}

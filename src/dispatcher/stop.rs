@@ -1,0 +1,126 @@
+//! The last turn: everybody is told what there is to tell, everything is written, all is closed.
+//!
+//! The clients' threads have ended when this begins, so no request comes any more; writers may
+//! still report.
+
+use crossbeam_channel::{Receiver, Sender};
+use slog::{crit, info};
+
+use crate::change::Change;
+use crate::channels::{Event, Finished, Order};
+use crate::clock::{Clock, Time};
+use crate::limits::STOP_FLUSH_MS;
+use crate::store::{Remedy, StoreError};
+
+use super::Dispatcher;
+use super::commits::LastCommit;
+use super::rewrite::rewrite_now;
+
+/// How long to wait before a failed last commit is tried again, in milliseconds.
+const AGAIN_AFTER_MS: u64 = 250;
+
+/// What the daemon's end looks like.
+#[derive(Debug)]
+pub enum Stopped {
+    /// Everything is in the database file, or nothing was to be.
+    Clean,
+    /// So many changes were only in memory.
+    Lost(u64, StoreError),
+}
+
+impl Dispatcher<'_> {
+    pub(super) fn stop(mut self) -> Result<Stopped, StoreError> {
+        self.flush_outboxes()?;
+        let unsaved: Vec<Change> = self.engine.unsaved_counters(self.now);
+        for change in unsaved {
+            self.keep(change)?;
+        }
+        if std::mem::take(&mut self.in_transaction) {
+            self.memory.commit()?;
+        }
+        let stopped = self.commit_for_good();
+        self.peers.clear();
+        Ok(stopped)
+    }
+
+    /// Serves on, as far as what has come already goes, until the outboxes are empty or one second
+    /// has passed.
+    fn flush_outboxes(&mut self) -> Result<(), StoreError> {
+        let until = self.clock.time().plus(STOP_FLUSH_MS);
+        loop {
+            self.now = self.clock.now();
+            self.engine.turn(self.now, &mut self.effects);
+            self.carry_out()?;
+            self.finish_turn()?;
+            let unsaid = self.peers.values().any(|peer| !peer.broken && !peer.outbox.is_empty());
+            let busy = self.engine.next_deadline() == Time(0);
+            if (!unsaid && !busy) || self.clock.time() >= until {
+                return Ok(());
+            }
+            let due = until.min(self.commits.deadline()).min(self.engine.next_deadline());
+            let event = self.clock.deadline(due).and_then(|at| self.events.recv_deadline(at).ok());
+            if let Some(event) = event {
+                self.take(event)?;
+            }
+        }
+    }
+
+    /// The last commit and the checkpoint; tried again until `stop_timeout`.
+    fn commit_for_good(&mut self) -> Stopped {
+        let until = self.clock.time().plus(self.stop_timeout_ms);
+        let next_id = self.engine.next_id();
+        let exit_on_io_error = self.exit_on_io_error;
+        let (clock, log, events) = (self.clock, self.log.clone(), self.events.clone());
+        let Some(LastCommit { memory, journal, orders, finished, is_under_way }) =
+            self.last_commit()
+        else {
+            return Stopped::Clean;
+        };
+        if is_under_way && let Ok(Finished { batch, result }) = finished.recv() {
+            match result {
+                Ok(()) => journal.done(batch),
+                Err(_) => journal.restore(batch),
+            }
+        }
+        loop {
+            journal.stop_cleanly(next_id);
+            let batch = journal.take();
+            let rows = batch.rows();
+            let Finished { batch, result } = ask(orders, finished, Order::Close { batch });
+            let Err(error) = result else {
+                info!(log, "everything is in the database file");
+                return Stopped::Clean;
+            };
+            let suspect = error.remedy() == Remedy::Rewrite;
+            if clock.time() >= until || (suspect && exit_on_io_error) {
+                crit!(log, "stopped with changes that are only in memory";
+                    "rows" => rows, "error" => %error);
+                return Stopped::Lost(rows, error);
+            }
+            crit!(log, "the last commit failed, trying again"; "error" => %error);
+            journal.restore(batch);
+            if suspect && rewrite_now(memory, journal, orders, finished).is_ok() {
+                continue;
+            }
+            pause(clock, &events);
+        }
+    }
+}
+
+/// Has an order carried out and waits for that.
+pub(super) fn ask(orders: &Sender<Order>, finished: &Receiver<Finished>, order: Order) -> Finished {
+    if orders.send(order).is_ok()
+        && let Ok(finished) = finished.recv()
+    {
+        return finished;
+    }
+    panic!("persistence has ended before the dispatcher");
+}
+
+/// Lets a moment pass before the last commit is tried again: waits for events, which nobody sends
+/// any more.
+fn pause(clock: Clock, events: &Receiver<Event>) {
+    if let Some(at) = clock.deadline(clock.time().plus(AGAIN_AFTER_MS)) {
+        while events.recv_deadline(at).is_ok() {}
+    }
+}

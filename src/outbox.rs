@@ -1,0 +1,339 @@
+//! What is to be sent to one peer: one first-in-first-out line of bytes, parts of which wait for a
+//! commit to the disk.
+//!
+//! Owned by the dispatcher, which never waits here: it sends what the socket takes at once and
+//! leaves the rest to a writer's thread ([`crate::writer`]) until that has caught up.
+//!
+//! ```text
+//!            released      holds[0].end      holds[1].end
+//!   sent         │  commit 7     │   commit 8     │   free, but behind the held ones
+//!    ▼           ▼               ▼                ▼
+//!    ├───────────┼───────────────┼────────────────┼──────────────┤ bytes
+//!      may leave
+//! ```
+//!
+//! Invariant: nothing passes a held answer; the order of the bytes is the order of appending.
+//! Failure: every broken socket shows as [`Flush::Broken`], after which the outbox is to be dropped.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::net::Shutdown;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::Socket;
+
+use crate::gate::Gate;
+use crate::ids::{CommitNumber, ConnectionId};
+use crate::limits::{CHUNK_BYTES_MAX, OUTBOX_KEPT_BYTES};
+use crate::writer::Writers;
+
+/// The unsent bytes of one peer.
+#[derive(Debug)]
+pub struct Outbox {
+    connection: ConnectionId,
+    socket: Arc<Socket>,
+    gate: Arc<Gate>,
+    writers: Arc<Writers>,
+    /// Appended and not given back yet; the first `sent` of them have left.
+    bytes: Vec<u8>,
+    sent: usize,
+    /// The position of `bytes[0]` in all that was ever appended, so that holds need no moving.
+    base: u64,
+    /// The position up to which bytes may leave whatever is committed.
+    released: u64,
+    holds: VecDeque<Hold>,
+    writer: Option<Active>,
+    closed: bool,
+}
+
+/// Bytes up to `end` wait for this commit, from where the hold before ends.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    end: u64,
+    commit: CommitNumber,
+}
+
+/// The writer that has taken over.
+#[derive(Debug)]
+struct Active {
+    chunks: Sender<Vec<u8>>,
+    /// Bytes of the chunk that it has not reported yet.
+    in_hand: usize,
+}
+
+/// What became of an attempt to send.
+#[derive(Debug)]
+pub enum Flush {
+    /// Everything has left.
+    Empty,
+    /// What is left waits for a commit.
+    Held,
+    /// The peer does not keep up: a writer has it.
+    Slow,
+    /// The connection is broken; nothing more can be sent.
+    Broken(io::Error),
+}
+
+impl Outbox {
+    /// The empty outbox of a new connection. It opens the gate when it closes, so that no thread
+    /// is left waiting behind a gate that nobody would open any more.
+    pub fn new(
+        connection: ConnectionId,
+        socket: Arc<Socket>,
+        gate: Arc<Gate>,
+        writers: Arc<Writers>,
+    ) -> Outbox {
+        Outbox {
+            connection,
+            socket,
+            gate,
+            writers,
+            bytes: Vec::new(),
+            sent: 0,
+            base: 0,
+            released: 0,
+            holds: VecDeque::new(),
+            writer: None,
+            closed: false,
+        }
+    }
+
+    /// Where encoders append.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// Everything appended so far must not leave before that commit, as far as it is not free or
+    /// held already. Commits are named in rising order.
+    pub fn hold_until(&mut self, commit: CommitNumber) {
+        let (end, released) = (self.end(), self.released_now());
+        match self.holds.back_mut() {
+            // Nothing was appended since: there is nothing to hold.
+            Some(last) if last.end == end => {}
+            None if released == end => {}
+            Some(last) if commit <= last.commit => last.end = end,
+            _ => self.holds.push_back(Hold { end, commit }),
+        }
+    }
+
+    /// What was appended since the last hold needs no commit of its own, also when an answer that
+    /// does is appended next. It still does not pass what is held before it.
+    pub fn free(&mut self) {
+        let end = self.end();
+        match self.holds.back_mut() {
+            Some(last) => last.end = end,
+            None => self.released = end,
+        }
+    }
+
+    /// Sends what may leave with one system call that does not wait; the writer, if there is one,
+    /// gets its next chunk instead.
+    pub fn flush(&mut self, committed: CommitNumber) -> Flush {
+        let free = self.free_bytes(committed);
+        if self.writer.is_some() {
+            return self.feed(free);
+        }
+        if free == 0 {
+            return self.rest();
+        }
+        let result = loop {
+            let part = &self.bytes[self.sent..self.sent + free];
+            match send(&*self.socket, part, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                other => break other,
+            }
+        };
+        match result {
+            Ok(sent) if sent == free => {
+                self.take(sent);
+                self.rest()
+            }
+            Ok(sent) => {
+                self.take(sent);
+                self.hand_over(free - sent)
+            }
+            Err(Errno::AGAIN) => self.hand_over(free),
+            Err(error) => Flush::Broken(error.into()),
+        }
+    }
+
+    /// Takes the writer's report and gives it its next chunk, or ends it when there is none.
+    pub fn written(&mut self, result: io::Result<()>, committed: CommitNumber) -> Flush {
+        if let Err(error) = result {
+            self.writer = None;
+            return Flush::Broken(error);
+        }
+        if let Some(writer) = &mut self.writer {
+            writer.in_hand = 0;
+        }
+        let free = self.free_bytes(committed);
+        if free == 0 {
+            self.writer = None;
+            return self.rest();
+        }
+        self.feed(free)
+    }
+
+    /// Bytes that have been appended and not sent, those in the writer's hands and those that wait
+    /// for a commit included.
+    pub fn unsent_bytes(&self) -> usize {
+        let in_hand = self.writer.as_ref().map_or(0, |writer| writer.in_hand);
+        self.bytes.len() - self.sent + in_hand
+    }
+
+    /// Whether there is nothing to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.unsent_bytes() == 0
+    }
+
+    /// Whether a writer has taken over, which is to say that the peer does not keep up.
+    pub fn has_writer(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    /// Whether bytes wait for a commit that has not been seen yet.
+    pub fn held(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// Ends the connection: drops what is unsent, shuts the socket down so that whoever reads or
+    /// writes there returns, and lets the client's thread out from behind its gate. What the
+    /// system has already taken still reaches the peer.
+    pub fn close(&mut self) {
+        if mem::replace(&mut self.closed, true) {
+            return;
+        }
+        self.writer = None;
+        self.bytes = Vec::new();
+        self.holds.clear();
+        self.sent = 0;
+        if self.gate.is_left() {
+            part_with(&self.socket);
+        } else {
+            // The client's thread reads on to the end. Taking bytes from under it would let it
+            // go on in the middle of a frame, where a body may look like a command.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+        self.gate.open_for_good();
+    }
+
+    /// The position behind the last byte appended.
+    fn end(&self) -> u64 {
+        self.base + self.bytes.len() as u64
+    }
+
+    /// The position up to which bytes have left or are free, when nothing is held.
+    fn released_now(&self) -> u64 {
+        self.released.max(self.base + self.sent as u64)
+    }
+
+    /// Drops the holds that this commit fulfils; how many bytes may leave now.
+    fn free_bytes(&mut self, committed: CommitNumber) -> usize {
+        while let Some(hold) = self.holds.front()
+            && hold.commit <= committed
+        {
+            self.released = hold.end;
+            self.holds.pop_front();
+        }
+        if self.holds.is_empty() {
+            return self.bytes.len() - self.sent;
+        }
+        let first_held = self.released_now() - self.base;
+        // Invariant: nothing was released that was not appended, so this fits what is there.
+        usize::try_from(first_held).unwrap_or(usize::MAX).min(self.bytes.len()) - self.sent
+    }
+
+    /// These bytes from the front have left; gives memory back.
+    fn take(&mut self, count: usize) {
+        self.sent += count;
+        if self.sent == self.bytes.len() {
+            self.base += self.sent as u64;
+            self.sent = 0;
+            self.bytes.clear();
+            if self.bytes.capacity() > OUTBOX_KEPT_BYTES {
+                self.bytes = Vec::new();
+            }
+        } else if self.sent >= OUTBOX_KEPT_BYTES && self.sent > self.bytes.len() / 2 {
+            // Moves less than has left since the last time, so each byte is moved once at most.
+            self.bytes.drain(..self.sent);
+            self.base += self.sent as u64;
+            self.sent = 0;
+            self.bytes.shrink_to(2 * self.bytes.len());
+        }
+    }
+
+    /// What is left when nothing may leave.
+    fn rest(&self) -> Flush {
+        if self.is_empty() { Flush::Empty } else { Flush::Held }
+    }
+
+    /// The socket takes no more: a writer takes over.
+    fn hand_over(&mut self, free: usize) -> Flush {
+        match self.writers.start(self.connection, &self.socket) {
+            Ok(chunks) => {
+                self.writer = Some(Active { chunks, in_hand: 0 });
+                self.feed(free)
+            }
+            Err(error) => Flush::Broken(error),
+        }
+    }
+
+    /// Gives the writer a chunk if it has none.
+    fn feed(&mut self, free: usize) -> Flush {
+        let count = free.min(CHUNK_BYTES_MAX);
+        let Some(writer) = &mut self.writer else {
+            return self.rest();
+        };
+        if writer.in_hand > 0 || count == 0 {
+            return Flush::Slow;
+        }
+        let chunk = self.bytes[self.sent..self.sent + count].to_vec();
+        if writer.chunks.try_send(chunk).is_err() {
+            // It has reported all chunks it was given, so the channel has room: it is gone.
+            return Flush::Broken(io::Error::other("the writer's thread has ended"));
+        }
+        writer.in_hand = count;
+        self.take(count);
+        Flush::Slow
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Shuts a socket that nobody reads from down after the last word. Input that is unread would make
+/// the system reset the connection, and the peer might lose that last word: so it is read away.
+pub fn part_with(socket: &Socket) {
+    // Both fail only on a socket whose peer is gone already.
+    let _ = socket.shutdown(Shutdown::Both);
+    let mut waste = [0_u8; 4096];
+    for _ in 0..16 {
+        match recv(socket, &mut waste, RecvFlags::DONTWAIT) {
+            Ok((1.., _)) => {}
+            _ => return,
+        }
+    }
+}
+
+/// Whether the peer has hung up or the connection is broken, as far as can be seen without
+/// waiting. A peer that has something unread before its end is not seen to have ended.
+pub fn peek_closed(socket: &Socket) -> bool {
+    loop {
+        match recv(socket, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Ok((count, _)) => return count == 0,
+            Err(Errno::AGAIN) => return false,
+            Err(Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,519 @@
+//! The thread that owns the database file: it commits what the dispatcher hands over, one batch
+//! at a time, and moves the write-ahead log into the file afterwards.
+//!
+//! Owner: the `persistence` thread. It waits on its one channel of orders. It never blocks on the
+//! dispatcher: [`Finished`] has as much room as there can be orders under way, and the wake is a
+//! `try_send`.
+//!
+//! # Failure
+//!
+//! - A commit that fails is rolled back whole; its batch goes back to the dispatcher, which keeps
+//!   it and tries again. Nothing is ever given up quietly.
+//! - A full disk, a quota, a file size limit, a lock held by another program: the file is sound,
+//!   and the next commit may succeed.
+//! - Any other error makes the file suspect, for after a failed fsync a later one may succeed
+//!   without having written anything. From then on every commit is refused with
+//!   [`StoreError::Suspect`] and the log is not moved into the file any more, until the dispatcher
+//!   has sent all rows for a new file ([`Order::Rewrite`]).
+//! - A checkpoint comes after the answer to its commit, so its error is the answer to the next
+//!   order.
+
+mod progress;
+mod replace;
+#[cfg(test)]
+mod testing;
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::{Receiver, Sender};
+use slog::{Logger, crit, info, warn};
+
+use crate::channels::{Event, Finished, Order};
+use crate::journal::Batch;
+use crate::store::{Checkpoint, File, Held, Remedy, Sizes, Slice, StoreError, StoreFile};
+
+pub use progress::Progress;
+
+/// What persistence needs of a database file, so that tests can put a failing one in its place.
+trait Disk {
+    fn commit(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError>;
+    fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError>;
+    fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError>;
+    fn sizes(&mut self) -> Result<Sizes, StoreError>;
+    /// The error that further commits get.
+    fn distrust(&mut self) -> StoreError;
+}
+
+impl Disk for File<'_> {
+    fn commit(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError> {
+        File::commit(self, batch, sync)
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError> {
+        File::checkpoint_if_due(self)
+    }
+
+    fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
+        File::shrink_if_worth_it(self)
+    }
+
+    fn sizes(&mut self) -> Result<Sizes, StoreError> {
+        File::sizes(self)
+    }
+
+    fn distrust(&mut self) -> StoreError {
+        File::distrust(self)
+    }
+}
+
+/// The thread's body. It ends after [`Order::Close`] has been carried out, or when nobody can
+/// send orders any more.
+///
+/// # Errors
+/// The statements could not be prepared, or the log could not be moved into the file at the end
+/// (nothing is lost then: the next start reads the log).
+pub fn run(
+    file: StoreFile,
+    orders: Receiver<Order>,
+    finished: Sender<Finished>,
+    events: Sender<Event>,
+    progress: Arc<Progress>,
+    log: Logger,
+) -> Result<(), StoreError> {
+    let link = Link { orders, finished, events, progress, log, failed_before: Cell::new(false) };
+    let mut held = Held::Open(file);
+    let mut next = None;
+    loop {
+        let end = match &held {
+            Held::Open(file) => {
+                let mut disk = File::new(file)?;
+                Persistence::new(&mut disk, &link).serve(next)
+            }
+            Held::Closed(_) => link.refuse_all(&held, next),
+        };
+        match end {
+            End::Over => break,
+            End::Replace(slice, batch) => {
+                (held, next) = replace::replace(held, slice, batch, &link)
+            }
+        }
+    }
+    let suspect = link.progress.is_suspect();
+    match held {
+        Held::Open(file) if !suspect => file.close(),
+        held => {
+            held.abandon();
+            Ok(())
+        }
+    }
+}
+
+/// Why serving ended.
+enum End {
+    /// The file was closed in order, or nobody can send orders any more.
+    Over,
+    /// A new file is to be made, beginning with these.
+    Replace(Slice, Batch),
+}
+
+/// The thread's ends of its channels.
+struct Link {
+    orders: Receiver<Order>,
+    finished: Sender<Finished>,
+    events: Sender<Event>,
+    progress: Arc<Progress>,
+    log: Logger,
+    /// Whether the last attempt to write the file anew has failed.
+    failed_before: Cell<bool>,
+}
+
+impl Link {
+    /// Waits for an order.
+    fn next(&self) -> Option<Order> {
+        self.progress.rest();
+        let order = self.orders.recv().ok();
+        self.progress.work();
+        order
+    }
+
+    fn answer(&self, batch: Batch, result: Result<(), StoreError>) {
+        // The dispatcher may be gone already when the process stops in haste.
+        let _ = self.finished.send(Finished { batch, result });
+        let _ = self.events.try_send(Event::Persisted);
+    }
+
+    /// The answer to an order that can not be carried out while there is no trusted file.
+    fn refuse(&self, held: &Held, batch: Batch) {
+        self.answer(batch, Err(StoreError::Suspect { file: held.path().to_path_buf() }));
+    }
+
+    /// Serves without any file: only a new one helps.
+    fn refuse_all(&self, held: &Held, mut next: Option<Order>) -> End {
+        while let Some(order) = next.take().or_else(|| self.next()) {
+            match order {
+                Order::Rewrite { slice, batch } if slice.first => {
+                    return End::Replace(slice, batch);
+                }
+                Order::Rewrite { batch, .. }
+                | Order::Commit { batch, .. }
+                | Order::Close { batch } => self.refuse(held, batch),
+            }
+        }
+        End::Over
+    }
+}
+
+struct Persistence<'a, D: Disk> {
+    disk: &'a mut D,
+    link: &'a Link,
+    /// What went wrong after the last order was answered.
+    late_error: Option<StoreError>,
+}
+
+impl<'a, D: Disk> Persistence<'a, D> {
+    fn new(disk: &'a mut D, link: &'a Link) -> Persistence<'a, D> {
+        Persistence { disk, link, late_error: None }
+    }
+
+    fn serve(&mut self, mut next: Option<Order>) -> End {
+        if !self.is_suspect() {
+            self.measure();
+        }
+        while let Some(order) = next.take().or_else(|| self.link.next()) {
+            match order {
+                Order::Commit { batch, sync } => {
+                    self.commit(batch, sync);
+                }
+                Order::Close { batch } => {
+                    if self.commit(batch, true) {
+                        return End::Over;
+                    }
+                }
+                Order::Rewrite { slice, batch } if slice.first => {
+                    return End::Replace(slice, batch);
+                }
+                Order::Rewrite { batch, .. } => {
+                    let error = self.disk.distrust();
+                    self.link.answer(batch, Err(error));
+                }
+            }
+        }
+        End::Over
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.link.progress.is_suspect()
+    }
+
+    /// Commits, answers, and then does what can wait. Says whether it was committed.
+    fn commit(&mut self, mut batch: Batch, sync: bool) -> bool {
+        let result = self.try_commit(&mut batch, sync);
+        let committed = result.is_ok();
+        if committed {
+            batch.clear();
+        }
+        self.link.answer(batch, result);
+        if !self.is_suspect() {
+            self.checkpoint();
+        }
+        // With every tick is often enough.
+        if sync && !self.is_suspect() {
+            self.shrink();
+            self.measure();
+        }
+        committed
+    }
+
+    fn try_commit(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError> {
+        if let Some(error) = self.late_error.take() {
+            return Err(error);
+        }
+        if self.is_suspect() {
+            return Err(self.disk.distrust());
+        }
+        let rows = batch.rows();
+        self.disk.commit(batch, sync).inspect_err(|error| {
+            if error.remedy() == Remedy::Rewrite {
+                self.distrust();
+            }
+        })?;
+        self.link.progress.commits.fetch_add(1, Ordering::Relaxed);
+        self.link.progress.rows_written.fetch_add(rows, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn distrust(&mut self) {
+        self.link.progress.suspect.store(true, Ordering::Relaxed);
+        let _ = self.disk.distrust();
+    }
+
+    fn checkpoint(&mut self) {
+        let held_up = &self.link.progress.log_held_up;
+        match self.disk.checkpoint_if_due() {
+            Ok(Checkpoint::NotDue) => {}
+            Ok(Checkpoint::Complete) => {
+                if held_up.swap(false, Ordering::Relaxed) {
+                    info!(self.link.log, "write-ahead log is released");
+                }
+            }
+            Ok(Checkpoint::HeldUp) => {
+                if !held_up.swap(true, Ordering::Relaxed) {
+                    warn!(
+                        self.link.log,
+                        "write-ahead log grows: another program reads an old \
+                                          state of the database"
+                    );
+                }
+            }
+            Err(error) => self.late(error),
+        }
+    }
+
+    fn shrink(&mut self) {
+        match self.disk.shrink_if_worth_it() {
+            Ok(false) => {}
+            Ok(true) => info!(self.link.log, "database file is shrunk"),
+            Err(error) => self.late(error),
+        }
+    }
+
+    fn measure(&mut self) {
+        match self.disk.sizes() {
+            Ok(sizes) => self.link.progress.measured(&sizes),
+            Err(error) => self.late(error),
+        }
+    }
+
+    /// An error that no order waits for. The log still has everything, so a full disk is only
+    /// worth a word: the next commit will meet it.
+    fn late(&mut self, error: StoreError) {
+        if error.remedy() == Remedy::Rewrite {
+            crit!(self.link.log, "database file is suspect"; "error" => %error);
+            self.distrust();
+            self.late_error = Some(error);
+            // So that the dispatcher looks at the progress.
+            let _ = self.link.events.try_send(Event::Persisted);
+        } else {
+            warn!(self.link.log, "database file is not tidied up now"; "error" => %error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Dispatcher, batch, messages, named, open, put, quiet};
+    use super::*;
+    use crate::change::{Change, MessageRow};
+    use crate::channels;
+    use crate::ids::{MessageId, QueueId};
+    use crate::journal::Journal;
+    use crate::store;
+    use std::io::ErrorKind;
+    use std::path::Path;
+
+    #[test]
+    fn what_was_committed_is_there_after_a_stop_and_the_log_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.db");
+        let dispatcher = Dispatcher::start(open(&path).file.unwrap());
+        let finished = dispatcher.commit(batch(vec![named(), put(1), put(2)]), false);
+        assert!(finished.result.is_ok());
+        assert!(finished.batch.is_empty(), "a committed batch comes back empty");
+        assert!(matches!(dispatcher.events.recv().unwrap(), Event::Persisted));
+        assert!(dispatcher.commit(batch(vec![]), true).result.is_ok());
+        assert!(dispatcher.commit(batch(vec![put(3)]), true).result.is_ok());
+        assert_eq!(dispatcher.progress.rows_written(), 4);
+        let mut journal = Journal::new();
+        journal.record(Change::Removed(MessageId(2)));
+        journal.stop_cleanly(4);
+        dispatcher.close(journal.take()).unwrap();
+        assert!(!path.with_file_name("q.db-wal").exists());
+
+        let opened = open(&path);
+        assert_eq!(messages(&opened), [1, 3]);
+        assert!(opened.facts.clean_stop);
+        assert_eq!(opened.facts.next_id, 4);
+    }
+
+    #[test]
+    fn the_thread_ends_when_the_dispatcher_is_gone_and_keeps_what_was_committed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.db");
+        let dispatcher = Dispatcher::start(open(&path).file.unwrap());
+        assert!(dispatcher.commit(batch(vec![named(), put(1)]), false).result.is_ok());
+        drop(dispatcher.orders);
+        dispatcher.thread.join().unwrap().unwrap();
+        let opened = open(&path);
+        assert_eq!(messages(&opened), [1]);
+        assert!(!opened.facts.clean_stop);
+    }
+
+    #[test]
+    fn the_log_is_moved_into_the_file_when_it_has_grown() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.db");
+        let dispatcher = Dispatcher::start(open(&path).file.unwrap());
+        let big = |id: u64| {
+            let (id, queue) = (MessageId(id), QueueId(1));
+            let body = vec![0; 1024 * 1024];
+            Change::Put(MessageRow { id, queue, body, ..MessageRow::default() })
+        };
+        assert!(dispatcher.commit(batch(vec![named()]), false).result.is_ok());
+        for id in 1..=40 {
+            assert!(dispatcher.commit(batch(vec![big(id)]), false).result.is_ok());
+        }
+        // Each order is answered before its checkpoint: the next one's answer comes after it.
+        assert!(dispatcher.commit(batch(vec![put(41)]), true).result.is_ok());
+        assert!(dispatcher.commit(batch(vec![put(42)]), true).result.is_ok());
+        assert!(dispatcher.progress.wal_bytes() < 8 * 1024 * 1024);
+        assert!(dispatcher.progress.file_bytes() > 32 * 1024 * 1024);
+        dispatcher.close(batch(vec![])).unwrap();
+    }
+
+    #[test]
+    fn a_reader_that_holds_the_log_up_is_seen_and_its_end_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.db");
+        let file = open(&path).file.unwrap();
+        let reader = store::Connection::open(&path).unwrap();
+        let mut disk = File::new(&file).unwrap();
+        disk.commit(&mut batch(vec![named(), put(1)]), false).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM message;").unwrap();
+        let mut one_more = |id: u64| {
+            let (id, queue) = (MessageId(id), QueueId(1));
+            let body = vec![0; 5 * 1024 * 1024];
+            let row = MessageRow { id, queue, body, ..MessageRow::default() };
+            disk.commit(&mut batch(vec![Change::Put(row)]), false).unwrap();
+            disk.checkpoint_if_due().unwrap()
+        };
+        assert_eq!(one_more(2), Checkpoint::HeldUp);
+        assert_eq!(one_more(3), Checkpoint::HeldUp);
+        reader.execute_batch("COMMIT").unwrap();
+        assert_eq!(one_more(4), Checkpoint::Complete);
+    }
+
+    #[test]
+    fn a_log_that_somebody_removed_makes_the_file_suspect() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.db");
+        let dispatcher = Dispatcher::start(open(&path).file.unwrap());
+        std::fs::remove_file(path.with_file_name("q.db-wal")).unwrap();
+        // It is seen after a commit, or already when the thread starts.
+        let refused = (1..=2)
+            .map(|id| dispatcher.commit(batch(vec![put(id)]), true))
+            .find(|finished| finished.result.is_err())
+            .unwrap();
+        let error = refused.result.unwrap_err();
+        assert!(matches!(error, StoreError::Replaced { .. }), "{error}");
+        assert_eq!(refused.batch.rows(), 1, "a refused batch comes back whole");
+        let error = dispatcher.commit(batch(vec![put(3)]), true).result.unwrap_err();
+        assert!(matches!(error, StoreError::Suspect { .. }), "{error}");
+    }
+
+    /// A disk that fails as it is told, in front of nothing.
+    #[derive(Default)]
+    struct FailingDisk {
+        commit_errors: Vec<Option<ErrorKind>>,
+        checkpoint_errors: Vec<Option<ErrorKind>>,
+        committed: Vec<u64>,
+        checkpoints: u64,
+    }
+
+    fn next_error(errors: &mut Vec<Option<ErrorKind>>) -> Result<(), StoreError> {
+        match if errors.is_empty() { None } else { errors.remove(0) } {
+            None => Ok(()),
+            Some(kind) => Err(StoreError::system(Path::new("q.db"), kind.into())),
+        }
+    }
+
+    impl Disk for FailingDisk {
+        fn commit(&mut self, batch: &mut Batch, _: bool) -> Result<(), StoreError> {
+            next_error(&mut self.commit_errors)?;
+            self.committed.extend(batch.puts().iter().map(|row| row.id.0));
+            Ok(())
+        }
+
+        fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError> {
+            self.checkpoints += 1;
+            next_error(&mut self.checkpoint_errors)?;
+            Ok(Checkpoint::Complete)
+        }
+
+        fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+
+        fn sizes(&mut self) -> Result<Sizes, StoreError> {
+            Ok(Sizes::default())
+        }
+
+        fn distrust(&mut self) -> StoreError {
+            StoreError::Suspect { file: "q.db".into() }
+        }
+    }
+
+    /// Commits one message after the other as the dispatcher would, with what failed merged into
+    /// the next; says which commits succeeded.
+    fn commit_one_by_one(disk: &mut FailingDisk, count: u64) -> Vec<bool> {
+        let (_orders_sent, orders) = channels::orders();
+        let (finished_sent, answers) = channels::finished();
+        let (events, _events_received) = channels::events();
+        let progress = Arc::new(Progress::default());
+        let failed_before = Cell::new(false);
+        let finished = finished_sent;
+        let link = Link { orders, finished, events, progress, log: quiet(), failed_before };
+        let mut persistence = Persistence::new(disk, &link);
+        let mut journal = Journal::new();
+        let one = |id| {
+            journal.record(put(id));
+            persistence.commit(journal.take(), true);
+            let Finished { batch, result } = answers.recv().unwrap();
+            let committed = result.is_ok();
+            if committed {
+                journal.done(batch)
+            } else {
+                journal.restore(batch)
+            }
+            committed
+        };
+        (1..=count).map(one).collect()
+    }
+
+    #[test]
+    fn a_full_disk_loses_nothing_and_is_tried_again() {
+        let full = Some(ErrorKind::StorageFull);
+        let mut disk =
+            FailingDisk { commit_errors: vec![None, full, full, None], ..Default::default() };
+        assert_eq!(commit_one_by_one(&mut disk, 5), [true, false, false, true, true]);
+        assert_eq!(disk.committed, [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn after_an_input_or_output_error_nothing_is_written_any_more() {
+        let mut disk =
+            FailingDisk { commit_errors: vec![None, Some(ErrorKind::Other)], ..Default::default() };
+        assert_eq!(commit_one_by_one(&mut disk, 4), [true, false, false, false]);
+        assert_eq!(disk.committed, [1]);
+        assert_eq!(disk.checkpoints, 1, "a suspect file is not checkpointed");
+    }
+
+    #[test]
+    fn a_failed_checkpoint_is_the_answer_to_the_next_commit() {
+        let mut disk =
+            FailingDisk { checkpoint_errors: vec![Some(ErrorKind::Other)], ..Default::default() };
+        assert_eq!(commit_one_by_one(&mut disk, 3), [true, false, false]);
+        assert_eq!((disk.committed, disk.checkpoints), (vec![1], 1));
+    }
+
+    #[test]
+    fn a_checkpoint_on_a_full_disk_is_put_off() {
+        let mut disk = FailingDisk {
+            checkpoint_errors: vec![Some(ErrorKind::StorageFull)],
+            ..Default::default()
+        };
+        assert_eq!(commit_one_by_one(&mut disk, 3), [true, true, true]);
+        assert_eq!(disk.checkpoints, 3);
+    }
+}

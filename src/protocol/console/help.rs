@@ -1,0 +1,127 @@
+//! The console's commands, and what `help` says about them.
+
+/// A command as `help` tells it.
+pub(super) struct Entry {
+    pub(super) name: &'static str,
+    /// What goes behind the name; optional where it stands in brackets.
+    pub(super) argument: &'static str,
+    /// One line for the list.
+    pub(super) summary: &'static str,
+    /// More lines for the command alone.
+    pub(super) details: &'static [&'static str],
+}
+
+/// All commands, in the order of the list.
+pub(super) const COMMANDS: &[Entry] = &[
+    Entry {
+        name: "help",
+        argument: "[COMMAND]",
+        summary: "this list, or the help of one command",
+        details: &[],
+    },
+    Entry { name: "clear", argument: "", summary: "clear the screen", details: &[] },
+    Entry {
+        name: "monitor",
+        argument: "",
+        summary: "overview, refreshed until q + Enter",
+        details: &[
+            "Shows memory, uptime and totals, then the fullest queues as far as the",
+            "screen goes. The bar compares each queue with the fullest one.",
+        ],
+    },
+    Entry {
+        name: "search",
+        argument: "PATTERN",
+        summary: "queues whose name matches",
+        details: &[
+            "* stands for any characters, letters match in any case.",
+            "Quote a pattern with blanks: search \"my *\"",
+        ],
+    },
+    Entry {
+        name: "show",
+        argument: "QUEUE",
+        summary: "a queue's messages, refreshed until q + Enter",
+        details: &[
+            "\u{2192} is with a consumer, \u{2022} waits. An unknown queue is an empty list.",
+            "Quote a name with blanks: show 'my queue'",
+        ],
+    },
+    Entry {
+        name: "flush",
+        argument: "QUEUE",
+        summary: "remove a queue and all its messages",
+        details: &["Messages that are with consumers, delayed or buried are removed too."],
+    },
+    Entry {
+        name: "flushall",
+        argument: "",
+        summary: "remove all queues and all their messages",
+        details: &["Messages that are with consumers, delayed or buried are removed too."],
+    },
+    Entry {
+        name: "status",
+        argument: "",
+        summary: "the daemon's figures, one a line",
+        details: &["For scripts: each line is a name, a colon and a value; sizes are in bytes."],
+    },
+    Entry {
+        name: "plain",
+        argument: "",
+        summary: "no escape sequences and no prompt from now on",
+        details: &[
+            "For scripts: sent as the first line it comes before the greeting too, and",
+            "each answer ends with an empty line.",
+        ],
+    },
+    Entry { name: "q", argument: "", summary: "leave monitor or show", details: &[] },
+    Entry { name: "quit", argument: "", summary: "end the session", details: &[] },
+    Entry { name: "exit", argument: "", summary: "end the session", details: &[] },
+];
+
+/// The command of this name.
+pub(super) fn find(name: &str) -> Option<&'static Entry> {
+    COMMANDS.iter().find(|entry| entry.name == name)
+}
+
+impl Entry {
+    /// The name with its argument.
+    pub(super) fn usage(&self) -> String {
+        if self.argument.is_empty() {
+            self.name.to_owned()
+        } else {
+            format!("{} {}", self.name, self.argument)
+        }
+    }
+
+    /// How many words may stand behind the name.
+    pub(super) fn arguments(&self) -> std::ops::RangeInclusive<usize> {
+        match self.argument {
+            "" => 0..=0,
+            optional if optional.starts_with('[') => 0..=1,
+            _ => 1..=1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_help_fits_a_terminal() {
+        for entry in COMMANDS {
+            assert!(entry.usage().len() <= 14, "{}", entry.name);
+            assert!(entry.summary.len() <= 60, "{}", entry.name);
+            assert!(entry.details.iter().all(|line| line.len() <= 78), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn a_usage_says_how_many_arguments_there_are() {
+        assert_eq!(find("help").unwrap().arguments(), 0..=1);
+        assert_eq!(find("show").unwrap().arguments(), 1..=1);
+        assert_eq!(find("flushall").unwrap().arguments(), 0..=0);
+        assert!(find("HELP").is_none());
+    }
+}

@@ -1,0 +1,391 @@
+//! What the protocols read their bytes with: bounded pieces, lines and numbers.
+//!
+//! Each reader hands a piece out of the input itself when it lies there whole, and copies only
+//! what is incomplete; each holds at most what it was made for, however much was announced.
+
+use std::borrow::Cow;
+
+use crate::protocol::WireError;
+
+/// A piece of exactly `N` bytes, such as a header.
+#[derive(Debug)]
+pub struct Piece<const N: usize> {
+    kept: [u8; N],
+    kept_len: usize,
+}
+
+impl<const N: usize> Default for Piece<N> {
+    fn default() -> Piece<N> {
+        Piece { kept: [0; N], kept_len: 0 }
+    }
+}
+
+impl<const N: usize> Piece<N> {
+    /// Takes from the front of `input` what is missing; the piece once it is whole.
+    pub fn take<'a>(&mut self, input: &mut &'a [u8]) -> Option<Cow<'a, [u8; N]>> {
+        if self.kept_len == 0
+            && let Some((piece, rest)) = input.split_first_chunk::<N>()
+        {
+            *input = rest;
+            return Some(Cow::Borrowed(piece));
+        }
+        let missing = self.kept.get_mut(self.kept_len..).unwrap_or_default();
+        let (taken, rest) = input.split_at(missing.len().min(input.len()));
+        if let Some(place) = missing.get_mut(..taken.len()) {
+            place.copy_from_slice(taken);
+        }
+        *input = rest;
+        self.kept_len += taken.len();
+        if self.kept_len < N {
+            return None;
+        }
+        self.kept_len = 0;
+        Some(Cow::Owned(self.kept))
+    }
+
+    /// The bytes kept of an incomplete piece.
+    pub fn pending(&self) -> &[u8] {
+        self.kept.get(..self.kept_len).unwrap_or_default()
+    }
+}
+
+/// Content of an announced length.
+#[derive(Debug, Default)]
+pub struct Content {
+    kept: Vec<u8>,
+}
+
+impl Content {
+    /// Takes from the front of `input` what is missing of `length` bytes; the content once it is
+    /// whole. The caller has checked the length against its limit.
+    pub fn take<'a>(&mut self, length: usize, input: &mut &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        if self.kept.is_empty()
+            && let Some((content, rest)) = input.split_at_checked(length)
+        {
+            *input = rest;
+            return Some(Cow::Borrowed(content));
+        }
+        let missing = length.saturating_sub(self.kept.len());
+        let (taken, rest) = input.split_at(missing.min(input.len()));
+        *input = rest;
+        if self.kept.capacity() - self.kept.len() < taken.len() {
+            // Doubling like a Vec would, but never beyond the length: by then half has arrived.
+            self.kept.reserve_exact(taken.len().max(self.kept.len()).min(missing));
+        }
+        self.kept.extend_from_slice(taken);
+        (self.kept.len() >= length).then(|| Cow::Owned(std::mem::take(&mut self.kept)))
+    }
+
+    /// Bytes kept of incomplete content.
+    pub fn pending_bytes(&self) -> usize {
+        self.kept.len()
+    }
+}
+
+/// Lines that end in a line feed, with or without a carriage return before it.
+#[derive(Debug)]
+pub struct Lines {
+    line_bytes_max: usize,
+    kept: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes lines of at most so many bytes, their end included.
+    pub fn new(line_bytes_max: usize) -> Lines {
+        Lines { line_bytes_max, kept: Vec::new() }
+    }
+
+    /// Takes from the front of `input` up to the end of the line; the line without its end once
+    /// it is whole.
+    ///
+    /// # Errors
+    /// [`WireError::TooLong`] as soon as the line can not end within its limit.
+    pub fn take<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Cow<'a, [u8]>>, WireError> {
+        let room = self.line_bytes_max.saturating_sub(self.kept.len());
+        let within = input.get(..room).unwrap_or(input);
+        let Some(end) = within.iter().position(|byte| *byte == b'\n') else {
+            if input.len() >= room {
+                return Err(WireError::TooLong("line", self.line_bytes_max));
+            }
+            self.kept.extend_from_slice(input);
+            *input = &[];
+            return Ok(None);
+        };
+        let (line, rest) = input.split_at(end);
+        *input = rest.get(1..).unwrap_or_default();
+        if self.kept.is_empty() {
+            return Ok(Some(Cow::Borrowed(line.strip_suffix(b"\r").unwrap_or(line))));
+        }
+        self.kept.extend_from_slice(line);
+        if self.kept.last() == Some(&b'\r') {
+            self.kept.pop();
+        }
+        Ok(Some(Cow::Owned(std::mem::take(&mut self.kept))))
+    }
+
+    /// Bytes kept of an incomplete line.
+    pub fn pending_bytes(&self) -> usize {
+        self.kept.len()
+    }
+}
+
+/// The number that these decimal digits write, `u64::MAX` when it is larger than that; `None`
+/// when there is no digit or something else.
+pub fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    // Up to 19 digits fit whatever they are; only a longer number needs care.
+    let (fits, more) = digits.split_at(digits.len().min(19));
+    let (mut number, mut wrong) = (0_u64, false);
+    for byte in fits {
+        let digit = byte.wrapping_sub(b'0');
+        wrong |= digit > 9;
+        number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+    }
+    for byte in more {
+        let digit = byte.wrapping_sub(b'0');
+        wrong |= digit > 9;
+        number = number.saturating_mul(10).saturating_add(u64::from(digit));
+    }
+    (!wrong).then_some(number)
+}
+
+/// Whether a line is the first of an HTTP request, or its `Host:` header.
+///
+/// A web page can make a browser send a request to a loopback port, and lines of the request's
+/// body would then be commands: a protocol of lines ends the connection when it sees one of these.
+pub fn is_http(line: &[u8]) -> bool {
+    const METHODS: [&[u8]; 10] = [
+        b"GET ",
+        b"HEAD ",
+        b"POST ",
+        b"PUT ",
+        b"DELETE ",
+        b"CONNECT ",
+        b"OPTIONS ",
+        b"TRACE ",
+        b"PATCH ",
+        b"PRI ",
+    ];
+    // "PUT 0 0 60 1" is a mistake of somebody's own; a browser asks for a path or an address.
+    let target = METHODS.iter().find_map(|method| line.strip_prefix(*method)).unwrap_or_default();
+    [&b"/"[..], b"*", b"http"].iter().any(|start| target.starts_with(start))
+        || line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"host:"))
+        || line.windows(6).any(|part| part == b" HTTP/")
+}
+
+/// What the tests of all protocols share: a seeded generator, and decoding in one go and in parts.
+#[cfg(test)]
+pub(crate) mod testing {
+    use crate::clock::{Clock, Time};
+    use crate::command::{Request, Requests};
+    use crate::protocol::{Decoder, WireError};
+
+    /// A small generator (splitmix64): the same seed gives the same run.
+    pub(crate) struct Random(u64);
+
+    impl Random {
+        /// Seeded from `PHPMQ_SEED` or the clock; the seed is printed when the test fails.
+        pub(crate) fn announced() -> Random {
+            let given = std::env::var("PHPMQ_SEED").ok().and_then(|seed| seed.parse().ok());
+            let seed = given.unwrap_or_else(|| Clock::start().time().0);
+            println!("PHPMQ_SEED={seed}");
+            Random(seed)
+        }
+
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = self.0;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        }
+
+        /// A number below `end`.
+        pub(crate) fn below(&mut self, end: usize) -> usize {
+            usize::try_from(self.next() % end as u64).unwrap()
+        }
+
+        /// Fewer than `end` random bytes.
+        pub(crate) fn bytes(&mut self, end: usize) -> Vec<u8> {
+            (0..self.below(end)).map(|_| self.next().to_be_bytes()[0]).collect()
+        }
+    }
+
+    /// The requests of these bytes, and the error that ended them.
+    pub(crate) fn decode_all(
+        decoder: &mut dyn Decoder,
+        bytes: &[u8],
+    ) -> (Vec<Request>, Option<WireError>) {
+        let (mut rest, mut found) = (bytes, Vec::new());
+        loop {
+            let mut requests = Requests::default();
+            let result = decoder.decode(Time(0), rest, &mut requests);
+            let stopped = !requests.is_full();
+            found.extend(requests.take());
+            match result {
+                Err(error) => return (found, Some(error)),
+                Ok(taken) => rest = &rest[taken..],
+            }
+            if stopped {
+                return (found, None);
+            }
+        }
+    }
+
+    /// The same with the bytes cut at random places.
+    pub(crate) fn decode_in_parts(
+        decoder: &mut dyn Decoder,
+        bytes: &[u8],
+        random: &mut Random,
+    ) -> (Vec<Request>, Option<WireError>) {
+        let (mut rest, mut found) = (bytes, Vec::new());
+        while !rest.is_empty() {
+            let most = if random.below(2) == 0 { 3 } else { 60 };
+            let (part, after) = rest.split_at((1 + random.below(most)).min(rest.len()));
+            let (requests, error) = decode_all(decoder, part);
+            found.extend(requests);
+            if error.is_some() {
+                return (found, error);
+            }
+            rest = after;
+        }
+        (found, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds `bytes` cut into parts of `size`, and collects what `take` gives.
+    fn in_parts<T>(
+        bytes: &[u8],
+        size: usize,
+        mut take: impl FnMut(&mut &[u8]) -> Option<T>,
+    ) -> Vec<T> {
+        let mut found = Vec::new();
+        for part in bytes.chunks(size) {
+            let mut input = part;
+            while !input.is_empty() {
+                found.extend(take(&mut input));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn pieces_are_the_same_however_the_bytes_are_cut() {
+        for size in 1..10 {
+            let mut piece = Piece::<4>::default();
+            let found = in_parts(b"abcdefgh", size, |input| piece.take(input).map(Cow::into_owned));
+            assert_eq!(found, [*b"abcd", *b"efgh"]);
+            assert_eq!(piece.pending(), b"");
+        }
+    }
+
+    #[test]
+    fn an_incomplete_piece_shows_what_it_has() {
+        let mut piece = Piece::<4>::default();
+        assert_eq!(piece.take(&mut &b"ab"[..]), None);
+        assert_eq!(piece.pending(), b"ab");
+    }
+
+    #[test]
+    fn content_is_the_same_however_the_bytes_are_cut() {
+        for size in 1..10 {
+            let mut content = Content::default();
+            let found =
+                in_parts(b"abcdefghij", size, |input| content.take(5, input).map(Cow::into_owned));
+            assert_eq!(found, [b"abcde", b"fghij"]);
+            assert_eq!(content.pending_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn content_that_lies_there_whole_is_not_copied() {
+        let mut input = &b"abcdef"[..];
+        assert!(matches!(Content::default().take(4, &mut input), Some(Cow::Borrowed(b"abcd"))));
+        assert_eq!(input, b"ef");
+    }
+
+    #[test]
+    fn a_buffer_grows_with_what_arrives_and_not_with_what_was_announced() {
+        let mut content = Content::default();
+        let announced = 1 << 30;
+        for arrived in 1..=100_usize {
+            assert!(content.take(announced, &mut &[0; 100][..]).is_none());
+            assert!(content.kept.capacity() <= 2 * arrived * 100);
+        }
+    }
+
+    #[test]
+    fn a_buffer_never_grows_beyond_the_length() {
+        let mut content = Content::default();
+        let body = loop {
+            if let Some(body) = content.take(1_000, &mut &[7; 300][..]) {
+                break body.into_owned();
+            }
+        };
+        assert_eq!((body.len(), body.capacity()), (1_000, 1_000));
+    }
+
+    #[test]
+    fn lines_are_the_same_however_the_bytes_are_cut() {
+        for size in 1..20 {
+            let mut lines = Lines::new(8);
+            let found = in_parts(b"one\r\ntwo\n\nfour\rx\n", size, |input| {
+                lines.take(input).unwrap().map(Cow::into_owned)
+            });
+            assert_eq!(found, [&b"one"[..], b"two", b"", b"four\rx"]);
+            assert_eq!(lines.pending_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn a_line_over_its_limit_is_refused_before_its_end() {
+        let too_long = Err(WireError::TooLong("line", 4));
+        assert_eq!(Lines::new(4).take(&mut &b"abc\n"[..]), Ok(Some(Cow::Borrowed(&b"abc"[..]))));
+        assert_eq!(Lines::new(4).take(&mut &b"abcd\n"[..]), too_long);
+        assert_eq!(Lines::new(4).take(&mut &b"abcd"[..]), too_long);
+        let mut lines = Lines::new(4);
+        assert_eq!(lines.take(&mut &b"abc"[..]), Ok(None));
+        assert_eq!(lines.take(&mut &b"d"[..]), too_long);
+    }
+
+    #[test]
+    fn decimals_are_digits_alone_and_do_not_overflow() {
+        assert_eq!(decimal(b"0"), Some(0));
+        assert_eq!(decimal(b"00042"), Some(42));
+        assert_eq!(decimal(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
+        assert_eq!(decimal(b"18446744073709551614"), Some(u64::MAX - 1));
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(decimal(b"18446744073709551616"), Some(u64::MAX));
+        assert_eq!(decimal(b"00000000000000000000000000007"), Some(7));
+        assert_eq!(decimal(&[b'9'; 400]), Some(u64::MAX));
+        for text in ["", "-1", "+5", "0x10", "1 ", " 1", "1e3", "\u{663}"] {
+            assert_eq!(decimal(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn starts_of_http_requests_are_told_from_commands() {
+        for line in [
+            "GET / HTTP/1.1",
+            "POST /x HTTP/1.0",
+            "OPTIONS * HTTP/1.1",
+            "GET /",
+            "BREW /pot HTTP/1.1",
+            "Host: localhost:9101",
+            "hOsT:x",
+        ] {
+            assert!(is_http(line.as_bytes()), "{line}");
+        }
+        for line in
+            ["", "put 0 0 60 5", "PUT 0 0 60 5", "GET", "delete 7", "show Host:", "search GET *"]
+        {
+            assert!(!is_http(line.as_bytes()), "{line}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Looks at every row of a database before anything is built on it.
+//!
+//! Run on the copy in memory, where it is several times faster than on the file.
+//!
+//! # Failure
+//!
+//! What is damaged is listed, not repaired, and nothing is written.
+
+use std::collections::BTreeMap;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Result, Row, Rows};
+use rustc_hash::FxHashSet;
+
+use super::error::{DAMAGE_LISTED_MAX, Damage};
+use super::rows::numbers;
+use super::schema::{
+    bytes_checksum, checksum, number_checksum, queue_checksum, setting, state_of_number,
+};
+
+/// What is wrong with a database.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// The first of it.
+    pub damage: Vec<Damage>,
+    /// How much there is in all.
+    pub found: u64,
+}
+
+impl Findings {
+    fn add(&mut self, damage: Damage) {
+        self.found += 1;
+        if self.damage.len() < DAMAGE_LISTED_MAX {
+            self.damage.push(damage);
+        }
+    }
+}
+
+/// What a sound database says about itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Summary {
+    /// How many messages it holds.
+    pub messages: u64,
+    /// The largest id of a message, 0 when there is none.
+    pub message_id_max: u64,
+    /// The largest number of a queue, 0 when there is none.
+    pub queue_id_max: u64,
+    /// Ids below this one may have been handed out.
+    pub ids_reserved: u64,
+    /// The first id never handed out if the last stop was an orderly one, else 0.
+    pub clean_stop: u64,
+    /// The key of the hash in php-mq message ids.
+    pub message_key: [u8; 16],
+}
+
+/// Looks at structure and rows. `progress` hears now and then how many messages were looked at.
+pub(super) fn check(connection: &Connection, progress: &mut dyn FnMut(u64)) -> (Summary, Findings) {
+    let mut summary = Summary::default();
+    let mut findings = Findings::default();
+    // Rows are only looked at in a sound structure: what a broken one shows would mislead.
+    if let Err(error) = check_structure(connection, &mut findings) {
+        findings.add(Damage::Structure(error.to_string()));
+    }
+    if findings.found == 0
+        && let Err(error) = check_rows(connection, progress, &mut summary, &mut findings)
+    {
+        findings.add(Damage::Structure(error.to_string()));
+    }
+    (summary, findings)
+}
+
+fn check_structure(connection: &Connection, findings: &mut Findings) -> Result<()> {
+    let sql = format!("PRAGMA quick_check({DAMAGE_LISTED_MAX})");
+    let mut statement = connection.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let line: String = row.get(0)?;
+        if line != "ok" {
+            findings.add(Damage::Structure(line));
+        }
+    }
+    Ok(())
+}
+
+fn check_rows(
+    connection: &Connection,
+    progress: &mut dyn FnMut(u64),
+    summary: &mut Summary,
+    findings: &mut Findings,
+) -> Result<()> {
+    check_settings(connection, summary, findings)?;
+    let queues = check_queues(connection, summary, findings)?;
+    let mut messages = connection.prepare(MESSAGES)?;
+    let mut states = connection.prepare(STATES)?;
+    let mut states = States::new(states.query([])?)?;
+    let mut rows = messages.query([])?;
+    while let Some(row) = rows.next()? {
+        let message = MessageChecked::of(row)?;
+        if !message.sound {
+            findings.add(Damage::Message(message.id));
+        } else if !queues.contains(&message.queue) {
+            findings.add(Damage::MessageWithoutQueue(message.id));
+        }
+        states.up_to(message.id, findings)?;
+        summary.messages += 1;
+        summary.message_id_max = u64::try_from(message.id).unwrap_or(0);
+        if summary.messages.is_multiple_of(PROGRESS_MESSAGES) {
+            progress(summary.messages);
+        }
+    }
+    states.up_to(i64::MAX, findings)
+}
+
+/// How many messages are looked at between two calls of `progress`.
+pub(super) const PROGRESS_MESSAGES: u64 = 65_536;
+/// The fixed columns first, so that they can be read by their place.
+pub(super) const MESSAGES: &str = "SELECT id, queue, priority, sequence, created, expires, due, \
+                                   ttr, crc, attributes, body FROM message ORDER BY id";
+pub(super) const STATES: &str = "SELECT id, state, priority, sequence, due, expires, delay, \
+                                 reserves, timeouts, releases, buries, kicks, crc \
+                                 FROM message_state ORDER BY id";
+
+/// A row of `message`, looked at.
+pub(super) struct MessageChecked {
+    pub id: i64,
+    pub queue: i64,
+    pub sound: bool,
+}
+
+impl MessageChecked {
+    /// Looks at a row of [`MESSAGES`].
+    pub fn of(row: &Row<'_>) -> Result<MessageChecked> {
+        let id: i64 = row.get(0)?;
+        let columns = numbers::<8>(row);
+        let blob = |index| match row.get_ref(index) {
+            Ok(ValueRef::Null) => Ok(None),
+            Ok(ValueRef::Blob(bytes)) => Ok(Some(bytes)),
+            _ => Err(()),
+        };
+        let sound = match (columns, blob(9), blob(10)) {
+            (Some(columns), Ok(attributes), Ok(Some(body))) => {
+                row.get_ref(8)
+                    == Ok(ValueRef::Integer(checksum(&columns, &[attributes, Some(body)])))
+                    && id > 0
+            }
+            _ => false,
+        };
+        Ok(MessageChecked { id, queue: columns.and_then(|all| all[1]).unwrap_or(0), sound })
+    }
+}
+
+/// Whether a row of [`STATES`] is what was written.
+pub(super) fn state_is_sound(row: &Row<'_>) -> bool {
+    numbers::<12>(row).is_some_and(|columns| {
+        row.get_ref(12) == Ok(ValueRef::Integer(checksum(&columns, &[])))
+            && columns[1].is_some_and(|state| state_of_number(state).is_some())
+    })
+}
+
+/// Walks the states along with the messages.
+struct States<'stmt> {
+    rows: Rows<'stmt>,
+    /// The id and soundness of the row that the walk stands at.
+    next: Option<(i64, bool)>,
+}
+
+impl<'stmt> States<'stmt> {
+    fn new(rows: Rows<'stmt>) -> Result<States<'stmt>> {
+        let mut states = States { rows, next: None };
+        states.step()?;
+        Ok(states)
+    }
+
+    fn step(&mut self) -> Result<()> {
+        self.next = match self.rows.next()? {
+            Some(row) => Some((row.get(0)?, state_is_sound(row))),
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// Looks at the states up to this message's.
+    fn up_to(&mut self, message: i64, findings: &mut Findings) -> Result<()> {
+        while let Some((id, sound)) = self.next
+            && id <= message
+        {
+            if !sound {
+                findings.add(Damage::State(id));
+            } else if id < message {
+                findings.add(Damage::StateWithoutMessage(id));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+}
+
+fn check_queues(
+    connection: &Connection,
+    summary: &mut Summary,
+    findings: &mut Findings,
+) -> Result<FxHashSet<i64>> {
+    let mut queues = FxHashSet::default();
+    let mut statement = connection.prepare(QUEUES)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        if !queue_is_sound(row) {
+            findings.add(Damage::Queue(id));
+        }
+        queues.insert(id);
+        summary.queue_id_max = u64::try_from(id).unwrap_or(0);
+    }
+    Ok(queues)
+}
+
+pub(super) const QUEUES: &str = "SELECT id, name, crc FROM queue ORDER BY id";
+
+/// Whether a row of [`QUEUES`] is what was written.
+pub(super) fn queue_is_sound(row: &Row<'_>) -> bool {
+    let (Ok(id), Ok(name)) = (row.get::<_, i64>(0), row.get::<_, String>(1)) else {
+        return false;
+    };
+    id > 0 && row.get_ref(2) == Ok(ValueRef::Integer(queue_checksum(id, &name)))
+}
+
+/// The settings that are what was written, by name.
+pub(super) fn settings(connection: &Connection) -> Result<BTreeMap<String, Setting>> {
+    let mut settings = BTreeMap::new();
+    let mut statement = connection.prepare("SELECT name, value, crc FROM meta")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let (crc, value) = match row.get_ref(1)? {
+            ValueRef::Integer(value) => (number_checksum(&name, value), Setting::Number(value)),
+            ValueRef::Blob(value) => (bytes_checksum(&name, value), Setting::Bytes(value.to_vec())),
+            _ => continue,
+        };
+        if row.get_ref(2)? == ValueRef::Integer(crc) {
+            settings.insert(name, value);
+        }
+    }
+    Ok(settings)
+}
+
+/// The value of a row of `meta`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Setting {
+    Number(i64),
+    Bytes(Vec<u8>),
+}
+
+fn check_settings(
+    connection: &Connection,
+    summary: &mut Summary,
+    findings: &mut Findings,
+) -> Result<()> {
+    let settings = settings(connection)?;
+    let mut number = |name: &'static str| match settings.get(name) {
+        Some(Setting::Number(value)) => u64::try_from(*value).unwrap_or(0),
+        _ => {
+            findings.add(Damage::Setting(name));
+            0
+        }
+    };
+    summary.ids_reserved = number(setting::IDS_RESERVED);
+    summary.clean_stop = number(setting::CLEAN_STOP);
+    match settings.get(setting::MESSAGE_KEY) {
+        Some(Setting::Bytes(key)) if key.len() == summary.message_key.len() => {
+            summary.message_key.copy_from_slice(key);
+        }
+        _ => findings.add(Damage::Setting(setting::MESSAGE_KEY)),
+    }
+    Ok(())
+}

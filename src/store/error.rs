@@ -1,0 +1,376 @@
+//! What can go wrong with a database, each cause with the file that it is about.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+/// What can go wrong with a database.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The file is one of ours but damaged. Nothing was changed in it.
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// What was found, up to [`DAMAGE_LISTED_MAX`] items of it.
+        damage: Vec<Damage>,
+        /// How many items there are in all.
+        found: u64,
+    },
+    /// The file is no database of this program. Nothing was changed in it.
+    Foreign {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file was written by a newer version of this program. Nothing was changed in it.
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its format version.
+        version: u32,
+    },
+    /// Another daemon has the database.
+    InUse {
+        /// The file.
+        file: PathBuf,
+        /// The other daemon's process, when it says so.
+        pid: Option<u32>,
+    },
+    /// Another program has locked the file for longer than we wait.
+    Busy {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The directory that the file should be in does not exist.
+    MissingDirectory {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The file system can not hold a write-ahead log.
+    NoWriteAheadLog {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file can not be made.
+    CannotCreate {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file may not be read or written by this user.
+    Permission {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: Cause,
+    },
+    /// No room is left on the device, or the user's share of it is used up.
+    Full {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: Cause,
+    },
+    /// Reading, writing or syncing failed: the file is suspect.
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: Cause,
+    },
+    /// An earlier error has left it uncertain what the file holds: nothing is written to it before
+    /// a new one is in its place.
+    Suspect {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The file or its write-ahead log was removed or replaced by somebody while it was open.
+    Replaced {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The database library failed in a way that none of the others describes.
+    Internal {
+        /// The file.
+        file: PathBuf,
+        /// What it said.
+        source: rusqlite::Error,
+    },
+}
+
+/// What the system or the database library said.
+#[derive(Debug)]
+pub enum Cause {
+    /// The system.
+    System(io::Error),
+    /// The database library.
+    Database(rusqlite::Error),
+}
+
+/// One thing that is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The structure of the file, in the database library's words.
+    Structure(String),
+    /// The message of this id is not what was written.
+    Message(i64),
+    /// The state of the message of this id is not what was written.
+    State(i64),
+    /// There is a state for this id but no message.
+    StateWithoutMessage(i64),
+    /// The queue of this number is not what was written.
+    Queue(i64),
+    /// The message of this id is in a queue that does not exist.
+    MessageWithoutQueue(i64),
+    /// This setting is missing or not what was written.
+    Setting(&'static str),
+    /// There is a write-ahead log but the file itself is missing or empty.
+    LogWithoutFile,
+}
+
+/// How many damaged places an error lists.
+pub const DAMAGE_LISTED_MAX: usize = 10;
+
+/// What the daemon does about an error of a commit (the module doc of `persistence`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// The file is sound: try again with the next tick.
+    Retry,
+    /// The file is sound but can not grow: refuse what makes it grow, free the ballast, try again.
+    RefusePuts,
+    /// The file is suspect: write a new one from memory.
+    Rewrite,
+}
+
+impl StoreError {
+    /// The exit code of a daemon that ends for this (phpmqd(8)).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StoreError::Corrupt { .. } | StoreError::Foreign { .. } | StoreError::Newer { .. } => {
+                65
+            }
+            StoreError::InUse { .. } | StoreError::Busy { .. } => 69,
+            StoreError::Internal { .. } => 70,
+            StoreError::MissingDirectory { .. }
+            | StoreError::NoWriteAheadLog { .. }
+            | StoreError::CannotCreate { .. } => 73,
+            StoreError::Full { .. }
+            | StoreError::Io { .. }
+            | StoreError::Suspect { .. }
+            | StoreError::Replaced { .. } => 74,
+            StoreError::Permission { .. } => 77,
+        }
+    }
+
+    /// What to do when a commit failed with this.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            StoreError::Full { .. } => Remedy::RefusePuts,
+            StoreError::Busy { .. } => Remedy::Retry,
+            _ => Remedy::Rewrite,
+        }
+    }
+
+    /// What the system said about this file.
+    pub fn system(file: &Path, source: io::Error) -> StoreError {
+        let file = file.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                StoreError::Permission { file, source: Cause::System(source) }
+            }
+            // A size limit of the process or the user is a full disk for whoever meets it.
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => {
+                StoreError::Full { file, source: Cause::System(source) }
+            }
+            _ => StoreError::Io { file, source: Cause::System(source) },
+        }
+    }
+
+    /// What the database library said about this file.
+    pub fn database(file: &Path, source: rusqlite::Error) -> StoreError {
+        let file = file.to_path_buf();
+        match source.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy { file },
+            Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
+                StoreError::Permission { file, source: Cause::Database(source) }
+            }
+            Some(ErrorCode::DiskFull) => StoreError::Full { file, source: Cause::Database(source) },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
+                file,
+                damage: vec![Damage::Structure(source.to_string())],
+                found: 1,
+            },
+            Some(
+                ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::FileLockingProtocolFailed,
+            ) => StoreError::Io { file, source: Cause::Database(source) },
+            _ => StoreError::Internal { file, source },
+        }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Corrupt { file, damage, found } => {
+                write!(f, "the database {} is corrupt:", file.display())?;
+                for (index, item) in damage.iter().enumerate() {
+                    write!(f, "{} {item}", if index == 0 { "" } else { ";" })?;
+                }
+                let listed = damage.len() as u64;
+                if *found > listed {
+                    write!(f, "; and {} more", found - listed)?;
+                }
+                f.write_str(" (phpmqd --recover keeps what is sound)")
+            }
+            StoreError::Foreign { file } => {
+                write!(f, "{} is not a database of phpmqd", file.display())
+            }
+            StoreError::Newer { file, version } => write!(
+                f,
+                "the database {} has format {version}, this version of phpmqd reads up to {}",
+                file.display(),
+                super::schema::FORMAT_VERSION
+            ),
+            StoreError::InUse { file, pid: Some(pid) } => {
+                write!(f, "the database {} is in use by process {pid}", file.display())
+            }
+            StoreError::InUse { file, pid: None } => {
+                write!(f, "the database {} is in use by another daemon", file.display())
+            }
+            StoreError::Busy { file } => {
+                write!(f, "the database {} is locked by another program", file.display())
+            }
+            StoreError::MissingDirectory { directory } => {
+                write!(f, "the directory {} does not exist", directory.display())
+            }
+            StoreError::NoWriteAheadLog { file } => write!(
+                f,
+                "the file system of {} can not hold a write-ahead log (is it a network one?)",
+                file.display()
+            ),
+            StoreError::CannotCreate { file, source } => {
+                write!(f, "can not create {}: {source}", file.display())
+            }
+            StoreError::Permission { file, source } => {
+                write!(f, "no permission for {}: {source}", file.display())
+            }
+            StoreError::Full { file, source } => {
+                write!(f, "no room for {}: {source}", file.display())
+            }
+            StoreError::Io { file, source } => {
+                write!(f, "input or output failed for {}: {source}", file.display())
+            }
+            StoreError::Suspect { file } => {
+                write!(f, "the database {} is suspect after an earlier error", file.display())
+            }
+            StoreError::Replaced { file } => write!(
+                f,
+                "the database {} or its write-ahead log was removed or replaced",
+                file.display()
+            ),
+            StoreError::Internal { file, source } => {
+                write!(f, "the database library failed for {}: {source}", file.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            StoreError::CannotCreate { source, .. } => Some(source),
+            StoreError::Permission { source, .. }
+            | StoreError::Full { source, .. }
+            | StoreError::Io { source, .. } => Some(match source {
+                Cause::System(error) => error,
+                Cause::Database(error) => error,
+            }),
+            StoreError::Internal { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::System(error) => error.fmt(f),
+            Cause::Database(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damage::Structure(text) => f.write_str(text),
+            Damage::Message(id) => write!(f, "message {id} fails its checksum"),
+            Damage::State(id) => write!(f, "the state of message {id} fails its checksum"),
+            Damage::StateWithoutMessage(id) => {
+                write!(f, "message {id} is missing but has a state")
+            }
+            Damage::Queue(id) => write!(f, "queue {id} fails its checksum"),
+            Damage::MessageWithoutQueue(id) => write!(f, "the queue of message {id} is missing"),
+            Damage::Setting(name) => write!(f, "the setting {name} is missing or damaged"),
+            Damage::LogWithoutFile => {
+                f.write_str("there is a write-ahead log but the file itself is missing or empty")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    fn corrupt(found: u64) -> StoreError {
+        let damage = vec![Damage::Message(7), Damage::Queue(2)];
+        StoreError::Corrupt { file: "/x/q.db".into(), damage, found }
+    }
+
+    #[test]
+    fn corruption_names_file_and_rows() {
+        let text = corrupt(5).to_string();
+        assert!(text.contains("/x/q.db"), "{text}");
+        assert!(text.contains("message 7 fails its checksum; queue 2"), "{text}");
+        assert!(text.contains("and 3 more"), "{text}");
+        assert!(!corrupt(2).to_string().contains("more"));
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_manual() {
+        let file = Path::new("/x");
+        let code = |kind: io::ErrorKind| StoreError::system(file, kind.into()).exit_code();
+        assert_eq!(corrupt(2).exit_code(), 65);
+        assert_eq!(StoreError::InUse { file: file.into(), pid: None }.exit_code(), 69);
+        assert_eq!(StoreError::MissingDirectory { directory: file.into() }.exit_code(), 73);
+        assert_eq!(code(io::ErrorKind::StorageFull), 74);
+        assert_eq!(code(io::ErrorKind::Other), 74);
+        assert_eq!(code(io::ErrorKind::PermissionDenied), 77);
+        assert_eq!(code(io::ErrorKind::ReadOnlyFilesystem), 77);
+    }
+
+    #[test]
+    fn full_disks_are_waited_for_and_other_errors_make_a_file_suspect() {
+        let file = Path::new("/x");
+        let remedy = |kind: io::ErrorKind| StoreError::system(file, kind.into()).remedy();
+        assert_eq!(remedy(io::ErrorKind::StorageFull), Remedy::RefusePuts);
+        assert_eq!(remedy(io::ErrorKind::QuotaExceeded), Remedy::RefusePuts);
+        assert_eq!(remedy(io::ErrorKind::FileTooLarge), Remedy::RefusePuts);
+        assert_eq!(remedy(io::ErrorKind::Other), Remedy::Rewrite);
+        assert_eq!(StoreError::Busy { file: file.into() }.remedy(), Remedy::Retry);
+    }
+
+    #[test]
+    fn the_cause_is_kept() {
+        let error = StoreError::system(Path::new("/x"), io::ErrorKind::StorageFull.into());
+        assert!(error.source().is_some());
+    }
+}

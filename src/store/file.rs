@@ -1,0 +1,233 @@
+//! The database file: connecting to it and closing it.
+//!
+//! Owned by the persistence thread. Other programs may read the file meanwhile, so locking is the
+//! normal kind; the [`Lock`] keeps a second daemon out.
+//!
+//! # Failure
+//!
+//! A file that is suspect is closed as it is: nothing moves its log into it. Its place stays ours,
+//! so that a new one can be put there.
+
+use std::cell::{Cell, RefCell};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Statement};
+
+use super::StoreError;
+use super::lock::Lock;
+use super::paths::{Paths, file_bytes};
+use super::schema::setting;
+use super::tables::Tables;
+
+/// The database file, open and locked.
+pub struct StoreFile {
+    pub(super) connection: Connection,
+    pub(super) place: Place,
+    /// Device and inode of file and log: somebody may put other files in their places.
+    identities: [(u64, u64); 2],
+}
+
+/// Where a database is, locked for us whether it is open or not.
+pub struct Place {
+    pub(super) paths: Paths,
+    pub(super) settings: Cell<Settings>,
+    lock: RefCell<Lock>,
+}
+
+/// What a new file in this one's place has to know, beside the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Settings {
+    /// The key of the hash in php-mq message ids.
+    pub message_key: [u8; 16],
+    /// Ids below this one may have been handed out.
+    pub ids_reserved: u64,
+}
+
+/// How large everything is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of the database file.
+    pub file_bytes: u64,
+    /// Bytes of the write-ahead log.
+    pub wal_bytes: u64,
+    /// Bytes that the disk has left for this user.
+    pub disk_free_bytes: u64,
+}
+
+impl Place {
+    pub(super) fn new(paths: Paths, lock: Lock, settings: Settings) -> Place {
+        Place { paths, settings: Cell::new(settings), lock: RefCell::new(lock) }
+    }
+
+    /// The name of the database.
+    pub fn path(&self) -> &Path {
+        self.paths.database()
+    }
+
+    /// Makes sure that it is ours still: somebody may have removed the lock, or another daemon
+    /// may have the directory that has this name now.
+    pub(super) fn hold(&self) -> Result<(), StoreError> {
+        let mut lock = self.lock.borrow_mut();
+        if !lock.guards(&self.paths) {
+            *lock = Lock::take(&self.paths)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that ids below this one may be handed out.
+    pub(super) fn ids_are_reserved(&self, up_to: u64) {
+        let settings = self.settings.get();
+        let ids_reserved = settings.ids_reserved.max(up_to);
+        self.settings.set(Settings { ids_reserved, ..settings });
+    }
+}
+
+impl StoreFile {
+    /// Keeps a file that is connected to at this place.
+    pub(super) fn at(place: Place, connected: Connected) -> StoreFile {
+        let Connected { connection, identities } = connected;
+        StoreFile { connection, place, identities }
+    }
+
+    /// The name of the database.
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// How large everything is now.
+    ///
+    /// # Errors
+    /// What the system said; [`StoreError::Replaced`] when commits reach no file any more that the
+    /// next start would find.
+    pub fn sizes(&self) -> Result<Sizes, StoreError> {
+        if identities(&self.place.paths)? != self.identities {
+            return Err(StoreError::Replaced { file: self.path().to_path_buf() });
+        }
+        let directory = self.place.paths.directory();
+        let disk = rustix::fs::statvfs(directory)
+            .map_err(|error| StoreError::system(directory, error.into()))?;
+        Ok(Sizes {
+            file_bytes: file_bytes(self.path())?,
+            wal_bytes: file_bytes(&self.place.paths.wal())?,
+            disk_free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+        })
+    }
+
+    /// Puts the log into the file, removes it and closes.
+    ///
+    /// # Errors
+    /// What failed. Whatever was committed is in the file or in its log all the same.
+    pub fn close(self) -> Result<(), StoreError> {
+        let StoreFile { connection, place, .. } = self;
+        let failed = |error| StoreError::database(place.path(), error);
+        let (busy, _, _) = run_checkpoint(&mut connection.prepare(TRUNCATE).map_err(failed)?)
+            .map_err(|error| {
+                // After a failed fsync a second try would lie: closing must not try again.
+                let _ = keep_log_on_close(&connection, true);
+                failed(error)
+            })?;
+        connection.close().map_err(|(_, error)| failed(error))?;
+        if busy { Err(StoreError::Busy { file: place.path().to_path_buf() }) } else { Ok(()) }
+    }
+
+    /// Closes a suspect file as it is; its place stays ours.
+    pub fn abandon(self) -> Place {
+        let _ = keep_log_on_close(&self.connection, true);
+        self.place
+    }
+}
+
+/// A log that a huge batch has made longer than this is cut when it begins anew, in bytes.
+const LOG_KEPT_BYTES: u64 = 16 * 1024 * 1024;
+/// How long we wait for another program that has locked the file, in milliseconds.
+const BUSY_MS: u64 = 1_000;
+const TRUNCATE: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+
+/// Device and inode of the file and its log. One that is gone is no file at all.
+fn identities(paths: &Paths) -> Result<[(u64, u64); 2], StoreError> {
+    let identity = |path: &Path| match std::fs::metadata(path) {
+        Ok(metadata) => Ok((metadata.dev(), metadata.ino())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((0, 0)),
+        Err(error) => Err(StoreError::system(path, error)),
+    };
+    Ok([identity(paths.database())?, identity(&paths.wal())?])
+}
+
+/// Connects to an existing file. Until [`trust`] is called nothing in it is changed.
+pub(super) fn connect(paths: &Paths) -> Result<Connection, StoreError> {
+    let path = paths.database();
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connect = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS))?;
+        harden(&connection)?;
+        keep_log_on_close(&connection, true)?;
+        connection.execute_batch(&format!(
+            "PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {LOG_KEPT_BYTES}; \
+             PRAGMA synchronous = FULL; PRAGMA cache_size = -4096;"
+        ))?;
+        Ok(connection)
+    };
+    connect().map_err(|error| StoreError::database(path, error))
+}
+
+/// A connection that may write, and what it writes to.
+pub(super) struct Connected {
+    connection: Connection,
+    identities: [(u64, u64); 2],
+}
+
+impl Connected {
+    /// Takes over a connection that was [trusted](trust) and has committed since, so that there is
+    /// a log.
+    pub fn new(connection: Connection, paths: &Paths) -> Result<Connected, StoreError> {
+        Ok(Connected { connection, identities: identities(paths)? })
+    }
+}
+
+/// Connects to a file that we have just written and put in its place.
+pub(super) fn adopt(paths: &Paths) -> Result<Connected, StoreError> {
+    let connection = connect(paths)?;
+    trust(&connection, paths)?;
+    // The first commit makes the log.
+    Tables::new(&connection)
+        .and_then(|mut tables| tables.set_number(setting::TICK, 0))
+        .map_err(|error| StoreError::database(paths.database(), error))?;
+    Connected::new(connection, paths)
+}
+
+/// Makes a connection ready for writing, once the file has been found sound.
+pub(super) fn trust(connection: &Connection, paths: &Paths) -> Result<(), StoreError> {
+    let path = paths.database();
+    let failed = |error| StoreError::database(path, error);
+    let mode: String =
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        return Err(StoreError::NoWriteAheadLog { file: path.to_path_buf() });
+    }
+    keep_log_on_close(connection, false).map_err(failed)
+}
+
+/// What a file says about itself must not make the database library do things.
+pub(super) fn harden(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false)?;
+    connection.execute_batch("PRAGMA cell_size_check = ON;")
+}
+
+/// Whether closing leaves the log as it is.
+pub(super) fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(drop)
+}
+
+/// Whether it was held up by a lock, frames in the log, frames of it that are in the file.
+pub(super) fn run_checkpoint(statement: &mut Statement<'_>) -> rusqlite::Result<(bool, u32, u32)> {
+    let frames = |number: i64| u32::try_from(number).unwrap_or(0);
+    statement.query_row([], |row| {
+        Ok((row.get::<_, i64>(0)? != 0, frames(row.get(1)?), frames(row.get(2)?)))
+    })
+}

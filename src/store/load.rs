@@ -1,0 +1,548 @@
+//! Opening a database at start: lock, finish or discard a rewrite, check, copy into memory,
+//! reserve ids.
+//!
+//! # Failure
+//!
+//! A file that is corrupt, foreign or newer is refused, and nothing in it is changed: it is not
+//! written to, and its log is not moved into it, before every row has been looked at.
+
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+
+use super::check::{self, Summary};
+use super::error::Damage;
+use super::file::{self, Connected, Place, Settings, StoreFile};
+use super::lock::{Lock, create_error};
+use super::memory;
+use super::paths::{Paths, file_bytes};
+use super::rewrite::{self, NewFile};
+use super::rows::{numbers, small, state_row, unsigned};
+use super::schema::{APPLICATION_ID, FORMAT_VERSION, setting};
+use super::tables::Tables;
+use super::{Facts, Opened, StoreError};
+use crate::change::StoredMessage;
+use crate::ids::{MessageId, QueueId, Sequence};
+use crate::limits::ID_BLOCK;
+
+/// Opens the database of this name, making it when there is none; `None` keeps nothing on disk.
+/// `progress` hears now and then how many messages have been looked at.
+///
+/// # Errors
+/// Why it can not be used. What is corrupt, foreign or newer has not been changed.
+pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened, StoreError> {
+    let Some(path) = path else {
+        return open_without_file();
+    };
+    let paths = Paths::of(path)?;
+    let lock = Lock::take(&paths)?;
+    rewrite::finish(&paths)?;
+    if file_bytes(paths.database())? == 0 {
+        if file_bytes(&paths.wal())? > 0 {
+            return Err(corrupt(&paths, vec![Damage::LogWithoutFile], 1));
+        }
+        create_empty(&paths)?;
+    }
+    check_header(&paths)?;
+    let connection = file::connect(&paths)?;
+    let memory = copy_into_memory(&connection, &paths)?;
+    check_version(&memory, &paths)?;
+    let (summary, findings) = check::check(&memory, progress);
+    if findings.found > 0 {
+        return Err(corrupt(&paths, findings.damage, findings.found));
+    }
+    file::trust(&connection, &paths)?;
+    let facts = reserve_ids(&connection, &paths, &summary)?;
+    let settings = Settings { message_key: facts.message_key, ids_reserved: facts.ids_reserved };
+    let connected = Connected::new(connection, &paths)?;
+    let file = StoreFile::at(Place::new(paths, lock, settings), connected);
+    Ok(Opened { memory, file: Some(file), facts })
+}
+
+fn open_without_file() -> Result<Opened, StoreError> {
+    let memory = memory::connect_empty()?;
+    let facts = Facts {
+        message_key: random_key()?,
+        next_id: 1,
+        ids_reserved: i64::MAX as u64,
+        next_queue_id: 1,
+        clean_stop: true,
+        messages: 0,
+    };
+    Ok(Opened { memory, file: None, facts })
+}
+
+/// Puts an empty database where there is none.
+fn create_empty(paths: &Paths) -> Result<(), StoreError> {
+    let new = NewFile::create(paths)?;
+    let key = random_key()?;
+    let fill = |connection: &Connection| {
+        let mut tables = Tables::new(connection)?;
+        tables.set_bytes(setting::MESSAGE_KEY, &key)?;
+        tables.set_number(setting::IDS_RESERVED, 1)?;
+        tables.set_number(setting::CLEAN_STOP, 1)
+    };
+    fill(new.connection()).map_err(|error| new.error(error))?;
+    new.make_ready(paths)?;
+    rewrite::finish(paths).map(drop)
+}
+
+pub(super) fn random_key() -> Result<[u8; 16], StoreError> {
+    let mut key = [0_u8; 16];
+    // The system answers 16 bytes whole, once its generator has been seeded.
+    rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| StoreError::system(Path::new("/dev/urandom"), error.into()))?;
+    Ok(key)
+}
+
+/// Looks at the first bytes of the file, before the database library may touch it. They are not
+/// changed by commits: a file of ours has them from its first moment.
+pub(super) fn check_header(paths: &Paths) -> Result<(), StoreError> {
+    const HEADER_BYTES: usize = 100;
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    const USER_VERSION: usize = 60;
+    const APPLICATION: usize = 68;
+    let path = paths.database();
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(|error| create_error(path, error))?
+        .take(HEADER_BYTES as u64)
+        .read_to_end(&mut header)
+        .map_err(|error| StoreError::system(path, error))?;
+    let number = |at: usize| {
+        let bytes = header.get(at..).and_then(|rest| rest.first_chunk::<4>());
+        bytes.map(|bytes| u32::from_be_bytes(*bytes))
+    };
+    let file = path.to_path_buf();
+    if !header.starts_with(MAGIC) || number(APPLICATION) != Some(APPLICATION_ID) {
+        return Err(StoreError::Foreign { file });
+    }
+    match number(USER_VERSION) {
+        Some(version) if version > FORMAT_VERSION => Err(StoreError::Newer { file, version }),
+        Some(FORMAT_VERSION) => Ok(()),
+        _ => Err(StoreError::Foreign { file }),
+    }
+}
+
+/// Looks at the version once more: a newer one may stand in the log alone.
+fn check_version(memory: &Connection, paths: &Paths) -> Result<(), StoreError> {
+    let file = paths.database().to_path_buf();
+    let version: u32 = memory
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(|error| StoreError::database(&file, error))?;
+    if version == FORMAT_VERSION { Ok(()) } else { Err(StoreError::Newer { file, version }) }
+}
+
+fn copy_into_memory(connection: &Connection, paths: &Paths) -> Result<Connection, StoreError> {
+    let failed = |error| StoreError::database(paths.database(), error);
+    let page_bytes: u32 =
+        connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(failed)?;
+    let mut memory = memory::connect(page_bytes)?;
+    let backup = Backup::new(connection, &mut memory).map_err(failed)?;
+    let step = backup.step(-1).map_err(failed)?;
+    drop(backup);
+    match step {
+        StepResult::Done => Ok(memory),
+        _ => Err(StoreError::Busy { file: paths.database().to_path_buf() }),
+    }
+}
+
+/// Reserves a block of ids in the file, so that none is handed out twice whatever happens, and
+/// takes the mark of an orderly stop away. The disk has both when this returns.
+fn reserve_ids(
+    connection: &Connection,
+    paths: &Paths,
+    summary: &Summary,
+) -> Result<Facts, StoreError> {
+    let clean_stop = summary.clean_stop > 0;
+    let next = if clean_stop { summary.clean_stop } else { summary.ids_reserved };
+    let next_id = next.max(summary.message_id_max.saturating_add(1)).max(1);
+    let ids_reserved = next_id.saturating_add(ID_BLOCK).min(i64::MAX as u64);
+    let write = || {
+        connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+        let mut tables = Tables::new(connection)?;
+        tables.set_number(setting::IDS_RESERVED, ids_reserved)?;
+        tables.set_number(setting::CLEAN_STOP, 0)?;
+        connection.execute_batch("COMMIT")
+    };
+    write().map_err(|error| StoreError::database(paths.database(), error))?;
+    Ok(Facts {
+        message_key: summary.message_key,
+        next_id,
+        ids_reserved,
+        next_queue_id: summary.queue_id_max + 1,
+        clean_stop,
+        messages: summary.messages,
+    })
+}
+
+fn corrupt(paths: &Paths, damage: Vec<Damage>, found: u64) -> StoreError {
+    StoreError::Corrupt { file: paths.database().to_path_buf(), damage, found }
+}
+
+/// Reads what the engine is built from: the queues, then all messages by id.
+///
+/// # Errors
+/// [`StoreError::Internal`]: the rows have been checked by [`open`] already.
+pub fn scan(
+    memory: &Connection,
+    mut queues: impl FnMut(QueueId, &str),
+    mut messages: impl FnMut(StoredMessage),
+) -> Result<(), StoreError> {
+    let mut scan = || {
+        let mut statement = memory.prepare("SELECT id, name FROM queue ORDER BY id")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let name = row.get_ref(1)?;
+            queues(QueueId(unsigned(row.get(0)?)), name.as_str()?);
+        }
+        scan_messages(memory, &mut messages)
+    };
+    scan().map_err(|source| StoreError::Internal { file: Path::new(":memory:").into(), source })
+}
+
+fn scan_messages(
+    memory: &Connection,
+    messages: &mut impl FnMut(StoredMessage),
+) -> rusqlite::Result<()> {
+    // The length of a body is known without reading it.
+    let mut statement = memory.prepare(
+        "SELECT id, queue, priority, sequence, created, expires, due, ttr, length(body) \
+         FROM message ORDER BY id",
+    )?;
+    let mut states = memory.prepare(check::STATES)?;
+    let mut states = states.query_map([], |row| Ok(numbers::<12>(row)))?;
+    let mut next_state = states.next().transpose()?.flatten();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let moved = match next_state {
+            Some(columns) if columns[0] == Some(id) => {
+                next_state = states.next().transpose()?.flatten();
+                Some(state_row(&columns))
+            }
+            _ => None,
+        };
+        messages(StoredMessage {
+            id: MessageId(unsigned(id)),
+            queue: QueueId(unsigned(row.get(1)?)),
+            priority: small(row.get(2)?),
+            sequence: Sequence(unsigned(row.get(3)?)),
+            created_ms: row.get(4)?,
+            expires_ms: row.get(5)?,
+            due_ms: row.get(6)?,
+            time_to_run_ms: unsigned(row.get(7)?),
+            body_bytes: unsigned(row.get(8)?),
+            moved,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{
+        commit, folder, found, put, queue, removed, reopen, row, state, story, try_open,
+    };
+    use super::super::{Damage, File};
+    use super::*;
+    use crate::change::Change;
+    use crate::journal::Journal;
+    use std::fs;
+
+    #[test]
+    fn a_new_database_is_made_where_there_is_none() {
+        let (_directory, path) = folder();
+        let opened = reopen(&path);
+        assert_eq!(opened.facts.next_id, 1);
+        assert_eq!(opened.facts.ids_reserved, 1 + ID_BLOCK);
+        assert_eq!((opened.facts.next_queue_id, opened.facts.messages), (1, 0));
+        assert!(opened.facts.clean_stop);
+        assert_ne!(opened.facts.message_key, [0; 16]);
+        assert_eq!(found(&opened.memory), (vec![], vec![]));
+    }
+
+    #[test]
+    fn an_empty_file_is_taken_as_a_new_database() {
+        let (_directory, path) = folder();
+        fs::write(&path, b"").unwrap();
+        assert_eq!(reopen(&path).facts.messages, 0);
+    }
+
+    #[test]
+    fn everything_committed_is_there_after_a_crash() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        let opened = reopen(&path);
+        assert_eq!(opened.facts.messages, 22);
+        assert_eq!(opened.facts.next_queue_id, 3);
+        let (queues, messages) = found(&opened.memory);
+        assert_eq!(queues, [(1, "mail".to_owned()), (2, "größe ☂".to_owned())]);
+        let ids: Vec<u64> = messages.iter().map(|(message, ..)| message.id.0).collect();
+        assert_eq!(ids, (1..=22).collect::<Vec<u64>>());
+        for (message, attributes, body) in messages {
+            let id = message.id.0;
+            let bytes = match id {
+                21 => vec![b'x'; 50_000],
+                22 => Vec::new(),
+                _ => format!("body {id}").into_bytes(),
+            };
+            let put = row(id, message.queue.0, &bytes);
+            assert_eq!(body, bytes);
+            assert_eq!(attributes, put.attributes);
+            let expected = StoredMessage {
+                id: put.id,
+                queue: put.queue,
+                priority: put.priority,
+                sequence: put.sequence,
+                created_ms: put.created_ms,
+                expires_ms: put.expires_ms,
+                due_ms: put.due_ms,
+                time_to_run_ms: put.time_to_run_ms,
+                body_bytes: bytes.len() as u64,
+                moved: (id == 4).then_some(state(4)),
+            };
+            assert_eq!(message, expected);
+        }
+    }
+
+    #[test]
+    fn removed_messages_and_queues_stay_away() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        let mut changes: Vec<Change> = (1..=22).map(removed).collect();
+        changes.push(Change::QueueGone(QueueId(2)));
+        commit(&path, changes);
+        let opened = reopen(&path);
+        assert_eq!(found(&opened.memory), (vec![(1, "mail".to_owned())], vec![]));
+        let states: i64 = opened
+            .memory
+            .query_row("SELECT count(*) FROM message_state", [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(states, 0);
+    }
+
+    #[test]
+    fn ids_are_never_handed_out_twice() {
+        let (_directory, path) = folder();
+        let first = reopen(&path).facts;
+        let after_crash = reopen(&path).facts;
+        assert_eq!(after_crash.next_id, first.ids_reserved);
+        assert!(!after_crash.clean_stop);
+
+        let file = reopen(&path).file.unwrap();
+        let mut journal = Journal::new();
+        journal.stop_cleanly(4_711);
+        File::new(&file).unwrap().commit(&mut journal.take(), true).unwrap();
+        file.close().unwrap();
+        let after_stop = reopen(&path).facts;
+        assert!(after_stop.clean_stop);
+        assert_eq!(after_stop.next_id, 4_711);
+        assert_eq!(reopen(&path).facts.next_id, after_stop.ids_reserved);
+    }
+
+    #[test]
+    fn the_key_of_message_ids_is_kept() {
+        let (_directory, path) = folder();
+        let key = reopen(&path).facts.message_key;
+        assert_eq!(reopen(&path).facts.message_key, key);
+    }
+
+    #[test]
+    fn a_second_daemon_is_refused_by_any_name_and_the_first_goes_on() {
+        let (directory, path) = folder();
+        let opened = reopen(&path);
+        let link = directory.path().join("link.db");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for name in [&path, &link] {
+            let error = try_open(name).err().unwrap();
+            assert_eq!(error.exit_code(), 69, "{error}");
+            assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        }
+        assert!(File::new(opened.file.as_ref().unwrap()).is_ok());
+    }
+
+    #[test]
+    fn other_programs_read_while_the_daemon_runs() {
+        let (_directory, path) = folder();
+        let opened = reopen(&path);
+        let file = opened.file.unwrap();
+        super::super::testing::commit_to(&mut File::new(&file).unwrap(), story());
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let reader = Connection::open_with_flags(&path, flags).unwrap();
+        let count: i64 =
+            reader.query_row("SELECT count(*) FROM message", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 22);
+    }
+
+    #[test]
+    fn nothing_on_disk_is_a_database_too() {
+        let opened = open(None, &mut |_| ()).unwrap();
+        assert!(opened.file.is_none());
+        assert_eq!(opened.facts.next_id, 1);
+        assert_eq!(found(&opened.memory), (vec![], vec![]));
+    }
+
+    /// What is refused must not be changed in the least.
+    fn assert_refused(path: &Path, exit_code: u8) -> StoreError {
+        let before = fs::read(path).unwrap();
+        let error = try_open(path).err().expect("a bad file was taken");
+        assert_eq!(error.exit_code(), exit_code, "{error}");
+        assert!(error.to_string().contains("queue.db"), "{error}");
+        assert!(fs::read(path).unwrap() == before, "the file was changed");
+        error
+    }
+
+    fn damage(error: StoreError) -> Vec<Damage> {
+        match error {
+            StoreError::Corrupt { damage, .. } => damage,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn foreign_files_are_refused_unchanged() {
+        let (_directory, path) = folder();
+        for content in [&b"not a database at all"[..], &[0; 200_000], b"SQLite format 3\0"] {
+            fs::write(&path, content).unwrap();
+            assert!(matches!(assert_refused(&path, 65), StoreError::Foreign { .. }));
+        }
+        fs::remove_file(&path).unwrap();
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t(a)").unwrap();
+        assert!(matches!(assert_refused(&path, 65), StoreError::Foreign { .. }));
+    }
+
+    #[test]
+    fn files_of_a_newer_version_are_refused_unchanged() {
+        let (_directory, path) = folder();
+        let opened = reopen(&path);
+        let newer = Connection::open(&path).unwrap();
+        newer.execute_batch("PRAGMA user_version = 2").unwrap();
+        opened.file.unwrap().abandon();
+        let newer_in_the_log = assert_refused(&path, 65);
+        newer.execute_batch("PRAGMA journal_mode = DELETE").unwrap();
+        drop(newer);
+        for error in [newer_in_the_log, assert_refused(&path, 65)] {
+            assert!(matches!(error, StoreError::Newer { version: 2, .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_log_without_its_file_is_refused() {
+        let (_directory, path) = folder();
+        let file = reopen(&path).file.unwrap();
+        file.abandon();
+        fs::remove_file(&path).unwrap();
+        let error = try_open(&path).err().unwrap();
+        assert_eq!(damage(error), [Damage::LogWithoutFile]);
+    }
+
+    #[test]
+    fn changed_rows_are_named_and_nothing_is_changed() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        reopen(&path).file.unwrap().close().unwrap();
+        let foreign = Connection::open(&path).unwrap();
+        foreign
+            .execute_batch(
+                "PRAGMA journal_mode = DELETE;
+                 UPDATE message SET body = x'00' WHERE id = 3;
+                 UPDATE message SET priority = 0 WHERE id = 5;
+                 UPDATE message_state SET kicks = 9;
+                 INSERT INTO message_state SELECT 99, state, priority, sequence, due, expires, \
+                     delay, reserves, timeouts, releases, buries, kicks, crc FROM message_state;
+                 UPDATE queue SET name = 'other' WHERE id = 1;
+                 DELETE FROM queue WHERE id = 2;
+                 DELETE FROM meta WHERE name = 'message_key';",
+            )
+            .unwrap();
+        drop(foreign);
+        let error = assert_refused(&path, 65);
+        let StoreError::Corrupt { found, .. } = error else { panic!("{error}") };
+        let damage = damage(error);
+        assert_eq!(damage[0], Damage::Setting("message_key"));
+        assert_eq!(damage[1], Damage::Queue(1));
+        assert!(damage.contains(&Damage::Message(3)), "{damage:?}");
+        assert!(damage.contains(&Damage::Message(5)), "{damage:?}");
+        assert!(damage.contains(&Damage::State(4)), "{damage:?}");
+        assert!(damage.contains(&Damage::MessageWithoutQueue(1)), "{damage:?}");
+        assert!(found > damage.len() as u64, "{found}");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_never_served() {
+        let (_directory, path) = folder();
+        let mut changes = vec![queue(1, "q")];
+        changes.extend((1..=200).map(|id| put(id, 1, format!("the body of {id}").as_bytes())));
+        commit(&path, changes);
+        reopen(&path).file.unwrap().close().unwrap();
+        let sound = fs::read(&path).unwrap();
+        let reference = found(&reopen(&path).memory);
+        let mut refused = 0;
+        for round in 0..300_usize {
+            // Spread over the file, the same in every run.
+            let bit = round.wrapping_mul(2_654_435_761) % (sound.len() * 8);
+            let mut damaged = sound.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            for name in ["queue.db-wal", "queue.db-shm"] {
+                let _ = fs::remove_file(path.with_file_name(name));
+            }
+            fs::write(&path, damaged).unwrap();
+            match try_open(&path) {
+                Err(_) => refused += 1,
+                Ok(opened) => {
+                    assert!(found(&opened.memory) == reference, "bit {bit} changed something")
+                }
+            }
+        }
+        assert!(refused > 0, "not one of the flips hit anything");
+    }
+
+    #[test]
+    fn a_finished_rewrite_is_the_truth_at_start() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        let paths = Paths::of(&path).unwrap();
+        create_empty_ready(&paths);
+        assert!(paths.ready().exists());
+        assert_eq!(reopen(&path).facts.messages, 0);
+        assert!(!paths.ready().exists());
+    }
+
+    fn create_empty_ready(paths: &Paths) {
+        let new = NewFile::create(paths).unwrap();
+        let mut tables = Tables::new(new.connection()).unwrap();
+        tables.set_bytes(setting::MESSAGE_KEY, &[1; 16]).unwrap();
+        tables.set_number(setting::IDS_RESERVED, 1).unwrap();
+        tables.set_number(setting::CLEAN_STOP, 0).unwrap();
+        drop(tables);
+        new.make_ready(paths).unwrap();
+    }
+
+    #[test]
+    fn missing_directories_and_forbidden_files_are_named() {
+        let (directory, path) = folder();
+        let error = try_open(&directory.path().join("no/queue.db")).err().unwrap();
+        assert!(matches!(error, StoreError::MissingDirectory { .. }), "{error}");
+        fs::create_dir(&path).unwrap();
+        let error = try_open(&path).err().unwrap();
+        assert!(matches!(error, StoreError::CannotCreate { .. }), "{error}");
+    }
+
+    #[test]
+    fn progress_is_told_while_many_messages_are_looked_at() {
+        let (_directory, path) = folder();
+        let mut changes = vec![queue(1, "q")];
+        changes.extend((1..=check::PROGRESS_MESSAGES + 1).map(|id| put(id, 1, b"")));
+        commit(&path, changes);
+        let mut told = Vec::new();
+        open(Some(&path), &mut |messages| told.push(messages)).unwrap();
+        assert_eq!(told, [check::PROGRESS_MESSAGES]);
+    }
+}

@@ -1,0 +1,258 @@
+//! The database in memory: the bodies of all messages, and every row that the file will have.
+//!
+//! Owned by the dispatcher, which runs one transaction a turn.
+//!
+//! # Failure
+//!
+//! There is no disk behind it, so an error means that memory has run out or that the database
+//! library is broken: the caller ends the process.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, Result, Statement};
+
+use super::StoreError;
+use super::schema::{self, PAGE_BYTES, stored};
+use super::slice::Reader;
+use super::tables::Tables;
+use crate::change::{Attributes, Change};
+use crate::ids::MessageId;
+
+/// The statements for the database in memory, which they borrow.
+pub struct Memory<'c> {
+    tables: Tables<'c>,
+    body: Statement<'c>,
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    freed_pages: Statement<'c>,
+    pages: Statement<'c>,
+    vacuum: Statement<'c>,
+    pub(super) reader: Reader<'c>,
+}
+
+impl<'c> Memory<'c> {
+    /// Prepares the statements for a database from [`open`](super::open).
+    ///
+    /// # Errors
+    /// [`StoreError::Internal`].
+    pub fn new(connection: &'c Connection) -> Result<Memory<'c>, StoreError> {
+        Memory::prepare(connection).map_err(failed)
+    }
+
+    fn prepare(connection: &'c Connection) -> Result<Memory<'c>> {
+        Ok(Memory {
+            tables: Tables::tracking_states(connection)?,
+            body: connection.prepare("SELECT attributes, body FROM message WHERE id = ?")?,
+            begin: connection.prepare("BEGIN")?,
+            commit: connection.prepare("COMMIT")?,
+            freed_pages: connection.prepare("PRAGMA freelist_count")?,
+            pages: connection.prepare("PRAGMA page_count")?,
+            vacuum: connection.prepare("VACUUM")?,
+            reader: Reader::new(connection)?,
+        })
+    }
+
+    /// Starts a turn's transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Internal`].
+    pub fn begin(&mut self) -> Result<(), StoreError> {
+        self.begin.raw_execute().map(drop).map_err(failed)
+    }
+
+    /// Ends a turn's transaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Internal`].
+    pub fn commit(&mut self) -> Result<(), StoreError> {
+        self.commit.raw_execute().map(drop).map_err(failed)
+    }
+
+    /// Carries out a change.
+    ///
+    /// # Errors
+    /// [`StoreError::Internal`].
+    pub fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
+        self.tables.apply(change).map_err(failed)
+    }
+
+    /// Lends what is kept of a message, `None` when there is no such message. The body is that of
+    /// the database's own page unless it is too long for one.
+    ///
+    /// # Errors
+    /// [`StoreError::Internal`].
+    pub fn body<R>(
+        &mut self,
+        id: MessageId,
+        use_it: impl FnOnce(&Attributes, &[u8]) -> R,
+    ) -> Result<Option<R>, StoreError> {
+        self.find_body(id, use_it).map_err(failed)
+    }
+
+    fn find_body<R>(
+        &mut self,
+        id: MessageId,
+        use_it: impl FnOnce(&Attributes, &[u8]) -> R,
+    ) -> Result<Option<R>> {
+        self.body.raw_bind_parameter(1, stored(id.0))?;
+        let mut rows = self.body.raw_query();
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let attributes = match row.get_ref(0)?.as_blob_or_null()? {
+            Some(bytes) => Attributes::from_stored(bytes),
+            None => Attributes::default(),
+        };
+        Ok(Some(use_it(&attributes, row.get_ref(1)?.as_blob()?)))
+    }
+
+    /// Gives memory back after a backlog has drained: pages that messages have left are used again
+    /// but never freed otherwise. Works only between two transactions, and only when little is
+    /// left to be copied, so that it never takes longer than a few milliseconds. Says whether it
+    /// gave anything back.
+    ///
+    /// # Errors
+    /// [`StoreError::Internal`].
+    pub fn shrink(&mut self) -> Result<bool, StoreError> {
+        self.shrink_if_worth_it().map_err(failed)
+    }
+
+    fn shrink_if_worth_it(&mut self) -> Result<bool> {
+        let freed: u32 = self.freed_pages.query_row([], |row| row.get(0))?;
+        let pages: u32 = self.pages.query_row([], |row| row.get(0))?;
+        let kept = pages.saturating_sub(freed);
+        let worth_it = freed >= SHRINK_PAGES_MIN && kept <= SHRINK_KEPT_PAGES_MAX;
+        if worth_it {
+            self.vacuum.raw_execute()?;
+        }
+        Ok(worth_it)
+    }
+}
+
+/// Less than 64 MB is not worth giving back.
+const SHRINK_PAGES_MIN: u32 = 64 * 1024 * 1024 / PAGE_BYTES;
+/// More than 4 MB takes too long to copy in the dispatcher's turn.
+const SHRINK_KEPT_PAGES_MAX: u32 = 4 * 1024 * 1024 / PAGE_BYTES;
+
+pub(super) fn failed(source: rusqlite::Error) -> StoreError {
+    StoreError::Internal { file: Path::new(":memory:").to_path_buf(), source }
+}
+
+/// An empty database in memory, for a copy of a file with pages of this size.
+pub(super) fn connect(page_bytes: u32) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connect = || {
+        let connection = Connection::open_in_memory_with_flags(flags)?;
+        super::file::harden(&connection)?;
+        connection.execute_batch(&format!("PRAGMA page_size = {page_bytes};"))?;
+        Ok(connection)
+    };
+    connect().map_err(failed)
+}
+
+/// A database in memory with empty tables.
+pub(super) fn connect_empty() -> Result<Connection, StoreError> {
+    let connection = connect(PAGE_BYTES)?;
+    schema::create(&connection).map_err(failed)?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Counters;
+    use crate::change::{MessageRow, MessageState, StateRow};
+    use crate::ids::Sequence;
+
+    fn message(id: u64, body: &[u8]) -> Change {
+        let mut attributes = Attributes::default();
+        if id.is_multiple_of(2) {
+            attributes.push("flags", b"\x01");
+        }
+        Change::Put(MessageRow {
+            id: MessageId(id),
+            attributes,
+            body: body.to_vec(),
+            ..MessageRow::default()
+        })
+    }
+
+    fn moved(id: u64) -> Change {
+        Change::Moved(StateRow {
+            id: MessageId(id),
+            state: MessageState::Buried,
+            priority: 1,
+            sequence: Sequence(id),
+            due: Some(1),
+            expires_ms: None,
+            delay_ms: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    fn count(connection: &Connection, table: &str) -> i64 {
+        connection
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+            .unwrap()
+    }
+
+    #[test]
+    fn bodies_and_attributes_are_lent_as_they_were_put() {
+        let connection = connect_empty().unwrap();
+        let mut memory = Memory::new(&connection).unwrap();
+        let long = vec![7_u8; 1_000_000];
+        memory.begin().unwrap();
+        memory.apply(&message(1, b"")).unwrap();
+        memory.apply(&message(2, &long)).unwrap();
+        memory.commit().unwrap();
+        let empty =
+            memory.body(MessageId(1), |attributes, body| (attributes.clone(), body.to_vec()));
+        assert_eq!(empty.unwrap(), Some((Attributes::default(), Vec::new())));
+        let found = memory.body(MessageId(2), |attributes, body| {
+            assert_eq!(attributes.find("flags"), Some(&b"\x01"[..]));
+            body == long
+        });
+        assert_eq!(found.unwrap(), Some(true));
+        assert_eq!(memory.body(MessageId(3), |_, _| ()).unwrap(), None);
+    }
+
+    #[test]
+    fn a_removal_takes_the_state_along() {
+        let connection = connect_empty().unwrap();
+        let mut memory = Memory::new(&connection).unwrap();
+        for change in [message(1, b"a"), moved(1), message(2, b"b"), moved(2)] {
+            memory.apply(&change).unwrap();
+        }
+        memory.apply(&Change::Removed(MessageId(1))).unwrap();
+        assert_eq!((count(&connection, "message"), count(&connection, "message_state")), (1, 1));
+
+        // Also a state that was there before the statements were prepared.
+        drop(memory);
+        let mut memory = Memory::new(&connection).unwrap();
+        memory.apply(&Change::Removed(MessageId(2))).unwrap();
+        assert_eq!((count(&connection, "message"), count(&connection, "message_state")), (0, 0));
+    }
+
+    #[test]
+    fn memory_is_given_back_when_a_backlog_has_drained() {
+        let connection = connect_empty().unwrap();
+        let mut memory = Memory::new(&connection).unwrap();
+        let body = vec![1_u8; 1024 * 1024];
+        memory.begin().unwrap();
+        for id in 1..=70 {
+            memory.apply(&message(id, &body)).unwrap();
+        }
+        memory.commit().unwrap();
+        assert!(!memory.shrink().unwrap(), "nothing is free");
+        memory.begin().unwrap();
+        for id in 2..=70 {
+            memory.apply(&Change::Removed(MessageId(id))).unwrap();
+        }
+        memory.commit().unwrap();
+        assert!(memory.shrink().unwrap());
+        let pages: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        assert!(pages < 300, "{pages} pages are left");
+        assert_eq!(memory.body(MessageId(1), |_, kept| kept == body).unwrap(), Some(true));
+        assert!(!memory.shrink().unwrap(), "nothing is left to give back");
+    }
+}

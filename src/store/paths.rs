@@ -1,0 +1,173 @@
+//! The files that belong to a database, and what is done with them as files.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+/// Files are readable by the group, so that reports can be made while the daemon runs.
+pub(super) const FILE_MODE: u32 = 0o640;
+
+/// The names of the files that belong to a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Paths {
+    database: PathBuf,
+}
+
+impl Paths {
+    /// The files of the database of this name. Symbolic links are resolved, so that two names of
+    /// one database are the same.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingDirectory`], and [`StoreError::CannotCreate`] for what is no file.
+    pub fn of(path: &Path) -> Result<Paths, StoreError> {
+        match fs::canonicalize(path) {
+            Ok(database) if database.is_dir() => Err(StoreError::CannotCreate {
+                file: database,
+                source: io::ErrorKind::IsADirectory.into(),
+            }),
+            Ok(database) => Ok(Paths { database }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Paths::of_new(path),
+            Err(error) => Err(super::lock::create_error(path, error)),
+        }
+    }
+
+    fn of_new(path: &Path) -> Result<Paths, StoreError> {
+        let directory = match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => Path::new("."),
+        };
+        let Some(name) = path.file_name() else {
+            return Err(StoreError::CannotCreate {
+                file: path.to_path_buf(),
+                source: io::ErrorKind::InvalidFilename.into(),
+            });
+        };
+        // A link to a file that does not exist: the file is made where the link points to.
+        if let Ok(target) = fs::read_link(path) {
+            return Paths::of_new(&directory.join(target));
+        }
+        let directory = fs::canonicalize(directory).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                StoreError::MissingDirectory { directory: directory.to_path_buf() }
+            }
+            _ => super::lock::create_error(path, error),
+        })?;
+        Ok(Paths { database: directory.join(name) })
+    }
+
+    /// The database itself.
+    pub fn database(&self) -> &Path {
+        &self.database
+    }
+
+    /// The directory of all of them.
+    pub fn directory(&self) -> &Path {
+        self.database.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// The write-ahead log.
+    pub fn wal(&self) -> PathBuf {
+        self.with("-wal")
+    }
+
+    /// The shared-memory index of the write-ahead log.
+    pub fn shm(&self) -> PathBuf {
+        self.with("-shm")
+    }
+
+    /// The lock file.
+    pub fn lock(&self) -> PathBuf {
+        self.with(".lock")
+    }
+
+    /// A new database that is not complete yet: worth nothing.
+    pub fn new_file(&self) -> PathBuf {
+        self.with(".new")
+    }
+
+    /// A new database that is complete: the truth, once it has this name.
+    pub fn ready(&self) -> PathBuf {
+        self.with(".ready")
+    }
+
+    /// The file of no use but its size.
+    pub fn ballast(&self) -> PathBuf {
+        self.with(".ballast")
+    }
+
+    /// Another name beside the database.
+    pub fn with(&self, suffix: &str) -> PathBuf {
+        let mut name = self.database.clone().into_os_string();
+        name.push(suffix);
+        PathBuf::from(name)
+    }
+
+    /// Makes renames and removals in the directory durable.
+    pub fn sync_directory(&self) -> Result<(), StoreError> {
+        File::open(self.directory())
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| StoreError::system(self.directory(), error))
+    }
+}
+
+/// Removes a file that may not exist; says whether it did.
+pub(super) fn remove_if_there(path: &Path) -> Result<bool, StoreError> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::system(path, error)),
+    }
+}
+
+/// Gives a file another name.
+pub(super) fn rename(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(|error| StoreError::system(to, error))
+}
+
+/// The bytes of a file, 0 when it does not exist.
+pub(super) fn file_bytes(path: &Path) -> Result<u64, StoreError> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(StoreError::system(path, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_lead_to_the_same_files_before_and_after_the_database_exists() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().join("q.db");
+        let link = directory.path().join("other.db");
+        symlink("q.db", &link).unwrap();
+        let before = Paths::of(&real).unwrap();
+        assert_eq!(Paths::of(&link).unwrap(), before);
+        File::create(&real).unwrap();
+        assert_eq!(Paths::of(&link).unwrap(), before);
+        assert_eq!(before.wal().file_name().unwrap(), "q.db-wal");
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("no");
+        match Paths::of(&missing.join("q.db")) {
+            Err(StoreError::MissingDirectory { directory }) => assert_eq!(directory, missing),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_directory_is_no_database() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Paths::of(directory.path()).unwrap_err();
+        assert_eq!(error.exit_code(), 73, "{error}");
+    }
+}

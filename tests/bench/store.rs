@@ -1,0 +1,148 @@
+//! What the durable side costs: prints figures and asserts nothing.
+//!
+//! `cargo bench --bench store [messages]`
+
+use std::path::Path;
+use std::time::Instant;
+
+use phpmq::change::{Attributes, Change, MessageRow};
+use phpmq::ids::{MessageId, QueueId, QueueName, Sequence};
+use phpmq::journal::Journal;
+use phpmq::store::{self, File, Memory};
+
+fn main() {
+    let messages =
+        std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(1_000_000_u64);
+    for body_bytes in [100, 1_000] {
+        println!("-- {messages} messages of {body_bytes} bytes");
+        journal_alone(messages, body_bytes);
+        journal_and_memory(messages, body_bytes);
+        file(messages, body_bytes);
+    }
+}
+
+fn row(id: u64, body_bytes: usize) -> MessageRow {
+    MessageRow {
+        id: MessageId(id),
+        queue: QueueId(1),
+        priority: 1_024,
+        sequence: Sequence(id),
+        created_ms: 1_700_000_000_000,
+        expires_ms: None,
+        due_ms: None,
+        time_to_run_ms: 60_000,
+        attributes: Attributes::default(),
+        body: vec![b'x'; body_bytes],
+    }
+}
+
+/// Puts with the removal of the message 1,000 puts ago, handed over every 25,000 messages.
+fn journal_alone(messages: u64, body_bytes: usize) {
+    let rows: Vec<MessageRow> = (1..=messages).map(|id| row(id, body_bytes)).collect();
+    let mut journal = Journal::new();
+    let start = now();
+    for row in rows {
+        let id = row.id.0;
+        journal.record(Change::Put(row));
+        if id > 1_000 {
+            journal.record(Change::Removed(MessageId(id - 1_000)));
+        }
+        if id.is_multiple_of(25_000) {
+            let batch = journal.take();
+            journal.done(batch);
+        }
+    }
+    say("journal: put + removed, bodies freed", start, messages);
+}
+
+/// The dispatcher's share of a message: a transaction for 64 of them.
+fn journal_and_memory(messages: u64, body_bytes: usize) {
+    let opened = store::open(None, &mut |_| ()).expect("memory is enough");
+    let mut memory = Memory::new(&opened.memory).expect("the statements are right");
+    let mut journal = Journal::new();
+    let mut bytes = 0;
+    let start = now();
+    for id in 1..=messages {
+        if id % 64 == 1 {
+            memory.begin().expect("no transaction is open");
+        }
+        let put = Change::Put(row(id, body_bytes));
+        memory.apply(&put).expect("memory is enough");
+        journal.record(put);
+        if id > 1_000 {
+            let old = MessageId(id - 1_000);
+            let read = memory.body(old, |_, body| body.len()).expect("memory is enough");
+            bytes += read.unwrap_or(0);
+            memory.apply(&Change::Removed(old)).expect("memory is enough");
+            journal.record(Change::Removed(old));
+        }
+        if id.is_multiple_of(64) || id == messages {
+            memory.commit().expect("memory is enough");
+        }
+        if id.is_multiple_of(25_000) {
+            let batch = journal.take();
+            journal.done(batch);
+        }
+    }
+    say("journal and memory: put + body + removed", start, messages);
+    assert!(bytes > 0);
+}
+
+fn file(messages: u64, body_bytes: usize) {
+    let directory = tempfile::tempdir().expect("a temporary folder can be made");
+    let path = directory.path().join("bench.db");
+    let opened = store::open(Some(&path), &mut |_| ()).expect("a new database can be made");
+    let store_file = opened.file.expect("there is a file");
+    let mut disk = File::new(&store_file).expect("the statements are right");
+    let mut journal = Journal::new();
+    let name = QueueName::new(b"bench").expect("this is a name");
+    journal.record(Change::QueueNamed { id: QueueId(1), name });
+    let start = now();
+    for id in 1..=messages {
+        journal.record(Change::Put(row(id, body_bytes)));
+        if id.is_multiple_of(10_000) || id == messages {
+            let mut batch = journal.take();
+            disk.commit(&mut batch, true).expect("the disk takes it");
+            disk.checkpoint_if_due().expect("the disk takes it");
+            journal.done(batch);
+        }
+    }
+    say("file: put, 10,000 a commit, fsync, checkpoints", start, messages);
+    for (sync, name) in [(true, "file: commit of one, fsync"), (false, "file: commit of one")] {
+        let first = messages + if sync { 1 } else { 10_001 };
+        let start = now();
+        for id in first..first + 10_000 {
+            journal.record(Change::Put(row(id, body_bytes)));
+            let mut batch = journal.take();
+            disk.commit(&mut batch, sync).expect("the disk takes it");
+            disk.checkpoint_if_due().expect("the disk takes it");
+            store_file.sizes().expect("the file is there");
+            journal.done(batch);
+        }
+        say(name, start, 10_000);
+    }
+    drop(disk);
+    store_file.close().expect("the log can be moved");
+    load(&path, messages + 20_000);
+}
+
+fn load(path: &Path, messages: u64) {
+    let start = now();
+    let opened = store::open(Some(path), &mut |_| ()).expect("the database is sound");
+    say("start: copy, check, reserve ids", start, messages);
+    let start = now();
+    let mut count = 0;
+    store::scan(&opened.memory, |_, _| (), |_| count += 1).expect("the database is sound");
+    say("start: scan for the engine", start, count);
+}
+
+#[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn say(what: &str, start: Instant, count: u64) {
+    let elapsed = start.elapsed();
+    let each = elapsed.as_nanos() / u128::from(count.max(1));
+    println!("{what:50} {each:>8} ns each, {:>9.3} s", elapsed.as_secs_f64());
+}

@@ -1,0 +1,278 @@
+//! What is written about the program is what it does: pages, sample file and units.
+//!
+//! Options and keys are compared in both directions, so that neither a page nor the program can
+//! gain one alone. Where a tool is not installed its test says so and passes; .ci/run installs all.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use phpmq::config::file::SECTIONS;
+use phpmq::config::{Args, Config, Environment, args, beanstalkd, load};
+use phpmq::protocol::PROTOCOLS;
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(top().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// A manual page up to, or from, the section about being called as beanstalkd.
+fn phpmqd_page(beanstalkd: bool) -> String {
+    let page = read("man/phpmqd.8");
+    let section = ".Sh CALLED AS BEANSTALKD\n";
+    let (before, after) = page.split_once(section).expect("the page has that section");
+    let (section, rest) = after.split_once("\n.Sh ").expect("it is not the last one");
+    if beanstalkd { section.to_owned() } else { format!("{before}\n.Sh {rest}") }
+}
+
+/// The options that list items of a page describe, as typed: `-c`, `--config`.
+fn options_of(page: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with(".It Fl ")) {
+        let mut words = line.split(' ').peekable();
+        while let Some(word) = words.next() {
+            if word != "Fl" {
+                continue;
+            }
+            let long = words.next_if_eq(&"Fl").is_some();
+            let name = words.next().expect("an option has a name");
+            found.insert(format!("{}{name}", if long { "--" } else { "-" }));
+        }
+    }
+    found
+}
+
+/// The options that a command takes.
+fn options_taken(command: &mut clap::Command) -> BTreeSet<String> {
+    command.build();
+    let mut found = BTreeSet::new();
+    for argument in command.get_arguments() {
+        found.extend(argument.get_short().map(|name| format!("-{name}")));
+        found.extend(argument.get_long().map(|name| format!("--{name}")));
+    }
+    found
+}
+
+#[test]
+fn the_page_describes_every_option_and_no_other() {
+    assert_eq!(options_of(&phpmqd_page(false)), options_taken(&mut args::command(PROTOCOLS)));
+    assert_eq!(options_of(&phpmqd_page(true)), options_taken(&mut beanstalkd::command()));
+}
+
+#[test]
+fn the_page_lists_every_exit_code() {
+    let page = read("man/phpmqd.8");
+    let (_, section) = page.split_once(".Sh EXIT STATUS\n").expect("the page has that section");
+    let (section, _) = section.split_once("\n.Sh ").expect("it is not the last one");
+    let codes: Vec<u8> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It "))
+        .map(|code| code.parse().unwrap())
+        .collect();
+    assert_eq!(codes, [0, 64, 65, 69, 70, 73, 74, 77, 78]);
+}
+
+/// Section, key and default, as phpmqd.toml(5) has them.
+fn keys_of_the_page() -> Vec<(String, String, String)> {
+    let mut section = String::new();
+    let mut keys = Vec::new();
+    for line in read("man/phpmqd.toml.5").lines() {
+        if let Some(heading) = line.strip_prefix(".Ss ") {
+            section = heading.trim_matches(['[', ']']).to_owned();
+        } else if let Some(item) = line.strip_prefix(".It Ic ") {
+            let (key, value) = item.split_once(" = ").expect("an item is KEY = DEFAULT");
+            keys.push((section.clone(), key.to_owned(), value.replace("\\(dq", "\"")));
+        }
+    }
+    keys
+}
+
+/// The same, as the remarks of the sample file have them.
+fn keys_of_the_sample() -> Vec<(String, String, String)> {
+    let mut section = String::new();
+    let mut keys = Vec::new();
+    for line in read("etc/phpmqd.toml").lines() {
+        let line = line.trim_start_matches('#');
+        if line.starts_with('[') && !line.contains(' ') {
+            section = line.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, rest)) = line.split_once(" = ")
+            && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        {
+            let value = rest.split(" #").next().unwrap_or(rest).trim_end();
+            keys.push((section.clone(), key.to_owned(), value.to_owned()));
+        }
+    }
+    keys
+}
+
+fn names(keys: &[(String, String, String)]) -> BTreeSet<String> {
+    keys.iter().map(|(section, key, _)| format!("{section}.{key}")).collect()
+}
+
+#[test]
+fn page_and_sample_describe_every_key_and_no_other() {
+    let known: BTreeSet<String> = SECTIONS
+        .iter()
+        .flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")))
+        .collect();
+    assert_eq!(names(&keys_of_the_page()), known);
+    assert_eq!(names(&keys_of_the_sample()), known);
+}
+
+#[test]
+fn page_and_sample_give_the_same_defaults() {
+    let sample = keys_of_the_sample();
+    for (section, key, value) in keys_of_the_page() {
+        let in_sample = sample.iter().find(|row| row.0 == section && row.1 == key);
+        assert_eq!(in_sample.map(|row| &row.2), Some(&value), "{section}.{key}");
+    }
+}
+
+/// What the daemon would be as the system service, with a configuration file of this text.
+fn service_with(text: &str) -> Config {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("phpmqd.toml");
+    fs::write(&path, text).unwrap();
+    let args = Args { config: Some(path), ..Args::default() };
+    let environment = Environment {
+        state_directory: Some(PathBuf::from("/var/lib/phpmq")),
+        root: PathBuf::from("/"),
+        ..Environment::default()
+    };
+    load(&args, &environment).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+#[test]
+fn the_sample_file_changes_nothing() {
+    assert_eq!(service_with(&read("etc/phpmqd.toml")), service_with(""));
+}
+
+#[test]
+fn the_defaults_that_page_and_sample_tell_are_those_of_the_program() {
+    // As a file: everything but the listeners, of which the first stands for a phpmq one.
+    let mut text = String::new();
+    for (section, keys) in SECTIONS {
+        let brackets = if *section == "listener" { ("[[", "]]") } else { ("[", "]") };
+        text += &format!("{}{section}{}\n", brackets.0, brackets.1);
+        for (of, key, value) in keys_of_the_page() {
+            // Only Unix sockets take these two.
+            let unix = of == "listener" && ["mode", "group"].contains(&key.as_str());
+            if of == *section && !unix {
+                assert!(keys.contains(&key.as_str()));
+                text += &format!("{key} = {value}\n");
+            }
+        }
+    }
+    let told = service_with(&text);
+    let mut default = service_with("");
+    default.listeners.retain(|listener| listener.protocol.name == "phpmq");
+    assert_eq!(told, default);
+}
+
+#[test]
+fn the_listeners_that_the_sample_tells_are_those_of_the_program() {
+    let sample = read("etc/phpmqd.toml");
+    let (_, listeners) =
+        sample.split_once("# What holds without any [[listener]] table:\n").unwrap();
+    assert_eq!(service_with(&listeners.replace('#', "")), service_with(""));
+}
+
+#[test]
+fn pages_and_units_name_every_protocol() {
+    for row in PROTOCOLS {
+        let socket = read(&format!("systemd/phpmqd-{}.socket", row.name));
+        assert!(socket.contains(&format!("FileDescriptorName={}\n", row.name)));
+        assert!(socket.contains(&format!("ListenStream={}\n", row.default_address)));
+        for path in ["man/phpmqd.8", "man/phpmqd.toml.5", "README.md"] {
+            let text = read(path);
+            assert!(text.contains(row.name), "{path} does not name {}", row.name);
+            assert!(text.contains(row.default_address), "{path}: {}", row.default_address);
+        }
+    }
+}
+
+#[test]
+fn the_readme_begins_with_the_two_commands() {
+    let readme = read("README.md");
+    let run = readme.find("cargo run --release").expect("how to run it");
+    let test = readme.find("cargo test").expect("how to test it");
+    let first_heading = readme.find("\n## ").expect("it has sections");
+    assert!(run < test && test < first_heading, "they come before everything else");
+}
+
+/// Runs a tool, or says that it is not there.
+fn tool(name: &str, arguments: &[&str]) -> Option<Output> {
+    match Command::new(name).args(arguments).output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            eprintln!("{name} is not here ({error}): not checked");
+            None
+        }
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+#[test]
+fn mandoc_has_nothing_to_say_about_the_pages() {
+    let mut pages = 0;
+    for entry in fs::read_dir(top().join("man")).unwrap() {
+        let path = entry.unwrap().path();
+        pages += 1;
+        if let Some(output) =
+            tool("mandoc", &["-T", "lint", "-W", "warning", path.to_str().unwrap()])
+        {
+            assert!(output.status.success(), "{}", said(&output));
+        }
+    }
+    assert!(pages >= 2, "the pages were not found");
+}
+
+/// Copies the units with the program that was built, as an installation would have it.
+fn units(directory: &Path) -> Vec<String> {
+    let mut copies = Vec::new();
+    for entry in fs::read_dir(top().join("systemd")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.ends_with(".service") || name.ends_with(".socket") {
+            let installed = "ExecStart=/usr/sbin/phpmqd ";
+            let built = format!("ExecStart={} ", env!("CARGO_BIN_EXE_phpmqd"));
+            let text = fs::read_to_string(&path).unwrap().replace(installed, &built);
+            let copy = directory.join(name);
+            fs::write(&copy, text).unwrap();
+            copies.push(copy.to_str().unwrap().to_owned());
+        }
+    }
+    assert!(copies.len() > 1, "the units were not found");
+    copies
+}
+
+#[test]
+fn systemd_accepts_the_units() {
+    let directory = tempfile::tempdir().unwrap();
+    let copies = units(directory.path());
+    let mut arguments = vec!["verify", "--man=no"];
+    arguments.extend(copies.iter().map(String::as_str));
+    if let Some(output) = tool("systemd-analyze", &arguments) {
+        assert!(output.status.success(), "{}", said(&output));
+        assert_eq!(said(&output), "");
+    }
+}
+
+#[test]
+fn the_service_is_confined() {
+    let directory = tempfile::tempdir().unwrap();
+    let copies = units(directory.path());
+    let service = copies.iter().find(|path| path.ends_with(".service")).unwrap();
+    // The threshold is ten times the exposure.
+    let arguments = ["security", "--offline=true", "--no-pager", "--threshold=15", service];
+    if let Some(output) = tool("systemd-analyze", &arguments) {
+        assert!(output.status.success(), "{}", said(&output));
+    }
+}

@@ -1,0 +1,174 @@
+//! One connection as a peer has it: bytes, lines, and how it ends.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::PATIENCE;
+
+/// A connection. Reading gives up after [`PATIENCE`].
+pub struct Stream {
+    socket: Socket,
+    /// What has been read and not been asked for.
+    buffer: Vec<u8>,
+}
+
+impl Stream {
+    /// Connects to an address as the daemon logs it.
+    pub fn connect(address: &str) -> Stream {
+        Stream::try_connect(address).unwrap_or_else(|error| panic!("{address}: {error}"))
+    }
+
+    pub fn try_connect(address: &str) -> std::io::Result<Stream> {
+        Stream::with_receive_buffer(address, None)
+    }
+
+    /// Connects with a small or the system's usual buffer for what comes in.
+    pub fn with_receive_buffer(address: &str, bytes: Option<usize>) -> std::io::Result<Stream> {
+        let (domain, to) = match address.strip_prefix("unix:") {
+            Some(path) => (Domain::UNIX, SockAddr::unix(path)?),
+            None => {
+                let address: SocketAddr = address.parse().unwrap();
+                (Domain::for_address(address), SockAddr::from(address))
+            }
+        };
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        if let Some(bytes) = bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
+        socket.connect(&to)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        if domain != Domain::UNIX {
+            socket.set_tcp_nodelay(true)?;
+        }
+        Ok(Stream { socket, buffer: Vec::new() })
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.write_all(bytes.as_ref()).expect("the daemon takes what is sent");
+    }
+
+    /// Sends as much as goes, to a daemon that may close at any byte.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.socket.write_all(bytes.as_ref())
+    }
+
+    /// Sends until the socket takes nothing more for a while; says how much went.
+    pub fn stuff(&mut self, bytes: &[u8], bytes_max: usize) -> usize {
+        self.socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut sent = 0;
+        while sent < bytes_max {
+            match self.socket.write(bytes) {
+                Ok(count) => {
+                    // What was cut goes on where it was cut.
+                    let rest = &bytes[count..];
+                    sent += count;
+                    if !rest.is_empty() && self.socket.write_all(rest).is_err() {
+                        break;
+                    }
+                    sent += rest.len();
+                }
+                Err(_) => break,
+            }
+        }
+        self.socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        sent
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn half_close(&self) {
+        self.socket.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Ends in a reset and not in an orderly close (on TCP).
+    pub fn reset(self) {
+        self.socket.set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// A line without its end, which may be CR LF or LF.
+    pub fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
+                line.pop();
+                line.pop_if(|byte| *byte == b'\r');
+                return String::from_utf8_lossy(&line).into_owned();
+            }
+            assert!(self.fill(), "the connection ended in a line: {:?}", self.shown());
+        }
+    }
+
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill(), "the connection ended early: {:?}", self.shown());
+        }
+        self.buffer.drain(..count).collect()
+    }
+
+    /// Everything up to the end of the connection, an orderly one or a reset.
+    pub fn rest(&mut self) -> String {
+        while self.fill() {}
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
+    /// Reads until this has come; returns everything up to its end.
+    pub fn until(&mut self, text: &str) -> String {
+        loop {
+            let found = self.buffer.windows(text.len()).position(|part| part == text.as_bytes());
+            if let Some(start) = found {
+                let all: Vec<u8> = self.buffer.drain(..start + text.len()).collect();
+                return String::from_utf8_lossy(&all).into_owned();
+            }
+            assert!(self.fill(), "{text:?} did not come, but {:?}", self.shown());
+        }
+    }
+
+    /// Whether something can be read, looked at without waiting.
+    pub fn has_something(&mut self) -> bool {
+        self.socket.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 4096];
+        let result = self.socket.read(&mut bytes);
+        self.socket.set_nonblocking(false).unwrap();
+        if let Ok(count) = result {
+            self.buffer.extend_from_slice(&bytes[..count]);
+        }
+        !self.buffer.is_empty()
+    }
+
+    /// Takes up to `count` bytes from the socket, as a slow reader does. 0 is the end.
+    pub fn sip(&mut self, count: usize) -> usize {
+        let mut bytes = vec![0; count];
+        self.socket.read(&mut bytes).unwrap_or(0)
+    }
+
+    fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
+    /// Reads once. False at the end.
+    fn fill(&mut self) -> bool {
+        let mut bytes = [0; 64 * 1024];
+        loop {
+            match self.socket.read(&mut bytes) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    self.buffer.extend_from_slice(&bytes[..count]);
+                    return true;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+                    ) =>
+                {
+                    return false;
+                }
+                Err(error) => panic!("nothing came ({error}) after {:?}", self.shown()),
+            }
+        }
+    }
+}

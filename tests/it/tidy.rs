@@ -1,0 +1,403 @@
+//! The rules of structure as tests: who may import whom, and what only one file may do.
+//!
+//! Each test names the offending file and line and the rule, so that the message is all that is
+//! needed to mend it. Code of tests (below `#[cfg(test)]`) is free but for length and first line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use phpmq::protocol::PROTOCOLS;
+
+/// The words that every module may import; they import nothing but each other.
+const WORDS: &[&str] = &["change", "clock", "command", "ids", "limits", "statistics"];
+
+/// Every other module of the library, and what it may import beside the words. Imports run
+/// downwards only; whoever adds a module says here where it stands.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    // The wire.
+    // A gate carries the place of its connection among those that are counted.
+    ("gate", &["clients"]),
+    ("protocol", &[]),
+    ("bind", &[]),
+    ("clients", &["gate"]),
+    ("threads", &["channels"]),
+    ("writer", &["channels", "threads"]),
+    ("outbox", &["gate", "writer"]),
+    ("connection", &["channels", "clients", "gate", "outbox", "protocol", "threads"]),
+    (
+        "listener",
+        &["bind", "channels", "clients", "connection", "gate", "outbox", "protocol", "threads"],
+    ),
+    // The seam: it names what travels through it.
+    ("channels", &["gate", "journal", "protocol", "store"]),
+    // The core. The engine decides and does nothing else, so words are all it needs.
+    ("engine", &[]),
+    ("journal", &[]),
+    ("facts", &[]),
+    (
+        "dispatcher",
+        &[
+            "channels",
+            "clients",
+            "engine",
+            "facts",
+            "gate",
+            "journal",
+            "outbox",
+            "persistence",
+            "protocol",
+            "store",
+            "threads",
+            "writer",
+        ],
+    ),
+    // The durable side.
+    ("store", &["journal"]),
+    ("persistence", &["channels", "journal", "store"]),
+    // The process.
+    ("config", &["channels", "protocol"]),
+    ("logging", &["config"]),
+    ("signals", &["channels"]),
+    ("systemd", &[]),
+    ("ctl", &["channels", "config", "protocol"]),
+];
+
+/// May import everything; nobody imports it.
+const TOP: &str = "daemon";
+
+/// The most lines of a file, tests included.
+const LINES_MAX: usize = 700;
+
+struct Source {
+    /// Below the top of the repository, like `src/engine/mod.rs`.
+    path: String,
+    /// Line numbers and lines that are neither remarks nor tests.
+    code: Vec<(usize, String)>,
+    text: String,
+}
+
+impl Source {
+    /// The module of the library that this is part of; `None` for lib.rs and the binaries.
+    fn module(&self) -> Option<&str> {
+        let rest = self.path.strip_prefix("src/")?;
+        let first = rest.split('/').next()?;
+        let name = first.strip_suffix(".rs").unwrap_or(first);
+        (!["lib", "bin"].contains(&name)).then_some(name)
+    }
+
+    fn is_below(&self, folder: &str) -> bool {
+        self.path.starts_with(&format!("src/{folder}/")) || self.path == format!("src/{folder}.rs")
+    }
+}
+
+fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> Source {
+    let text = fs::read_to_string(path).unwrap();
+    let relative = path.strip_prefix(top()).unwrap().to_str().unwrap().to_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    let mut code = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let begins_tests = line.trim() == "#[cfg(test)]"
+            && lines
+                .get(index + 1)
+                .is_some_and(|next| next.contains("mod ") && next.ends_with('{'));
+        // Tests stand at the bottom of a file.
+        if begins_tests && !line.starts_with(' ') {
+            break;
+        }
+        if !line.trim_start().starts_with("//") {
+            code.push((index + 1, (*line).to_owned()));
+        }
+    }
+    Source { path: relative, code, text }
+}
+
+/// The files that are tests as a whole: declared as `#[cfg(test)] mod name;`.
+fn test_files(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources {
+        let folder = match source.path.strip_suffix("/mod.rs") {
+            Some(folder) => folder,
+            None => source.path.trim_end_matches(".rs"),
+        };
+        let mut lines = source.text.lines();
+        while let Some(line) = lines.next() {
+            if line.trim() != "#[cfg(test)]" {
+                continue;
+            }
+            let declared = lines.next().and_then(|next| next.trim().strip_suffix(';'));
+            if let Some((_, name)) = declared.and_then(|next| next.split_once("mod ")) {
+                found.push(format!("{folder}/{name}.rs"));
+            }
+        }
+    }
+    found
+}
+
+/// The files of src, without those that are tests.
+fn sources() -> Vec<Source> {
+    let all: Vec<Source> = files_below(&top().join("src")).iter().map(|path| read(path)).collect();
+    let tests = test_files(&all);
+    assert!(all.len() > 20, "the sources were not found");
+    let is_test = |path: &str| {
+        // A module of tests may be a folder.
+        tests.iter().any(|test| {
+            let folder = format!("{}/", test.trim_end_matches(".rs"));
+            path == test || path.starts_with(&folder)
+        })
+    };
+    all.into_iter().filter(|source| !is_test(&source.path)).collect()
+}
+
+/// Fails with all offences at once.
+fn demand(rule: &str, offences: Vec<String>) {
+    assert!(offences.is_empty(), "{rule}:\n  {}\n", offences.join("\n  "));
+}
+
+/// The lines of code in which one of the patterns stands.
+fn lines_with(source: &Source, patterns: &[&str]) -> Vec<String> {
+    let found = source.code.iter().filter(|(_, line)| patterns.iter().any(|p| line.contains(p)));
+    found.map(|(number, line)| format!("{}:{number}: {}", source.path, line.trim())).collect()
+}
+
+/// The modules that a line names as `crate::module`, those in braces included.
+fn imported(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in line.match_indices("crate::") {
+        let rest = &line[at + "crate::".len()..];
+        let list = match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or(list),
+            None => rest.split([',', ';', ' ', ')', '>']).next().unwrap_or(rest),
+        };
+        for item in list.split(',') {
+            let name: String =
+                item.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn imports_run_downwards_only() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        let Some(module) = source.module() else { continue };
+        if module == TOP {
+            continue;
+        }
+        let allowed = if WORDS.contains(&module) {
+            &[][..]
+        } else {
+            match MAY_IMPORT.iter().find(|(name, _)| *name == module) {
+                Some((_, allowed)) => allowed,
+                None => {
+                    offences.push(format!("{}: module {module} has no row", source.path));
+                    continue;
+                }
+            }
+        };
+        for (number, line) in &source.code {
+            for name in imported(line) {
+                let fine = name == module
+                    || WORDS.contains(&name.as_str())
+                    || allowed.contains(&name.as_str());
+                if !fine {
+                    offences.push(format!("{}:{number}: imports {name}", source.path));
+                }
+            }
+        }
+    }
+    demand("the table MAY_IMPORT of tests/it/tidy.rs says who may import whom", offences);
+}
+
+#[test]
+fn imports_are_seen_in_all_their_forms() {
+    assert_eq!(imported("use crate::ids::MessageId;"), ["ids"]);
+    assert_eq!(imported("use crate::{daemon, store::File};"), ["daemon", "store"]);
+    assert_eq!(imported("    fn x(a: crate::gate::Gate, b: crate::ids::Id) {"), ["gate", "ids"]);
+    assert_eq!(imported("use std::io;"), Vec::<String>::new());
+}
+
+#[test]
+fn the_engine_and_the_protocols_only_decide() {
+    let acting = [
+        "slog",
+        "println!",
+        "std::thread",
+        "std::net",
+        "std::fs",
+        "std::process",
+        "std::env",
+        "socket2",
+        "rustix",
+        "crossbeam",
+        "io::Read",
+        "io::Write",
+        "getrandom",
+    ];
+    let mut offences = Vec::new();
+    for source in sources() {
+        if source.is_below("engine") || source.is_below("protocol") {
+            offences.extend(lines_with(&source, &acting));
+        }
+    }
+    demand("engine/ and protocol/ do no I/O, wait, log or draw random numbers", offences);
+}
+
+#[test]
+fn no_protocol_knows_another() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        for own in PROTOCOLS.iter().filter(|row| source.is_below(&format!("protocol/{}", row.name)))
+        {
+            for other in PROTOCOLS.iter().filter(|row| row.name != own.name) {
+                let name = other.name;
+                let patterns = [format!("protocol::{name}"), format!("super::{name}::")];
+                offences.extend(lines_with(&source, &[&patterns[0], &patterns[1]]));
+            }
+        }
+    }
+    demand("a protocol's file uses no other protocol", offences);
+}
+
+#[test]
+fn every_file_of_a_protocol_is_registered_and_every_row_has_its_file() {
+    // Shared by protocols, and none itself.
+    let shared = ["mod", "wire"];
+    let mut files = Vec::new();
+    for entry in fs::read_dir(top().join("src/protocol")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.trim_end_matches(".rs").to_owned();
+        if !shared.contains(&name.as_str()) {
+            files.push(name);
+        }
+    }
+    files.sort();
+    let mut rows: Vec<&str> = PROTOCOLS.iter().map(|row| row.name).collect();
+    rows.sort_unstable();
+    assert_eq!(files, rows, "files of src/protocol/ on the left, rows of PROTOCOLS on the right");
+}
+
+#[test]
+fn only_channels_rs_makes_channels() {
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| source.path != "src/channels.rs") {
+        let patterns = ["bounded(", "bounded::", "mpsc", "sync_channel"];
+        offences.extend(lines_with(source, &patterns));
+    }
+    demand("every channel and its bound is argued in channels.rs", offences);
+}
+
+#[test]
+fn only_clock_rs_reads_clocks() {
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| source.path != "src/clock.rs") {
+        let patterns = ["Instant::now", "SystemTime", "clock_gettime", ".elapsed()"];
+        offences.extend(lines_with(source, &patterns));
+    }
+    demand("time is an argument: only clock.rs reads clocks", offences);
+}
+
+#[test]
+fn only_the_store_speaks_sql() {
+    let mut offences = Vec::new();
+    for source in sources().iter().filter(|source| !source.is_below("store")) {
+        offences.extend(lines_with(source, &["rusqlite", "SELECT ", "INSERT INTO", "PRAGMA "]));
+    }
+    demand("only store/ uses rusqlite", offences);
+}
+
+#[test]
+fn threads_are_named_and_joined() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        offences.extend(lines_with(&source, &["thread::spawn", "thread::sleep"]));
+    }
+    demand("threads come from thread::Builder, and none of them sleeps", offences);
+}
+
+#[test]
+fn nothing_is_unwrapped_outside_tests() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        offences.extend(lines_with(&source, &[".unwrap()", "todo!(", "unimplemented!(", "dbg!("]));
+    }
+    demand("no unwrap(), todo!() or dbg!() outside tests", offences);
+}
+
+#[test]
+fn every_file_begins_with_what_it_is_for() {
+    let mut offences = Vec::new();
+    for folder in ["src", "tests/it"] {
+        for path in files_below(&top().join(folder)) {
+            let source = read(&path);
+            let first = source.text.lines().next().unwrap_or_default();
+            if !first.starts_with("//! ") {
+                offences.push(format!("{}: {first}", source.path));
+            }
+        }
+    }
+    demand("the first line is //! and what the file is for", offences);
+}
+
+#[test]
+fn no_file_is_too_long_to_be_read() {
+    let mut offences = Vec::new();
+    for folder in ["src", "tests/it"] {
+        for path in files_below(&top().join(folder)) {
+            let source = read(&path);
+            let lines = source.text.lines().count();
+            if lines > LINES_MAX {
+                offences.push(format!("{}: {lines} lines", source.path));
+            }
+        }
+    }
+    demand("a file has at most 700 lines, tests included", offences);
+}
+
+#[test]
+fn unsafe_code_is_forbidden() {
+    let mut roots = vec![top().join("src/lib.rs")];
+    roots.extend(files_below(&top().join("src/bin")));
+    let offences: Vec<String> = roots
+        .iter()
+        .map(|path| read(path))
+        .filter(|source| !source.text.contains("#![forbid(unsafe_code)]"))
+        .map(|source| source.path)
+        .collect();
+    demand("lib.rs and the binaries forbid unsafe code", offences);
+}
+
+#[test]
+fn the_index_of_these_tests_is_whole() {
+    let index = fs::read_to_string(top().join("tests/it/main.rs")).unwrap();
+    let mut offences = Vec::new();
+    for entry in fs::read_dir(top().join("tests/it")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.trim_end_matches(".rs");
+        if name != "main" && !index.contains(&format!("//! - `{name}`: ")) {
+            offences.push(name.to_owned());
+        }
+    }
+    demand("tests/it/main.rs says what each file shows", offences);
+}
