@@ -45,6 +45,8 @@ mod model;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -201,6 +203,8 @@ pub struct Engine {
     /// The next place among the buried.
     next_burial: u64,
     refuse_puts: Option<Refusal>,
+    /// Units of work done in a turn at most.
+    work_per_turn: usize,
     /// Units of work left in this turn.
     budget: usize,
     /// Counts the turns, for the sessions' allowances.
@@ -234,6 +238,7 @@ impl Engine {
             next_stamp: 1,
             next_burial: 1,
             refuse_puts: None,
+            work_per_turn: WORK_PER_TURN_MAX,
             budget: WORK_PER_TURN_MAX,
             turns: 1,
             exhausted: Vec::new(),
@@ -261,7 +266,7 @@ impl Engine {
     /// Does what is due, and the next slice of large work. To be called once a turn.
     pub fn turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
-        self.budget = WORK_PER_TURN_MAX;
+        self.budget = self.work_per_turn;
         self.turns += 1;
         for connection in std::mem::take(&mut self.exhausted) {
             self.renew(turn, connection);

@@ -88,7 +88,7 @@ impl Engine {
         }
     }
 
-    fn go_on_later(&mut self, work: Work) {
+    pub(super) fn go_on_later(&mut self, work: Work) {
         if let Some(asker) = work.asker()
             && let Some(session) = self.sessions.get_mut(&asker.connection)
         {
