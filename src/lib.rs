@@ -41,6 +41,7 @@ pub mod clock;
 pub mod command;
 pub mod ids;
 pub mod limits;
+pub mod statistics;
 
 // The wire.
 pub mod bind;
@@ -67,6 +68,7 @@ pub mod store;
 
 // The process.
 pub mod config;
+pub mod ctl;
 pub mod daemon;
 pub mod facts;
 pub mod logging;

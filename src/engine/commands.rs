@@ -2,8 +2,9 @@
 
 use crate::change::MessageState;
 use crate::clock::Time;
-use crate::command::{Command, Counted, Refusal, Reply, Request, Tag};
+use crate::command::{Command, Refusal, Reply, Request, Tag};
 use crate::ids::{ConnectionId, MessageId, QueueName};
+use crate::statistics::Counted;
 
 use super::message::{Slot, State};
 use super::work::{Asker, Kicked, Work};
@@ -62,8 +63,10 @@ impl Engine {
         let session = self.sessions.get_mut(&who).expect("only sessions ask");
         session.used = Some(queue);
         session.watched = vec![queue];
-        self.queues[queue].using += 1;
-        self.queues[queue].watching += 1;
+        let queue = &mut self.queues[queue];
+        queue.is_first = true;
+        queue.using += 1;
+        queue.watching += 1;
     }
 
     fn use_queue(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, name: &QueueName) {

@@ -43,6 +43,10 @@ mod check;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -52,9 +56,10 @@ use rustc_hash::FxHashMap;
 
 use crate::change::Change;
 use crate::clock::{Now, Time};
-use crate::command::{CommandCounts, Handing, Manner, Refusal, Reply, Request, StateCounts, Tag};
+use crate::command::{Handing, Manner, Refusal, Reply, Request, Tag};
 use crate::ids::{ConnectionId, MessageId, QueueName};
 use crate::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
+use crate::statistics::{CommandCounts, StateCounts};
 
 use deadlines::{Deadlines, Due};
 use message::Messages;
@@ -198,6 +203,8 @@ pub struct Engine {
     /// The next place among the buried.
     next_burial: u64,
     refuse_puts: Option<Refusal>,
+    /// Units of work done in a turn at most.
+    work_per_turn: usize,
     /// Units of work left in this turn.
     budget: usize,
     /// Counts the turns, for the sessions' allowances.
@@ -231,6 +238,7 @@ impl Engine {
             next_stamp: 1,
             next_burial: 1,
             refuse_puts: None,
+            work_per_turn: WORK_PER_TURN_MAX,
             budget: WORK_PER_TURN_MAX,
             turns: 1,
             exhausted: Vec::new(),
@@ -258,7 +266,7 @@ impl Engine {
     /// Does what is due, and the next slice of large work. To be called once a turn.
     pub fn turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
-        self.budget = WORK_PER_TURN_MAX;
+        self.budget = self.work_per_turn;
         self.turns += 1;
         for connection in std::mem::take(&mut self.exhausted) {
             self.renew(turn, connection);

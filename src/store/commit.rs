@@ -94,9 +94,10 @@ impl<'c> File<'c> {
             return Ok(());
         }
         let mut result = self.write_or_roll_back(batch, sync);
-        if let Err(StoreError::Full { .. }) = &result
-            && self.ballast.throw_off(&self.file.place.paths)
-        {
+        if is_full(&result) && self.ballast.throw_off(&self.file.place.paths) {
+            result = self.write_or_roll_back(batch, sync);
+        }
+        if is_full(&result) && self.empty_log()? {
             result = self.write_or_roll_back(batch, sync);
         }
         result?;
@@ -129,6 +130,16 @@ impl<'c> File<'c> {
         }
         self.commit.raw_execute()?;
         Ok(())
+    }
+
+    /// Moves the log into the file, where that needs no room, so that it begins anew in the room
+    /// that it has. Says whether all of it was moved.
+    fn empty_log(&mut self) -> Result<bool, StoreError> {
+        match run_checkpoint(&mut self.checkpoint).map_err(|error| self.error(error)) {
+            Ok((_, frames, moved)) => Ok(frames > 0 && moved == frames),
+            Err(StoreError::Full { .. } | StoreError::Busy { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn set_syncing(&mut self, sync: bool) -> Result<()> {
@@ -224,6 +235,10 @@ impl<'c> File<'c> {
         }
         StoreError::database(self.file.path(), error)
     }
+}
+
+fn is_full(result: &Result<(), StoreError>) -> bool {
+    matches!(result, Err(StoreError::Full { .. }))
 }
 
 /// The log is moved into the file when it has grown by 4 MB: a larger one makes commits slower

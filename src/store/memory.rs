@@ -160,8 +160,8 @@ pub(super) fn connect_empty() -> Result<Connection, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Counters;
     use crate::change::{MessageRow, MessageState, StateRow};
-    use crate::command::Counters;
     use crate::ids::Sequence;
 
     fn message(id: u64, body: &[u8]) -> Change {

@@ -21,6 +21,19 @@ fn what_was_asked_for_before_the_end_is_done() {
 }
 
 #[test]
+fn the_queue_that_connections_start_with_stays() {
+    let mut t = Talk::new();
+    t.open('a', crate::command::Manner::Serial, 0);
+    t.say('a', "start q");
+    t.say('a', "watch r");
+    t.say('a', "use r");
+    t.say('a', "ignore q");
+    assert_eq!(t.say('a', "queues"), "a queues q r");
+    t.close('a');
+    assert_eq!(t.engine.queues.len(), 1, "q");
+}
+
+#[test]
 fn an_ended_connection_leaves_nothing_behind() {
     let mut t = Talk::new().workers("a").consumers_timed("c", 5_000);
     t.say('a', "watch r");
