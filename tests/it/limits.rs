@@ -39,12 +39,13 @@ over_both! {
         let server = Setup::on(transport).limits("frame_timeout = \"400ms\"").start();
         let whole = packets(1, &[(1, b"q"), (2, b"whole")]);
         let half = &whole[..whole.len() - 3];
-        let mut starts: Vec<(&str, Vec<u8>)> = Vec::new();
-        starts.push(("phpmq", [&whole[..], half].concat()));
-        starts.push(("phpmq", b"H".to_vec()));
-        starts.push(("beanstalk", b"put 0 0 60 100\r\nabc".to_vec()));
-        starts.push(("beanstalk", b"list-tub".to_vec()));
-        starts.push(("console", b"plain\nstat".to_vec()));
+        let starts: Vec<(&str, Vec<u8>)> = vec![
+            ("phpmq", [&whole[..], half].concat()),
+            ("phpmq", b"H".to_vec()),
+            ("beanstalk", b"put 0 0 60 100\r\nabc".to_vec()),
+            ("beanstalk", b"list-tub".to_vec()),
+            ("console", b"plain\nstat".to_vec()),
+        ];
         let mut idle = server.beanstalk();
         let began = now();
         let mut peers: Vec<_> = starts
