@@ -1,5 +1,6 @@
 //! Tests of the tree and of the whole daemon, in one binary.
 //!
+//! - `accounting`: every message is accounted for over kills at random moments.
 //! - `beanstalk`: every command and every error of beanstalk, as dialogues.
 //! - `console`: the maintenance console by hand.
 //! - `cross_protocol`: sent through one protocol, worked through another.
@@ -20,6 +21,7 @@
 //! - `tidy`: the rules of structure: imports, channels, clocks, SQL, lengths, first lines.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
+mod accounting;
 mod beanstalk;
 mod console;
 mod cross_protocol;

@@ -34,6 +34,22 @@ over_both! {
         drop(deaf);
     }
 
+    /// It has said that it sends no more, and so its thread has ended before its writer gives up.
+    fn regression_who_never_reads_is_forgotten_after_the_end_of_its_commands(transport) {
+        let server = Setup::on(transport)
+            .without_database()
+            .limits("max_output = \"1MiB\"")
+            .limits("write_timeout = \"300ms\"")
+            .start();
+        let mut other = server.beanstalk();
+        let id = other.put(&"x".repeat(500_000));
+        let address = server.address("beanstalk");
+        let mut deaf = Stream::with_receive_buffer(address, Some(4096)).unwrap();
+        deaf.send(format!("peek {id}\r\n").repeat(400));
+        deaf.half_close();
+        eventually("it is forgotten", || other.server("current-connections") == 1);
+    }
+
     fn a_consumer_that_never_reads_loses_its_messages_to_others(transport) {
         let server = Setup::on(transport)
             .without_database()

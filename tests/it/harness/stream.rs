@@ -124,10 +124,18 @@ impl Stream {
     }
 
     pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let bytes = self.try_exactly(count);
+        bytes.unwrap_or_else(|| panic!("the connection ended early: {:?}", self.shown()))
+    }
+
+    /// So many bytes, or nothing when the connection ends first.
+    pub fn try_exactly(&mut self, count: usize) -> Option<Vec<u8>> {
         while self.buffer.len() < count {
-            assert!(self.fill(), "the connection ended early: {:?}", self.shown());
+            if !self.fill() {
+                return None;
+            }
         }
-        self.buffer.drain(..count).collect()
+        Some(self.buffer.drain(..count).collect())
     }
 
     /// Everything up to the end of the connection, an orderly one or a reset.
