@@ -39,7 +39,7 @@ over_both! {
         let server = Setup::on(transport).limits("frame_timeout = \"400ms\"").start();
         let whole = packets(1, &[(1, b"q"), (2, b"whole")]);
         let half = &whole[..whole.len() - 3];
-        let starts: [(&str, Vec<u8>); 5] = [
+        let starts: Vec<(&str, Vec<u8>)> = vec![
             ("phpmq", [&whole[..], half].concat()),
             ("phpmq", b"H".to_vec()),
             ("beanstalk", b"put 0 0 60 100\r\nabc".to_vec()),
