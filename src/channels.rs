@@ -233,6 +233,19 @@ pub fn handle() -> (Sender<JoinHandle<()>>, Receiver<JoinHandle<()>>) {
     bounded(1)
 }
 
+/// What a client's thread that rests is to do next: one connection.
+pub struct Task {
+    /// What the thread is called from then on.
+    pub name: String,
+    /// What it does.
+    pub body: Box<dyn FnOnce() + Send>,
+}
+
+/// A resting thread's way in: one, as it takes one connection and then rests anew.
+pub fn task() -> (Sender<Task>, Receiver<Task>) {
+    bounded(1)
+}
+
 /// Notices for the main thread. Ends of threads may block behind it: they have nothing left to do.
 pub fn notices() -> (Sender<Notice>, Receiver<Notice>) {
     bounded(NOTICES_WAITING_MAX)
