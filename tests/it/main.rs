@@ -5,6 +5,7 @@
 //! - `console`: the maintenance console by hand.
 //! - `cross_protocol`: sent through one protocol, worked through another.
 //! - `database`: which files are refused, and what other programs see.
+//! - `disk`: full disks and failing ones under the running daemon.
 //! - `docs`: manual pages, sample file and unit files say what the program does.
 //! - `exits`: command lines and surroundings that end in an exit code.
 //! - `harness`: starts the daemon, on either transport, and talks to it.
@@ -26,6 +27,7 @@ mod beanstalk;
 mod console;
 mod cross_protocol;
 mod database;
+mod disk;
 mod docs;
 mod exits;
 mod harness;
