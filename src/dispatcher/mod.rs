@@ -337,7 +337,9 @@ impl<'c> Dispatcher<'c> {
                 peer.broken = true;
             }
         }
-        self.input(Input::Closed(connection))
+        let gone = peer.broken;
+        self.input(Input::Closed(connection))?;
+        if gone { self.await_nothing(connection) } else { Ok(()) }
     }
 
     fn input(&mut self, input: Input) -> Result<(), StoreError> {

@@ -163,10 +163,17 @@ impl Dispatcher<'_> {
                 if let Some(peer) = self.peers.get_mut(&connection) {
                     peer.shut();
                 }
+                self.await_nothing(connection)?;
             }
         }
         self.drop_if_done(connection);
         Ok(())
+    }
+
+    /// A peer that is gone takes nothing any more, and what waits for room does not wait for it:
+    /// its requests are done and its session comes to its end.
+    pub(super) fn await_nothing(&mut self, connection: ConnectionId) -> Result<(), StoreError> {
+        self.input(Input::Stalled(connection, false))
     }
 
     /// Holds a peer back that has too much unsent although it takes what it is sent.

@@ -7,6 +7,7 @@
 //! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
 //! - `harness`: starts the daemon, on either transport, and talks to it.
 //! - `phpmq`: messages from end to end, in both revisions.
+//! - `slow_peers`: peers that ask for much, take little and go.
 //! - `tidy`: the rules of structure: imports, channels, clocks, SQL, lengths, first lines.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
@@ -17,4 +18,5 @@ mod docs;
 mod harness;
 mod phpmq;
 mod process;
+mod slow_peers;
 mod tidy;
