@@ -171,14 +171,19 @@ fn systemd_can_activate_it() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("b.sock");
-    let path = socket.display().to_string();
+    let path = directory.path().join("b.sock").display().to_string();
     let mut command = Command::new(tool);
     command.args(["-l", &path, "--fdname=beanstalk", PHPMQD, "--database", ""]);
     command.args(["--listen", "console=127.0.0.1:0"]);
     let process = Process::start(&mut command);
-    eventually("it listens", || socket.exists());
-    let mut peer = Beanstalk::new(Stream::connect(&format!("unix:{path}")));
+    // The file is there a moment before anybody listens behind it.
+    let address = format!("unix:{path}");
+    let mut connected = None;
+    eventually("it listens", || {
+        connected = Stream::try_connect(&address).ok();
+        connected.is_some()
+    });
+    let mut peer = Beanstalk::new(connected.unwrap());
     assert_eq!(peer.put("x"), 1);
     drop(process);
 }
