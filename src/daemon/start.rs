@@ -18,7 +18,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, OnIoError};
 use crate::connection::Shared;
-use crate::dispatcher::{Dispatcher, Parts, Stopped};
+use crate::dispatcher::{Dispatcher, Health, Parts, Stopped};
 use crate::engine::Engine;
 use crate::engine::load::Loader;
 use crate::facts::Facts;
@@ -78,6 +78,7 @@ impl Daemon {
         let turns = Arc::new(AtomicU64::new(0));
         let watchdog =
             Watchdog::new(systemd::watchdog_interval(), turns.clone(), disk.progress.clone());
+        let health = Arc::<Health>::default();
         let parts = Parts {
             engine,
             journal: disk.journal,
@@ -91,6 +92,8 @@ impl Daemon {
             budget: shared.budget.clone(),
             progress: disk.progress,
             turns,
+            health: health.clone(),
+            notices: notice_sender.clone(),
             facts: Facts::new(random_instance()),
             snapshot_interval_ms: config.storage.snapshot_interval_ms,
             commit_timeout_ms: config.storage.commit_timeout_ms,
@@ -118,6 +121,8 @@ impl Daemon {
             persistence: disk.thread,
             signals,
             notifier,
+            told: health.line(),
+            health,
             watchdog,
             log,
         })
