@@ -370,6 +370,14 @@ impl<'c> Dispatcher<'c> {
                 peer.broken = true;
             }
         }
+        let broken = peer.broken;
+        self.input(Input::Closed(connection))?;
+        if broken { self.give_up_unsent(connection) } else { Ok(()) }
+    }
+
+    /// Nothing can be sent to a peer whose requests have ended: its session waits no more for it
+    /// to take what is unsent.
+    pub(super) fn give_up_unsent(&mut self, connection: ConnectionId) -> Result<(), StoreError> {
         self.input(Input::Closed(connection))
     }
 

@@ -220,6 +220,9 @@ impl Dispatcher<'_> {
                     "error" => %error);
                 if let Some(peer) = self.peers.get_mut(&connection) {
                     peer.shut();
+                    if peer.ended {
+                        self.give_up_unsent(connection)?;
+                    }
                 }
             }
         }
