@@ -442,6 +442,12 @@ impl<'c> Dispatcher<'c> {
         peer.encoder.reply(tag, &reply, peer.outbox.buffer());
         // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
         let said = peer.outbox.position() > start;
+        if !said && let Reply::Refused(refusal) = reply {
+            // Who cannot be told must not go on as if all were well.
+            debug!(self.log, "connection ended, since its refusal has no answer";
+                "connection" => connection.0, "protocol" => peer.protocol, "error" => %refusal);
+            peer.shut();
+        }
         if said && peer.durability != Durability::Periodic {
             if reply.promises() {
                 let commit = self.commits.demand(peer.durability, self.now.time);

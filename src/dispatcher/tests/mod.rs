@@ -19,7 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use rustix::net::{RecvFlags, recv};
-use socket2::Socket;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::channels::{self, Notice, Profile};
@@ -133,16 +133,28 @@ impl Stage {
     }
 
     fn open(&mut self, letter: char, protocol: &str, durability: Durability) {
+        self.open_of(Type::STREAM, letter, protocol, durability);
+    }
+
+    /// The same with a socket of this type: with packets each send is heard by itself.
+    pub fn open_of(
+        &mut self,
+        socket_type: Type,
+        letter: char,
+        protocol: &str,
+        durability: Durability,
+    ) {
         let protocol = protocol::find(protocol).unwrap();
         let setup =
             Setup { limits: self.shared.limits.clone(), message_key: [7; 16], revision: None };
         let (decoder, encoder) = (protocol.connect)(&setup);
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (ours, theirs) = Socket::pair(Domain::UNIX, socket_type, None).unwrap();
+        let theirs = UnixStream::from(OwnedFd::from(theirs));
         let id = ConnectionId(u64::from(letter));
         let gate = Arc::new(Gate::default());
         let opened = Opened {
             connection: id,
-            socket: Arc::new(Socket::from(OwnedFd::from(ours))),
+            socket: Arc::new(ours),
             encoder,
             gate: gate.clone(),
             profile: Profile { protocol, durability, ack_timeout_ms: 0 },

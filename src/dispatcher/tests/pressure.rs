@@ -222,3 +222,16 @@ fn the_main_thread_is_told_once_when_the_health_changes() {
     assert_eq!(told(&s), 1);
     assert_eq!(s.dispatcher.health.line(), "Serving");
 }
+
+#[test]
+fn a_sender_that_cannot_be_told_of_a_refusal_is_disconnected() {
+    let limits = LimitValues { max_queues: 1, ..LimitValues::default() };
+    let settings = Settings { limits, ..Settings::default() };
+    let mut s = Stage::with(settings).connect("pq", "phpmq", Periodic);
+    s.say('p', sent(10));
+    s.say('q', phpmq(1, &[(1, "one too many"), (2, "x"), (6, "mine")]));
+    assert_eq!(s.hear('q'), phpmq(8, &[(6, "mine"), (2, "limits.max_queues is reached")]));
+    assert!(!s.is_closed('q'));
+    s.say('p', phpmq(1, &[(1, "one too many"), (2, "x")]));
+    assert!(s.is_closed('p'));
+}
