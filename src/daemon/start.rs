@@ -31,6 +31,7 @@ use crate::persistence::{self, Progress};
 use crate::signals::Signals;
 use crate::store::{self, Memory, Opened, StoreError, StoreFile};
 use crate::systemd::{self, Notifier, Passed};
+use crate::threads::Threads;
 use crate::writer::Writers;
 
 /// What systemd is asked for while a large database is read, again with every step.
@@ -65,15 +66,7 @@ impl Daemon {
             .map_err(|error| DaemonError::System("handle signals", error))?;
         let (threads, joiner) = joined_threads(notice_sender.clone());
         let (events, event_receiver) = channels::events();
-        let shared = Arc::new(Shared {
-            events: events.clone(),
-            limits: limits.clone(),
-            budget: Arc::new(Budget::default()),
-            clock,
-            clients: Arc::new(Clients::default()),
-            threads,
-            log: log.clone(),
-        });
+        let shared = shared(&events, &limits, clock, threads, log);
         let Opened { memory, file, facts } = opened;
         let disk = Disk::start(file, events.clone(), log)?;
         let turns = Arc::new(AtomicU64::new(0));
@@ -128,6 +121,25 @@ impl Daemon {
             log,
         })
     }
+}
+
+/// What all connections have in common.
+fn shared(
+    events: &Sender<Event>,
+    limits: &Arc<Limits>,
+    clock: Clock,
+    threads: Arc<Threads>,
+    log: &Logger,
+) -> Arc<Shared> {
+    Arc::new(Shared {
+        events: events.clone(),
+        limits: limits.clone(),
+        budget: Arc::new(Budget::default()),
+        clock,
+        clients: Arc::new(Clients::default()),
+        threads,
+        log: log.clone(),
+    })
 }
 
 fn writers(shared: &Shared) -> Arc<Writers> {
