@@ -25,7 +25,7 @@ use crate::ids::ConnectionId;
 use crate::journal::Batch;
 use crate::limits::{Charge, EVENTS_WAITING_MAX, NOTICES_WAITING_MAX};
 use crate::protocol::{Encoder, Protocol};
-use crate::store::StoreError;
+use crate::store::{Slice, StoreError};
 
 /// Everything that can wake the dispatcher.
 pub enum Event {
@@ -151,6 +151,16 @@ pub enum Order {
         batch: Batch,
         /// Whether the commit ends in an fsync.
         sync: bool,
+    },
+    /// The next part of all rows, for a new file in the place of a suspect one. The first slice
+    /// begins anew whatever became of an earlier attempt; any other order ends an attempt. Only
+    /// the answer to the last slice says that anything is on the disk: it stands for a commit with
+    /// fsync of everything up to its batch.
+    Rewrite {
+        /// The rows.
+        slice: Slice,
+        /// The changes since the last order.
+        batch: Batch,
     },
     /// Checkpoint, close and end, after these last changes.
     Close {

@@ -16,7 +16,7 @@ use crate::change::Change;
 use crate::channels::{self, Event, Finished, Notice, Order};
 use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, OnIoError};
 use crate::connection::Shared;
 use crate::dispatcher::{Dispatcher, Parts, Stopped};
 use crate::engine::Engine;
@@ -78,7 +78,6 @@ impl Daemon {
         let turns = Arc::new(AtomicU64::new(0));
         let watchdog =
             Watchdog::new(systemd::watchdog_interval(), turns.clone(), disk.progress.clone());
-        let persistence = disk.thread;
         let parts = Parts {
             engine,
             journal: disk.journal,
@@ -96,6 +95,8 @@ impl Daemon {
             snapshot_interval_ms: config.storage.snapshot_interval_ms,
             commit_timeout_ms: config.storage.commit_timeout_ms,
             stop_timeout_ms: STOP_TIMEOUT_MS,
+            exit_on_io_error: config.storage.on_io_error == OnIoError::Exit,
+            min_free_disk: config.storage.min_free_disk,
             log: log.clone(),
         };
         let dispatcher = start_dispatcher(parts, memory, dropped, notice_sender)?;
@@ -114,7 +115,7 @@ impl Daemon {
             notices,
             joiner,
             dispatcher,
-            persistence,
+            persistence: disk.thread,
             signals,
             notifier,
             watchdog,

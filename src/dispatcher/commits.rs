@@ -5,7 +5,8 @@
 //! on the disk: an idle daemon has none.
 //!
 //! # Failure
-//! A commit that fails comes back whole and is tried again with every tick. Until one succeeds,
+//! A commit that fails comes back whole and is tried again with every tick; when the file is
+//! suspect, a new one is written instead (`rewrite`). Until one succeeds,
 //! puts are refused; answers that wait longer than `storage.commit_timeout` are given up with
 //! their connection, whose peer so knows no outcome.
 
@@ -19,35 +20,51 @@ use crate::command::StoreFacts;
 use crate::engine::Input;
 use crate::ids::{CommitNumber, ConnectionId};
 use crate::journal::Journal;
-use crate::store::StoreError;
+use crate::store::{Memory, StoreError};
 
 use super::Dispatcher;
+use super::rewrite::Rewrite;
 
 /// The way to the database file.
 pub(super) struct Commits {
-    journal: Journal,
-    orders: Option<Sender<Order>>,
+    pub journal: Journal,
+    pub orders: Option<Sender<Order>>,
     finished: Receiver<Finished>,
     interval_ms: u64,
     timeout_ms: u64,
     committed: CommitNumber,
-    /// The order under way, and whether it ends in an fsync.
-    under_way: Option<bool>,
+    /// The order under way.
+    pub under_way: Option<UnderWay>,
     /// The strictest level that an answer waits for.
-    demanded: Option<Durability>,
+    pub demanded: Option<Durability>,
     /// When the tick is due; never while all is on the disk.
-    tick: Time,
+    pub tick: Time,
     /// Whether something was committed without fsync.
     unsynced: bool,
     /// Ids that the order under way reserves, and those that the journal does.
-    ids_under_way: Option<u64>,
-    ids_asked: Option<u64>,
+    pub ids_under_way: Option<u64>,
+    pub ids_asked: Option<u64>,
     /// Peers with answers that wait.
     pub holding: Vec<ConnectionId>,
     /// Since when answers wait.
     waiting_since: Option<Time>,
     /// Whether the last commit failed.
     pub failing: bool,
+    /// Whether the file has to be written anew.
+    pub rewrite: Rewrite,
+    /// Whether the disk has less room than `storage.min_free_disk`; only commits measure it.
+    pub disk_low: bool,
+}
+
+/// What an order under way stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnderWay {
+    /// A commit that ends in an fsync.
+    Synced,
+    /// A commit without.
+    Unsynced,
+    /// A part of a new file, which promises nothing yet.
+    Slice,
 }
 
 impl Commits {
@@ -74,6 +91,8 @@ impl Commits {
             holding: Vec::new(),
             waiting_since: None,
             failing: false,
+            rewrite: Rewrite::default(),
+            disk_low: false,
         }
     }
 
@@ -131,22 +150,30 @@ impl Commits {
     }
 }
 
-impl Dispatcher<'_> {
+impl<'c> Dispatcher<'c> {
     /// Takes what persistence has finished.
     pub(super) fn take_finished(&mut self) -> Result<(), StoreError> {
         let Ok(Finished { batch, result }) = self.commits.finished.try_recv() else {
             return Ok(());
         };
         let now = self.time();
-        let synced = self.commits.under_way.take() == Some(true);
+        let under_way = self.commits.under_way.take();
         let number = batch.number();
         match result {
+            Ok(()) if under_way == Some(UnderWay::Slice) => {
+                self.commits.journal.done(batch);
+                Ok(())
+            }
             Ok(()) => {
+                self.commits.rewrite = Rewrite::Trusted;
                 self.commits.journal.done(batch);
                 self.commits.committed = number;
-                self.commits.unsynced = !synced;
+                self.commits.unsynced = under_way != Some(UnderWay::Synced);
                 if let Some(up_to) = self.commits.ids_under_way.take() {
                     self.input(Input::IdsReserved(up_to))?;
+                }
+                if self.commits.disk_low {
+                    self.commits.tick = self.commits.tick.min(now.plus(MEASURE_AGAIN_MS));
                 }
                 self.release_held();
                 self.recover_from_failure()
@@ -155,8 +182,11 @@ impl Dispatcher<'_> {
                 self.commits.journal.restore(batch);
                 let asked = self.commits.ids_under_way.take();
                 self.commits.ids_asked = self.commits.ids_asked.max(asked);
-                self.commits.tick = now.plus(self.commits.interval_ms);
-                self.commit_failed(&error)
+                self.commits.rewrite.order_failed(&error);
+                let wait_ms = self.commits.interval_ms * self.commits.rewrite.intervals();
+                self.commits.tick = now.plus(wait_ms);
+                self.commit_failed(&error)?;
+                self.exit_if_suspect(error)
             }
         }
     }
@@ -191,28 +221,40 @@ impl Dispatcher<'_> {
     }
 
     /// Gives persistence its next order, if it is time for one.
-    pub(super) fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) -> Result<(), StoreError> {
         let now = self.time();
         self.give_up_waiting(now);
+        if self.commits.orders.is_none() || self.commits.under_way.is_some() {
+            return Ok(());
+        }
+        if self.commits.rewrite.is_needed() {
+            return self.hand_over_slice(now);
+        }
+        self.hand_over_batch(now);
+        Ok(())
+    }
+
+    fn hand_over_batch(&mut self, now: Time) {
+        // An error after the answer to the last order is told in the answer to the next one.
+        let bad_news = self.progress.is_suspect();
         let commits = &mut self.commits;
         let Some(orders) = &commits.orders else { return };
-        if commits.under_way.is_some() {
-            return;
-        }
-        let tick_due = commits.tick <= now;
+        let tick_due = commits.tick <= now || bad_news;
         // While commits fail, they are tried with the tick and not with every answer.
         let demanded = commits.demanded.filter(|_| !commits.failing);
         if !tick_due && demanded.is_none() {
             return;
         }
         let sync = tick_due || demanded == Some(Durability::Sync);
-        if commits.journal.is_empty() && !(sync && commits.unsynced) {
+        let asks = bad_news || (commits.disk_low && tick_due);
+        if commits.journal.is_empty() && !(sync && commits.unsynced) && !asks {
             // What was to be kept has come and gone: there is nothing that could get lost.
             let batch = commits.journal.take();
             commits.committed = batch.number();
             commits.journal.done(batch);
             commits.demanded = None;
-            commits.tick = if commits.unsynced { commits.tick } else { Time::NEVER };
+            let again = commits.unsynced || commits.disk_low;
+            commits.tick = if again { commits.tick } else { Time::NEVER };
             return self.release_held();
         }
         let batch = commits.journal.take();
@@ -220,7 +262,7 @@ impl Dispatcher<'_> {
             // Invariant: none is under way, so the channel of one has room.
             panic!("persistence has ended before the dispatcher");
         }
-        commits.under_way = Some(sync);
+        commits.under_way = Some(if sync { UnderWay::Synced } else { UnderWay::Unsynced });
         commits.demanded = None;
         if sync {
             // What is recorded from now on starts the next tick.
@@ -250,7 +292,7 @@ impl Dispatcher<'_> {
             on_disk: self.commits.orders.is_some(),
             commits: self.progress.commits(),
             rows_written: self.progress.rows_written(),
-            rows_rewritten: 0,
+            rows_rewritten: self.progress.rows_rewritten(),
             file_bytes: self.progress.file_bytes(),
             wal_bytes: self.progress.wal_bytes(),
             degraded: self.commits.failing,
@@ -258,11 +300,26 @@ impl Dispatcher<'_> {
     }
 
     /// For the end: the journal with its last changes, and the channels.
-    pub(super) fn last_commit(
-        &mut self,
-    ) -> (&mut Journal, Option<&Sender<Order>>, &Receiver<Finished>, bool) {
+    pub(super) fn last_commit(&mut self) -> Option<LastCommit<'_, 'c>> {
         let commits = &mut self.commits;
-        let under_way = commits.under_way.is_some();
-        (&mut commits.journal, commits.orders.as_ref(), &commits.finished, under_way)
+        Some(LastCommit {
+            memory: &mut self.memory,
+            journal: &mut commits.journal,
+            orders: commits.orders.as_ref()?,
+            finished: &commits.finished,
+            is_under_way: commits.under_way.is_some(),
+        })
     }
 }
+
+/// What the last commit needs.
+pub(super) struct LastCommit<'a, 'c> {
+    pub memory: &'a mut Memory<'c>,
+    pub journal: &'a mut Journal,
+    pub orders: &'a Sender<Order>,
+    pub finished: &'a Receiver<Finished>,
+    pub is_under_way: bool,
+}
+
+/// How long after a commit a disk that was low is measured again, in milliseconds.
+pub(super) const MEASURE_AGAIN_MS: u64 = 1_000;

@@ -10,6 +10,7 @@
 //! | `mod` | the turn |
 //! | `peers` | one peer's outbox and gate |
 //! | `commits` | when changes go to persistence, and what waits for that |
+//! | `rewrite` | a suspect file written anew |
 //! | `pressure` | who is held back when memory or journal are full, or the daemon drains |
 //! | `stop` | the last turn |
 //!
@@ -20,6 +21,7 @@
 mod commits;
 mod peers;
 mod pressure;
+mod rewrite;
 mod stop;
 
 use std::sync::Arc;
@@ -84,6 +86,10 @@ pub struct Parts {
     pub commit_timeout_ms: u64,
     /// How long a last commit is tried when the daemon stops, in milliseconds.
     pub stop_timeout_ms: u64,
+    /// Whether `storage.on_io_error` is `"exit"`.
+    pub exit_on_io_error: bool,
+    /// `storage.min_free_disk`, in bytes.
+    pub min_free_disk: u64,
     /// Where it logs.
     pub log: Logger,
 }
@@ -114,6 +120,8 @@ pub struct Dispatcher<'c> {
     turns: Arc<AtomicU64>,
     facts: Facts,
     stop_timeout_ms: u64,
+    exit_on_io_error: bool,
+    min_free_disk: u64,
     log: Logger,
 }
 
@@ -150,6 +158,8 @@ impl<'c> Dispatcher<'c> {
             turns: parts.turns,
             facts: parts.facts,
             stop_timeout_ms: parts.stop_timeout_ms,
+            exit_on_io_error: parts.exit_on_io_error,
+            min_free_disk: parts.min_free_disk,
             log: parts.log,
         }
     }
@@ -203,7 +213,7 @@ impl<'c> Dispatcher<'c> {
             self.memory.commit()?;
         }
         self.take_finished()?;
-        self.hand_over();
+        self.hand_over()?;
         self.relieve()?;
         self.flush_all()
     }

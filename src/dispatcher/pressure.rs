@@ -13,6 +13,7 @@ use crate::limits::{JOURNAL_BYTES_MAX, MESSAGE_OVERHEAD_BYTES};
 use crate::store::StoreError;
 
 use super::Dispatcher;
+use super::commits::MEASURE_AGAIN_MS;
 use super::peers::Closed;
 
 /// The state of the pressure.
@@ -42,7 +43,7 @@ impl Dispatcher<'_> {
     pub(super) fn update_refusal(&mut self) -> Result<(), StoreError> {
         let refusal = if self.pressure.draining {
             Some(Refusal::Draining)
-        } else if self.commits.failing {
+        } else if self.commits.failing || self.commits.disk_low {
             Some(Refusal::StoreUnavailable)
         } else if self.pressure.out_of_memory {
             Some(Refusal::OutOfMemory)
@@ -54,7 +55,7 @@ impl Dispatcher<'_> {
 
     /// Before a put: closes the gate of who should wait until there is room.
     pub(super) fn hold_back_putter(&mut self, connection: ConnectionId) {
-        if !self.pressure.is_on(self.commits.failing) || self.engine.is_consumer(connection) {
+        if !self.pressure.is_on(self.disk_refuses()) || self.engine.is_consumer(connection) {
             return;
         }
         // Protocols with answers are told, and so need not be held back, except when nothing but
@@ -85,8 +86,9 @@ impl Dispatcher<'_> {
             }
             self.update_refusal()?;
         }
+        self.watch_disk()?;
         self.pressure.journal_full = journal_bytes > JOURNAL_BYTES_MAX;
-        if !self.pressure.is_on(self.commits.failing) {
+        if !self.pressure.is_on(self.disk_refuses()) {
             for connection in std::mem::take(&mut self.pressure.held_back) {
                 if let Some(peer) = self.peers.get_mut(&connection) {
                     peer.set_gate(Closed::PRESSURE, false);
@@ -94,5 +96,32 @@ impl Dispatcher<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the disk takes no new messages.
+    fn disk_refuses(&self) -> bool {
+        self.commits.failing || self.commits.disk_low
+    }
+
+    /// Puts are refused before the disk is full, so that there is room for what removes messages.
+    fn watch_disk(&mut self) -> Result<(), StoreError> {
+        let Some(free) = self.progress.disk_free_bytes() else { return Ok(()) };
+        let was_low = self.commits.disk_low;
+        // Ten per cent of slack keep the state from flickering.
+        let min = self.min_free_disk;
+        let low = free < if was_low { min.saturating_add(min / 10) } else { min };
+        if low == was_low {
+            return Ok(());
+        }
+        self.commits.disk_low = low;
+        if low {
+            warn!(self.log, "the disk has less room than storage.min_free_disk, puts are refused";
+                "free_bytes" => free);
+            let soon = self.time();
+            self.commits.tick = self.commits.tick.min(soon.plus(MEASURE_AGAIN_MS));
+        } else {
+            info!(self.log, "the disk has room again"; "free_bytes" => free);
+        }
+        self.update_refusal()
     }
 }

@@ -3,16 +3,18 @@
 //! The clients' threads have ended when this begins, so no request comes any more; writers may
 //! still report.
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use slog::{crit, info};
 
 use crate::change::Change;
 use crate::channels::{Event, Finished, Order};
 use crate::clock::{Clock, Time};
 use crate::limits::STOP_FLUSH_MS;
-use crate::store::StoreError;
+use crate::store::{Remedy, StoreError};
 
 use super::Dispatcher;
+use super::commits::LastCommit;
+use super::rewrite::rewrite_now;
 
 /// How long to wait before a failed last commit is tried again, in milliseconds.
 const AGAIN_AFTER_MS: u64 = 250;
@@ -67,43 +69,52 @@ impl Dispatcher<'_> {
     fn commit_for_good(&mut self) -> Stopped {
         let until = self.clock.time().plus(self.stop_timeout_ms);
         let next_id = self.engine.next_id();
+        let exit_on_io_error = self.exit_on_io_error;
         let (clock, log, events) = (self.clock, self.log.clone(), self.events.clone());
-        let (journal, orders, finished, under_way) = self.last_commit();
-        let Some(orders) = orders else { return Stopped::Clean };
-        if under_way && let Ok(Finished { batch, result }) = finished.recv() {
+        let Some(LastCommit { memory, journal, orders, finished, is_under_way }) =
+            self.last_commit()
+        else {
+            return Stopped::Clean;
+        };
+        if is_under_way && let Ok(Finished { batch, result }) = finished.recv() {
             match result {
                 Ok(()) => journal.done(batch),
                 Err(_) => journal.restore(batch),
             }
         }
-        journal.stop_cleanly(next_id);
         loop {
+            journal.stop_cleanly(next_id);
             let batch = journal.take();
             let rows = batch.rows();
-            if orders.send(Order::Close { batch }).is_err() {
-                panic!("persistence has ended before the dispatcher");
-            }
-            let Ok(Finished { batch, result }) = finished.recv() else {
-                panic!("persistence has ended before the dispatcher");
+            let Finished { batch, result } = ask(orders, finished, Order::Close { batch });
+            let Err(error) = result else {
+                info!(log, "everything is in the database file");
+                return Stopped::Clean;
             };
-            match result {
-                Ok(()) => {
-                    info!(log, "everything is in the database file");
-                    return Stopped::Clean;
-                }
-                Err(error) if clock.time() >= until => {
-                    crit!(log, "stopped with changes that are only in memory";
-                        "rows" => rows, "error" => %error);
-                    return Stopped::Lost(rows, error);
-                }
-                Err(error) => {
-                    crit!(log, "the last commit failed, trying again"; "error" => %error);
-                    journal.restore(batch);
-                    pause(clock, &events);
-                }
+            let suspect = error.remedy() == Remedy::Rewrite;
+            if clock.time() >= until || (suspect && exit_on_io_error) {
+                crit!(log, "stopped with changes that are only in memory";
+                    "rows" => rows, "error" => %error);
+                return Stopped::Lost(rows, error);
             }
+            crit!(log, "the last commit failed, trying again"; "error" => %error);
+            journal.restore(batch);
+            if suspect && rewrite_now(memory, journal, orders, finished).is_ok() {
+                continue;
+            }
+            pause(clock, &events);
         }
     }
+}
+
+/// Has an order carried out and waits for that.
+pub(super) fn ask(orders: &Sender<Order>, finished: &Receiver<Finished>, order: Order) -> Finished {
+    if orders.send(order).is_ok()
+        && let Ok(finished) = finished.recv()
+    {
+        return finished;
+    }
+    panic!("persistence has ended before the dispatcher");
 }
 
 /// Lets a moment pass before the last commit is tried again: waits for events, which nobody sends

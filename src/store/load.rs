@@ -15,7 +15,7 @@ use rusqlite::backup::{Backup, StepResult};
 
 use super::check::{self, Summary};
 use super::error::Damage;
-use super::file::{self, StoreFile};
+use super::file::{self, Connected, Place, Settings, StoreFile};
 use super::lock::{Lock, create_error};
 use super::memory;
 use super::paths::{Paths, file_bytes};
@@ -56,7 +56,10 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
     }
     file::trust(&connection, &paths)?;
     let facts = reserve_ids(&connection, &paths, &summary)?;
-    Ok(Opened { memory, file: Some(StoreFile::new(connection, paths, lock)?), facts })
+    let settings = Settings { message_key: facts.message_key, ids_reserved: facts.ids_reserved };
+    let connected = Connected::new(connection, &paths)?;
+    let file = StoreFile::at(Place::new(paths, lock, settings), connected);
+    Ok(Opened { memory, file: Some(file), facts })
 }
 
 fn open_without_file() -> Result<Opened, StoreError> {
@@ -262,7 +265,7 @@ mod tests {
         assert_eq!((opened.facts.next_queue_id, opened.facts.messages), (1, 0));
         assert!(opened.facts.clean_stop);
         assert_ne!(opened.facts.message_key, [0; 16]);
-        assert_eq!(found(&opened), (vec![], vec![]));
+        assert_eq!(found(&opened.memory), (vec![], vec![]));
     }
 
     #[test]
@@ -279,7 +282,7 @@ mod tests {
         let opened = reopen(&path);
         assert_eq!(opened.facts.messages, 22);
         assert_eq!(opened.facts.next_queue_id, 3);
-        let (queues, messages) = found(&opened);
+        let (queues, messages) = found(&opened.memory);
         assert_eq!(queues, [(1, "mail".to_owned()), (2, "größe ☂".to_owned())]);
         let ids: Vec<u64> = messages.iter().map(|(message, ..)| message.id.0).collect();
         assert_eq!(ids, (1..=22).collect::<Vec<u64>>());
@@ -317,7 +320,7 @@ mod tests {
         changes.push(Change::QueueGone(QueueId(2)));
         commit(&path, changes);
         let opened = reopen(&path);
-        assert_eq!(found(&opened), (vec![(1, "mail".to_owned())], vec![]));
+        assert_eq!(found(&opened.memory), (vec![(1, "mail".to_owned())], vec![]));
         let states: i64 = opened
             .memory
             .query_row("SELECT count(*) FROM message_state", [], |row| row.get(0))
@@ -383,7 +386,7 @@ mod tests {
         let opened = open(None, &mut |_| ()).unwrap();
         assert!(opened.file.is_none());
         assert_eq!(opened.facts.next_id, 1);
-        assert_eq!(found(&opened), (vec![], vec![]));
+        assert_eq!(found(&opened.memory), (vec![], vec![]));
     }
 
     /// What is refused must not be changed in the least.
@@ -480,7 +483,7 @@ mod tests {
         commit(&path, changes);
         reopen(&path).file.unwrap().close().unwrap();
         let sound = fs::read(&path).unwrap();
-        let reference = found(&reopen(&path));
+        let reference = found(&reopen(&path).memory);
         let mut refused = 0;
         for round in 0..300_usize {
             // Spread over the file, the same in every run.
@@ -493,7 +496,9 @@ mod tests {
             fs::write(&path, damaged).unwrap();
             match try_open(&path) {
                 Err(_) => refused += 1,
-                Ok(opened) => assert!(found(&opened) == reference, "bit {bit} changed something"),
+                Ok(opened) => {
+                    assert!(found(&opened.memory) == reference, "bit {bit} changed something")
+                }
             }
         }
         assert!(refused > 0, "not one of the flips hit anything");

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags, Result, Statement};
 
 use super::StoreError;
 use super::schema::{self, PAGE_BYTES, stored};
+use super::slice::Reader;
 use super::tables::Tables;
 use crate::change::{Attributes, Change};
 use crate::ids::MessageId;
@@ -26,6 +27,7 @@ pub struct Memory<'c> {
     freed_pages: Statement<'c>,
     pages: Statement<'c>,
     vacuum: Statement<'c>,
+    pub(super) reader: Reader<'c>,
 }
 
 impl<'c> Memory<'c> {
@@ -46,6 +48,7 @@ impl<'c> Memory<'c> {
             freed_pages: connection.prepare("PRAGMA freelist_count")?,
             pages: connection.prepare("PRAGMA page_count")?,
             vacuum: connection.prepare("VACUUM")?,
+            reader: Reader::new(connection)?,
         })
     }
 
@@ -131,7 +134,7 @@ const SHRINK_PAGES_MIN: u32 = 64 * 1024 * 1024 / PAGE_BYTES;
 /// More than 4 MB takes too long to copy in the dispatcher's turn.
 const SHRINK_KEPT_PAGES_MAX: u32 = 4 * 1024 * 1024 / PAGE_BYTES;
 
-fn failed(source: rusqlite::Error) -> StoreError {
+pub(super) fn failed(source: rusqlite::Error) -> StoreError {
     StoreError::Internal { file: Path::new(":memory:").to_path_buf(), source }
 }
 

@@ -10,7 +10,9 @@
 //! Every error is a [`StoreError`] with the name of the file. A file that is corrupt, foreign or
 //! newer is refused at start and not changed.
 
+mod ballast;
 mod check;
+mod commit;
 mod error;
 mod file;
 mod load;
@@ -18,20 +20,25 @@ mod lock;
 mod memory;
 mod paths;
 mod recover;
+mod replace;
 mod rewrite;
 mod rows;
 mod schema;
+mod slice;
 mod tables;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
+pub use commit::{Checkpoint, File, LOG_FRAMES_MAX};
 pub use error::{Cause, DAMAGE_LISTED_MAX, Damage, Remedy, StoreError};
-pub use file::{Checkpoint, File, LOG_FRAMES_MAX, Sizes, StoreFile};
+pub use file::{Place, Sizes, StoreFile};
 pub use load::{open, scan};
 pub use memory::Memory;
 pub use recover::{Recovered, recover};
+pub use replace::{Held, Replacement};
 pub use rusqlite::Connection;
 pub use schema::FORMAT_VERSION;
+pub use slice::{Slice, Slices};
 
 /// A database that was opened.
 pub struct Opened {

@@ -93,6 +93,11 @@ impl Paths {
         self.with(".ready")
     }
 
+    /// The file of no use but its size.
+    pub fn ballast(&self) -> PathBuf {
+        self.with(".ballast")
+    }
+
     /// Another name beside the database.
     pub fn with(&self, suffix: &str) -> PathBuf {
         let mut name = self.database.clone().into_os_string();

@@ -359,7 +359,7 @@ mod tests {
         let (directory, path) = folder();
         commit(&path, story());
         let opened = reopen(&path);
-        let found = found(&opened);
+        let found = found(&opened.memory);
         opened.file.unwrap().close().unwrap();
         (directory, path, found)
     }
@@ -399,7 +399,7 @@ mod tests {
         let opened = reopen(&path);
         assert_eq!(opened.facts.message_key, facts.message_key);
         assert_eq!(opened.facts.next_id, facts.ids_reserved);
-        let (queues, messages) = found(&opened);
+        let (queues, messages) = found(&opened.memory);
         assert_eq!(queues, [(1, "mail".to_owned()), (2, "recovered-2".to_owned())]);
         let mut expected = before.1;
         expected.retain(|(message, ..)| message.id.0 != 3);

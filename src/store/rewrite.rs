@@ -77,6 +77,14 @@ impl NewFile {
         StoreError::database(&self.path, error)
     }
 
+    /// Gives up and gives the disk its room back.
+    pub fn discard(self) {
+        let NewFile { connection, path } = self;
+        drop(connection);
+        // What is left is deleted by the next attempt or the next start.
+        let _ = remove_if_there(&path);
+    }
+
     /// Closes it and makes it `NAME.ready`, the truth. [`finish`] has to follow, as soon as nobody
     /// has the old file open any more.
     ///

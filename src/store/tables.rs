@@ -7,11 +7,12 @@ use rusqlite::{Connection, Result, Statement};
 use rustc_hash::FxHashSet;
 
 use super::schema::{
-    bytes_checksum, checksum, message_columns, number_checksum, queue_checksum, state_columns,
-    stored,
+    bytes_checksum, checksum, message_columns, number_checksum, queue_checksum, setting,
+    state_columns, stored,
 };
 use crate::change::{Change, MessageRow, StateRow};
 use crate::ids::{MessageId, QueueId};
+use crate::journal::Batch;
 
 /// The statements that write.
 pub(super) struct Tables<'c> {
@@ -75,6 +76,32 @@ impl<'c> Tables<'c> {
             Change::QueueNamed { id, name } => self.queue_named(*id, name.as_str()),
             Change::QueueGone(id) => self.queue_gone(*id),
         }
+    }
+
+    /// Carries out a whole batch, each kind by id, the queues of messages before and after them.
+    pub fn apply_batch(&mut self, batch: &mut Batch) -> Result<()> {
+        for (id, name) in batch.queues_named() {
+            self.queue_named(id, name.as_str())?;
+        }
+        for id in batch.removals() {
+            self.removed(*id)?;
+        }
+        for row in batch.puts() {
+            self.put(row)?;
+        }
+        for row in batch.states() {
+            self.moved(row)?;
+        }
+        for id in batch.queues_gone() {
+            self.queue_gone(*id)?;
+        }
+        if let Some(up_to) = batch.ids_reserved() {
+            self.set_number(setting::IDS_RESERVED, up_to)?;
+        }
+        if let Some(next_id) = batch.clean_stop() {
+            self.set_number(setting::CLEAN_STOP, next_id)?;
+        }
+        Ok(())
     }
 
     /// A message was put.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{File, Opened, StoreError, open, scan};
+use super::{Connection, File, Opened, StoreError, open, scan};
 use crate::change::{Attributes, Change, MessageRow, MessageState, StateRow, StoredMessage};
 use crate::command::Counters;
 use crate::ids::{MessageId, QueueId, QueueName, Sequence};
@@ -43,19 +43,15 @@ pub(super) fn commit_to(file: &mut File<'_>, changes: Vec<Change>) {
 }
 
 /// Everything that a restart finds: queues, messages, and the body and attributes of each.
-pub(super) type Found = (Vec<(u64, String)>, Vec<(StoredMessage, Attributes, Vec<u8>)>);
+pub(crate) type Found = (Vec<(u64, String)>, Vec<(StoredMessage, Attributes, Vec<u8>)>);
 
 /// Reads all that an opened database holds.
-pub(super) fn found(opened: &Opened) -> Found {
+pub(crate) fn found(memory: &Connection) -> Found {
     let mut queues = Vec::new();
     let mut messages = Vec::new();
-    scan(
-        &opened.memory,
-        |id, name| queues.push((id.0, name.to_owned())),
-        |message| messages.push(message),
-    )
-    .unwrap();
-    let mut memory = super::Memory::new(&opened.memory).unwrap();
+    scan(memory, |id, name| queues.push((id.0, name.to_owned())), |message| messages.push(message))
+        .unwrap();
+    let mut memory = super::Memory::new(memory).unwrap();
     let with_body = messages.into_iter().map(|message| {
         let kept = memory.body(message.id, |attributes, body| (attributes.clone(), body.to_vec()));
         let (attributes, body) = kept.unwrap().unwrap();
@@ -116,4 +112,9 @@ pub(super) fn story() -> Vec<Change> {
     changes.push(put(22, 1, b""));
     changes.push(Change::Moved(state(4)));
     changes
+}
+
+/// How many messages a connection to the file sees.
+pub(crate) fn message_count(connection: &Connection) -> i64 {
+    connection.query_row("SELECT count(*) FROM message", [], |row| row.get(0)).unwrap()
 }

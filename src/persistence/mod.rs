@@ -13,82 +13,36 @@
 //!   and the next commit may succeed.
 //! - Any other error makes the file suspect, for after a failed fsync a later one may succeed
 //!   without having written anything. From then on every commit is refused with
-//!   [`StoreError::Suspect`] and the log is not moved into the file any more.
+//!   [`StoreError::Suspect`] and the log is not moved into the file any more, until the dispatcher
+//!   has sent all rows for a new file ([`Order::Rewrite`]).
 //! - A checkpoint comes after the answer to its commit, so its error is the answer to the next
 //!   order.
 
+mod progress;
+mod replace;
+#[cfg(test)]
+mod testing;
+
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
 use slog::{Logger, crit, info, warn};
 
 use crate::channels::{Event, Finished, Order};
 use crate::journal::Batch;
-use crate::store::{Checkpoint, File, Remedy, Sizes, StoreError, StoreFile};
+use crate::store::{Checkpoint, File, Held, Remedy, Sizes, Slice, StoreError, StoreFile};
 
-/// Figures of the persistence thread, for statistics and the watchdog.
-#[derive(Debug, Default)]
-pub struct Progress {
-    turns: AtomicU64,
-    commits: AtomicU64,
-    rows_written: AtomicU64,
-    file_bytes: AtomicU64,
-    wal_bytes: AtomicU64,
-    disk_free_bytes: AtomicU64,
-    log_held_up: AtomicBool,
-}
-
-impl Progress {
-    /// Odd while an order is being carried out, even while none is; it only grows. A thread that
-    /// is at the same odd number for long is stuck.
-    pub fn turns(&self) -> u64 {
-        self.turns.load(Ordering::Relaxed)
-    }
-
-    /// Commits so far.
-    pub fn commits(&self) -> u64 {
-        self.commits.load(Ordering::Relaxed)
-    }
-
-    /// Rows written or deleted so far.
-    pub fn rows_written(&self) -> u64 {
-        self.rows_written.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of the database file.
-    pub fn file_bytes(&self) -> u64 {
-        self.file_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of its write-ahead log.
-    pub fn wal_bytes(&self) -> u64 {
-        self.wal_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that the disk had left for us after the last commit.
-    pub fn disk_free_bytes(&self) -> u64 {
-        self.disk_free_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether another program that reads the file keeps the log from being moved into it.
-    pub fn log_held_up(&self) -> bool {
-        self.log_held_up.load(Ordering::Relaxed)
-    }
-
-    /// Takes the sizes of a file, at start before the thread runs.
-    pub fn measured(&self, sizes: &Sizes) {
-        self.file_bytes.store(sizes.file_bytes, Ordering::Relaxed);
-        self.wal_bytes.store(sizes.wal_bytes, Ordering::Relaxed);
-        self.disk_free_bytes.store(sizes.disk_free_bytes, Ordering::Relaxed);
-    }
-}
+pub use progress::Progress;
 
 /// What persistence needs of a database file, so that tests can put a failing one in its place.
 trait Disk {
     fn commit(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError>;
     fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError>;
-    fn sizes(&self) -> Result<Sizes, StoreError>;
+    fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError>;
+    fn sizes(&mut self) -> Result<Sizes, StoreError>;
+    /// The error that further commits get.
     fn distrust(&mut self) -> StoreError;
 }
 
@@ -101,7 +55,11 @@ impl Disk for File<'_> {
         File::checkpoint_if_due(self)
     }
 
-    fn sizes(&self) -> Result<Sizes, StoreError> {
+    fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
+        File::shrink_if_worth_it(self)
+    }
+
+    fn sizes(&mut self) -> Result<Sizes, StoreError> {
         File::sizes(self)
     }
 
@@ -124,55 +82,129 @@ pub fn run(
     progress: Arc<Progress>,
     log: Logger,
 ) -> Result<(), StoreError> {
-    let mut disk = File::new(&file)?;
-    let mut persistence = Persistence {
-        disk: &mut disk,
-        finished: &finished,
-        events: &events,
-        progress: &progress,
-        log: &log,
-        suspect: false,
-        late_error: None,
-    };
-    persistence.measure();
-    persistence.serve(&orders);
-    let suspect = persistence.suspect;
-    drop(disk);
-    if suspect {
-        file.abandon();
-        return Ok(());
+    let link = Link { orders, finished, events, progress, log, failed_before: Cell::new(false) };
+    let mut held = Held::Open(file);
+    let mut next = None;
+    loop {
+        let end = match &held {
+            Held::Open(file) => {
+                let mut disk = File::new(file)?;
+                Persistence::new(&mut disk, &link).serve(next)
+            }
+            Held::Closed(_) => link.refuse_all(&held, next),
+        };
+        match end {
+            End::Over => break,
+            End::Replace(slice, batch) => {
+                (held, next) = replace::replace(held, slice, batch, &link)
+            }
+        }
     }
-    file.close()
+    let suspect = link.progress.is_suspect();
+    match held {
+        Held::Open(file) if !suspect => file.close(),
+        held => {
+            held.abandon();
+            Ok(())
+        }
+    }
+}
+
+/// Why serving ended.
+enum End {
+    /// The file was closed in order, or nobody can send orders any more.
+    Over,
+    /// A new file is to be made, beginning with these.
+    Replace(Slice, Batch),
+}
+
+/// The thread's ends of its channels.
+struct Link {
+    orders: Receiver<Order>,
+    finished: Sender<Finished>,
+    events: Sender<Event>,
+    progress: Arc<Progress>,
+    log: Logger,
+    /// Whether the last attempt to write the file anew has failed.
+    failed_before: Cell<bool>,
+}
+
+impl Link {
+    /// Waits for an order.
+    fn next(&self) -> Option<Order> {
+        self.progress.rest();
+        let order = self.orders.recv().ok();
+        self.progress.work();
+        order
+    }
+
+    fn answer(&self, batch: Batch, result: Result<(), StoreError>) {
+        // The dispatcher may be gone already when the process stops in haste.
+        let _ = self.finished.send(Finished { batch, result });
+        let _ = self.events.try_send(Event::Persisted);
+    }
+
+    /// The answer to an order that can not be carried out while there is no trusted file.
+    fn refuse(&self, held: &Held, batch: Batch) {
+        self.answer(batch, Err(StoreError::Suspect { file: held.path().to_path_buf() }));
+    }
+
+    /// Serves without any file: only a new one helps.
+    fn refuse_all(&self, held: &Held, mut next: Option<Order>) -> End {
+        while let Some(order) = next.take().or_else(|| self.next()) {
+            match order {
+                Order::Rewrite { slice, batch } if slice.first => {
+                    return End::Replace(slice, batch);
+                }
+                Order::Rewrite { batch, .. }
+                | Order::Commit { batch, .. }
+                | Order::Close { batch } => self.refuse(held, batch),
+            }
+        }
+        End::Over
+    }
 }
 
 struct Persistence<'a, D: Disk> {
     disk: &'a mut D,
-    finished: &'a Sender<Finished>,
-    events: &'a Sender<Event>,
-    progress: &'a Progress,
-    log: &'a Logger,
-    /// Whether an error has left it uncertain what the file holds.
-    suspect: bool,
+    link: &'a Link,
     /// What went wrong after the last order was answered.
     late_error: Option<StoreError>,
 }
 
-impl<D: Disk> Persistence<'_, D> {
-    fn serve(&mut self, orders: &Receiver<Order>) {
-        while let Ok(order) = orders.recv() {
-            self.progress.turns.fetch_add(1, Ordering::Relaxed);
-            let closed = match order {
+impl<'a, D: Disk> Persistence<'a, D> {
+    fn new(disk: &'a mut D, link: &'a Link) -> Persistence<'a, D> {
+        Persistence { disk, link, late_error: None }
+    }
+
+    fn serve(&mut self, mut next: Option<Order>) -> End {
+        if !self.is_suspect() {
+            self.measure();
+        }
+        while let Some(order) = next.take().or_else(|| self.link.next()) {
+            match order {
                 Order::Commit { batch, sync } => {
                     self.commit(batch, sync);
-                    false
                 }
-                Order::Close { batch } => self.commit(batch, true),
-            };
-            self.progress.turns.fetch_add(1, Ordering::Relaxed);
-            if closed {
-                return;
+                Order::Close { batch } => {
+                    if self.commit(batch, true) {
+                        return End::Over;
+                    }
+                }
+                Order::Rewrite { slice, batch } if slice.first => {
+                    return End::Replace(slice, batch);
+                }
+                Order::Rewrite { batch, .. } => {
+                    let error = self.disk.distrust();
+                    self.link.answer(batch, Err(error));
+                }
             }
         }
+        End::Over
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.link.progress.is_suspect()
     }
 
     /// Commits, answers, and then does what can wait. Says whether it was committed.
@@ -182,11 +214,13 @@ impl<D: Disk> Persistence<'_, D> {
         if committed {
             batch.clear();
         }
-        // The dispatcher may be gone already when the process stops in haste.
-        let _ = self.finished.send(Finished { batch, result });
-        let _ = self.events.try_send(Event::Persisted);
-        if !self.suspect {
+        self.link.answer(batch, result);
+        if !self.is_suspect() {
             self.checkpoint();
+        }
+        // With every tick is often enough.
+        if sync && !self.is_suspect() {
+            self.shrink();
             self.measure();
         }
         committed
@@ -196,35 +230,40 @@ impl<D: Disk> Persistence<'_, D> {
         if let Some(error) = self.late_error.take() {
             return Err(error);
         }
-        if self.suspect {
+        if self.is_suspect() {
             return Err(self.disk.distrust());
         }
         let rows = batch.rows();
         self.disk.commit(batch, sync).inspect_err(|error| {
             if error.remedy() == Remedy::Rewrite {
-                self.suspect = true;
-                let _ = self.disk.distrust();
+                self.distrust();
             }
         })?;
-        self.progress.commits.fetch_add(1, Ordering::Relaxed);
-        self.progress.rows_written.fetch_add(rows, Ordering::Relaxed);
+        self.link.progress.commits.fetch_add(1, Ordering::Relaxed);
+        self.link.progress.rows_written.fetch_add(rows, Ordering::Relaxed);
         Ok(())
     }
 
+    fn distrust(&mut self) {
+        self.link.progress.suspect.store(true, Ordering::Relaxed);
+        let _ = self.disk.distrust();
+    }
+
     fn checkpoint(&mut self) {
+        let held_up = &self.link.progress.log_held_up;
         match self.disk.checkpoint_if_due() {
             Ok(Checkpoint::NotDue) => {}
             Ok(Checkpoint::Complete) => {
-                if self.progress.log_held_up.swap(false, Ordering::Relaxed) {
-                    info!(self.log, "write-ahead log is released");
+                if held_up.swap(false, Ordering::Relaxed) {
+                    info!(self.link.log, "write-ahead log is released");
                 }
             }
             Ok(Checkpoint::HeldUp) => {
-                if !self.progress.log_held_up.swap(true, Ordering::Relaxed) {
+                if !held_up.swap(true, Ordering::Relaxed) {
                     warn!(
-                        self.log,
-                        "write-ahead log grows: another program reads an old state \
-                                     of the database"
+                        self.link.log,
+                        "write-ahead log grows: another program reads an old \
+                                          state of the database"
                     );
                 }
             }
@@ -232,9 +271,17 @@ impl<D: Disk> Persistence<'_, D> {
         }
     }
 
+    fn shrink(&mut self) {
+        match self.disk.shrink_if_worth_it() {
+            Ok(false) => {}
+            Ok(true) => info!(self.link.log, "database file is shrunk"),
+            Err(error) => self.late(error),
+        }
+    }
+
     fn measure(&mut self) {
         match self.disk.sizes() {
-            Ok(sizes) => self.progress.measured(&sizes),
+            Ok(sizes) => self.link.progress.measured(&sizes),
             Err(error) => self.late(error),
         }
     }
@@ -243,92 +290,28 @@ impl<D: Disk> Persistence<'_, D> {
     /// worth a word: the next commit will meet it.
     fn late(&mut self, error: StoreError) {
         if error.remedy() == Remedy::Rewrite {
-            crit!(self.log, "database file is suspect"; "error" => %error);
-            self.suspect = true;
-            let _ = self.disk.distrust();
+            crit!(self.link.log, "database file is suspect"; "error" => %error);
+            self.distrust();
             self.late_error = Some(error);
+            // So that the dispatcher looks at the progress.
+            let _ = self.link.events.try_send(Event::Persisted);
         } else {
-            warn!(self.log, "checkpoint is put off"; "error" => %error);
+            warn!(self.link.log, "database file is not tidied up now"; "error" => %error);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::testing::{Dispatcher, batch, messages, named, open, put, quiet};
     use super::*;
     use crate::change::{Change, MessageRow};
     use crate::channels;
-    use crate::ids::{MessageId, QueueId, QueueName};
+    use crate::ids::{MessageId, QueueId};
     use crate::journal::Journal;
     use crate::store;
     use std::io::ErrorKind;
     use std::path::Path;
-
-    fn quiet() -> Logger {
-        Logger::root(slog::Discard, slog::o!())
-    }
-
-    fn put(id: u64) -> Change {
-        let body = format!("body {id}").into_bytes();
-        let (id, queue) = (MessageId(id), QueueId(1));
-        Change::Put(MessageRow { id, queue, body, ..MessageRow::default() })
-    }
-
-    fn named() -> Change {
-        Change::QueueNamed { id: QueueId(1), name: QueueName::new(b"q").unwrap() }
-    }
-
-    fn batch(changes: Vec<Change>) -> Batch {
-        let mut journal = Journal::new();
-        for change in changes {
-            journal.record(change);
-        }
-        journal.take()
-    }
-
-    /// The thread on one side, the test as dispatcher on the other.
-    struct Dispatcher {
-        orders: Sender<Order>,
-        finished: Receiver<Finished>,
-        events: Receiver<Event>,
-        progress: Arc<Progress>,
-        thread: std::thread::JoinHandle<Result<(), StoreError>>,
-    }
-
-    impl Dispatcher {
-        fn start(file: StoreFile) -> Dispatcher {
-            let (orders, orders_received) = channels::orders();
-            let (finished_sent, finished) = channels::finished();
-            let (events_sent, events) = channels::events();
-            let progress = Arc::new(Progress::default());
-            let shared = progress.clone();
-            let body =
-                move || run(file, orders_received, finished_sent, events_sent, shared, quiet());
-            let thread = std::thread::Builder::new().spawn(body).unwrap();
-            Dispatcher { orders, finished, events, progress, thread }
-        }
-
-        fn commit(&self, batch: Batch, sync: bool) -> Finished {
-            self.orders.send(Order::Commit { batch, sync }).unwrap();
-            self.finished.recv().unwrap()
-        }
-
-        fn close(self, batch: Batch) -> Result<(), StoreError> {
-            self.orders.send(Order::Close { batch }).unwrap();
-            assert!(self.finished.recv().unwrap().result.is_ok());
-            self.thread.join().unwrap()
-        }
-    }
-
-    fn open(path: &Path) -> store::Opened {
-        store::open(Some(path), &mut |_| ()).unwrap()
-    }
-
-    fn messages(opened: &store::Opened) -> Vec<u64> {
-        let mut ids = Vec::new();
-        store::scan(&opened.memory, |_, _| (), |message| ids.push(message.id.0)).unwrap();
-        ids
-    }
 
     #[test]
     fn what_was_committed_is_there_after_a_stop_and_the_log_is_gone() {
@@ -382,7 +365,8 @@ mod tests {
             assert!(dispatcher.commit(batch(vec![big(id)]), false).result.is_ok());
         }
         // Each order is answered before its checkpoint: the next one's answer comes after it.
-        assert!(dispatcher.commit(batch(vec![]), true).result.is_ok());
+        assert!(dispatcher.commit(batch(vec![put(41)]), true).result.is_ok());
+        assert!(dispatcher.commit(batch(vec![put(42)]), true).result.is_ok());
         assert!(dispatcher.progress.wal_bytes() < 8 * 1024 * 1024);
         assert!(dispatcher.progress.file_bytes() > 32 * 1024 * 1024);
         dispatcher.close(batch(vec![])).unwrap();
@@ -457,7 +441,11 @@ mod tests {
             Ok(Checkpoint::Complete)
         }
 
-        fn sizes(&self) -> Result<Sizes, StoreError> {
+        fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+
+        fn sizes(&mut self) -> Result<Sizes, StoreError> {
             Ok(Sizes::default())
         }
 
@@ -469,24 +457,19 @@ mod tests {
     /// Commits one message after the other as the dispatcher would, with what failed merged into
     /// the next; says which commits succeeded.
     fn commit_one_by_one(disk: &mut FailingDisk, count: u64) -> Vec<bool> {
-        let (finished_sent, finished) = channels::finished();
+        let (_orders_sent, orders) = channels::orders();
+        let (finished_sent, answers) = channels::finished();
         let (events, _events_received) = channels::events();
-        let progress = Progress::default();
-        let log = quiet();
-        let mut persistence = Persistence {
-            disk,
-            finished: &finished_sent,
-            events: &events,
-            progress: &progress,
-            log: &log,
-            suspect: false,
-            late_error: None,
-        };
+        let progress = Arc::new(Progress::default());
+        let failed_before = Cell::new(false);
+        let finished = finished_sent;
+        let link = Link { orders, finished, events, progress, log: quiet(), failed_before };
+        let mut persistence = Persistence::new(disk, &link);
         let mut journal = Journal::new();
         let one = |id| {
             journal.record(put(id));
             persistence.commit(journal.take(), true);
-            let Finished { batch, result } = finished.recv().unwrap();
+            let Finished { batch, result } = answers.recv().unwrap();
             let committed = result.is_ok();
             if committed {
                 journal.done(batch)

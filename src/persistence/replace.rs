@@ -1,0 +1,339 @@
+//! Takes all rows from the dispatcher, slice by slice, for a new file in a suspect one's place.
+//!
+//! # Failure
+//!
+//! An error ends the attempt, and the answer to its slice says so; the dispatcher begins anew when
+//! it thinks fit. Meanwhile the old file is as suspect as it was.
+
+use std::sync::atomic::Ordering;
+
+use slog::{info, warn};
+
+use super::Link;
+use crate::channels::Order;
+use crate::journal::Batch;
+use crate::store::{Held, Replacement, Slice, StoreError};
+
+/// Carries a rewrite out that begins with this slice. Returns what there is afterwards, and the
+/// order that has ended the attempt before its time.
+pub(super) fn replace(
+    held: Held,
+    slice: Slice,
+    batch: Batch,
+    link: &Link,
+) -> (Held, Option<Order>) {
+    // Also when it was sound before: from here on the dispatcher's changes go elsewhere.
+    link.progress.suspect.store(true, Ordering::Relaxed);
+    let replacement = match Replacement::begin(&held) {
+        Ok(replacement) => replacement,
+        Err(error) => return (give_up(held, batch, error, link), None),
+    };
+    match receive(&held, replacement, slice, batch, link) {
+        Received::All(replacement, batch) => (finish(held, replacement, batch, link), None),
+        Received::Failed(batch, error) => (give_up(held, batch, error, link), None),
+        Received::Interrupted(order) => (held, order),
+    }
+}
+
+/// How the slices came to their end.
+enum Received {
+    /// All are in the new file; the last order waits for its answer.
+    All(Replacement, Batch),
+    /// This order waits for its answer.
+    Failed(Batch, StoreError),
+    /// Another order came, or nobody can send any more.
+    Interrupted(Option<Order>),
+}
+
+fn receive(
+    held: &Held,
+    mut replacement: Replacement,
+    mut slice: Slice,
+    mut batch: Batch,
+    link: &Link,
+) -> Received {
+    loop {
+        if let Err(error) = replacement.add(held, &mut batch, &slice) {
+            replacement.discard();
+            return Received::Failed(batch, error);
+        }
+        if slice.last {
+            return Received::All(replacement, batch);
+        }
+        batch.clear();
+        link.answer(batch, Ok(()));
+        match link.next() {
+            Some(Order::Rewrite { slice: next, batch: changes }) if !next.first => {
+                slice = next;
+                batch = changes;
+            }
+            other => {
+                replacement.discard();
+                return Received::Interrupted(other);
+            }
+        }
+    }
+}
+
+fn finish(held: Held, replacement: Replacement, mut batch: Batch, link: &Link) -> Held {
+    let rows = replacement.rows();
+    match replacement.finish(held) {
+        (held, Ok(())) => {
+            link.progress.rows_rewritten.fetch_add(rows, Ordering::Relaxed);
+            link.progress.commits.fetch_add(1, Ordering::Relaxed);
+            link.progress.suspect.store(false, Ordering::Relaxed);
+            link.failed_before.set(false);
+            info!(link.log, "database file was written anew"; "rows" => rows);
+            batch.clear();
+            link.answer(batch, Ok(()));
+            held
+        }
+        (held, Err(error)) => give_up(held, batch, error, link),
+    }
+}
+
+fn give_up(held: Held, batch: Batch, error: StoreError, link: &Link) -> Held {
+    // Attempts go on until one succeeds: one word about it is enough.
+    if !link.failed_before.replace(true) {
+        warn!(link.log, "database file could not be written anew"; "error" => %error);
+    }
+    link.answer(batch, Err(error));
+    held
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Dispatcher, messages, named, open, put};
+    use super::*;
+    use crate::change::{Change, MessageState, StateRow};
+    use crate::command::Counters;
+    use crate::ids::{MessageId, Sequence};
+    use crate::journal::Journal;
+    use crate::store::testing::found;
+    use crate::store::{self, Memory, Slices};
+    use std::path::PathBuf;
+
+    /// A dispatcher with a database in memory whose file has become suspect.
+    struct Story {
+        _directory: tempfile::TempDir,
+        path: PathBuf,
+        dispatcher: Dispatcher,
+        journal: Journal,
+    }
+
+    impl Story {
+        /// Starts with nothing.
+        fn healthy() -> Story {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("q.db");
+            let dispatcher = Dispatcher::start(open(&path).file.unwrap());
+            Story { _directory: directory, path, dispatcher, journal: Journal::new() }
+        }
+
+        /// Starts with so many messages in memory and in the file, whose log is then removed.
+        fn start(memory: &mut Memory<'_>, count: u64) -> Story {
+            let mut story = Story::healthy();
+            story.change(memory, named());
+            (1..=count).for_each(|id| story.change(memory, put(id)));
+            std::fs::remove_file(story.path.with_file_name("q.db-wal")).unwrap();
+            while story.commit() {}
+            story
+        }
+
+        fn change(&mut self, memory: &mut Memory<'_>, change: Change) {
+            memory.apply(&change).unwrap();
+            self.journal.record(change);
+        }
+
+        fn took(&mut self, finished: crate::channels::Finished) -> bool {
+            let taken = finished.result.is_ok();
+            if taken {
+                self.journal.done(finished.batch);
+            } else {
+                self.journal.restore(finished.batch);
+            }
+            taken
+        }
+
+        fn commit(&mut self) -> bool {
+            let finished = self.dispatcher.commit(self.journal.take(), true);
+            self.took(finished)
+        }
+
+        /// Sends the next slice; says whether it was taken and whether it was the last.
+        fn send(&mut self, memory: &mut Memory<'_>, slices: &mut Slices) -> (bool, bool) {
+            let slice = slices.next_slice(memory).unwrap();
+            let last = slice.last;
+            let order = Order::Rewrite { slice, batch: self.journal.take() };
+            let finished = self.dispatcher.order(order);
+            (self.took(finished), last)
+        }
+
+        fn rewrite(&mut self, memory: &mut Memory<'_>) -> bool {
+            let mut slices = Slices::begin(memory).unwrap();
+            loop {
+                match self.send(memory, &mut slices) {
+                    (true, false) => {}
+                    (taken, _) => return taken,
+                }
+            }
+        }
+
+        /// Stops in order and compares what a restart finds with what is in memory.
+        fn assert_restart_finds(self, expected: &store::Connection) {
+            let Story { _directory, path, dispatcher, mut journal } = self;
+            dispatcher.close(journal.take()).unwrap();
+            assert!(found(&open(&path).memory) == found(expected), "memory and file differ");
+        }
+    }
+
+    fn moved(id: u64, priority: u32) -> Change {
+        Change::Moved(StateRow {
+            id: MessageId(id),
+            state: MessageState::Buried,
+            priority,
+            sequence: Sequence(id),
+            due: Some(1),
+            expires_ms: None,
+            delay_ms: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    fn in_memory() -> store::Connection {
+        store::open(None, &mut |_| ()).unwrap().memory
+    }
+
+    #[test]
+    fn what_changes_while_a_file_is_written_anew_is_in_it_too() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::start(&mut memory, 3_500);
+        story.change(&mut memory, moved(10, 1));
+        story.change(&mut memory, moved(3_400, 1));
+        let mut slices = Slices::begin(&mut memory).unwrap();
+        let mut taken_slices = 0;
+        loop {
+            let next = 4_000 + taken_slices * 10;
+            for change in [
+                // Of each pair one message is in a slice already and one is still to come.
+                Change::Removed(MessageId(100 + taken_slices)),
+                Change::Removed(MessageId(3_300 + taken_slices)),
+                moved(200 + taken_slices, 2),
+                moved(3_200 + taken_slices, 2),
+                moved(10, 3),
+                moved(3_400, 4),
+                put(next),
+                put(next + 1),
+                Change::Removed(MessageId(next)),
+                Change::QueueNamed {
+                    id: crate::ids::QueueId(next),
+                    name: crate::ids::QueueName::new(format!("q{next}").as_bytes()).unwrap(),
+                },
+            ] {
+                story.change(&mut memory, change);
+            }
+            let (taken, last) = story.send(&mut memory, &mut slices);
+            assert!(taken);
+            taken_slices += 1;
+            if last {
+                break;
+            }
+        }
+        assert!(taken_slices > 2, "too few slices to tell anything");
+        assert!(!story.dispatcher.progress.is_suspect());
+        assert!(story.dispatcher.progress.rows_rewritten() >= 3_400);
+        story.journal.known_good();
+        story.change(&mut memory, put(9_000));
+        story.change(&mut memory, Change::Removed(MessageId(1)));
+        assert!(story.commit(), "the new file takes commits");
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    #[test]
+    fn an_interrupted_attempt_begins_anew() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::start(&mut memory, 2_500);
+        let mut slices = Slices::begin(&mut memory).unwrap();
+        assert_eq!(story.send(&mut memory, &mut slices), (true, false));
+        story.change(&mut memory, put(5_000));
+        assert!(!story.commit(), "a suspect file takes no commit");
+        assert!(!story.path.with_file_name("q.db.new").exists());
+        assert!(!story.send(&mut memory, &mut slices).0, "it can not go on");
+        assert!(story.rewrite(&mut memory));
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    #[test]
+    fn an_attempt_that_fails_can_be_made_again() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::start(&mut memory, 10);
+        let in_the_way = story.path.with_file_name("q.db.new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(!story.rewrite(&mut memory));
+        assert!(story.dispatcher.progress.is_suspect());
+        std::fs::remove_dir(&in_the_way).unwrap();
+        assert!(story.rewrite(&mut memory));
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    #[test]
+    fn ids_reserved_in_a_failed_attempt_stay_reserved() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::start(&mut memory, 1_500);
+        story.journal.reserve_ids(77_000_000);
+        let mut slices = Slices::begin(&mut memory).unwrap();
+        assert_eq!(story.send(&mut memory, &mut slices), (true, false));
+        assert!(story.rewrite(&mut memory));
+        let Story { _directory, path, dispatcher, .. } = story;
+        drop(dispatcher.orders);
+        dispatcher.thread.join().unwrap().unwrap();
+        assert_eq!(open(&path).facts.next_id, 77_000_000);
+    }
+
+    #[test]
+    fn a_crash_in_the_middle_leaves_the_old_file() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.db");
+        let dispatcher = Dispatcher::start(open(&path).file.unwrap());
+        let mut story = Story { _directory: directory, path, dispatcher, journal: Journal::new() };
+        story.change(&mut memory, named());
+        (1..=1_500).for_each(|id| story.change(&mut memory, put(id)));
+        assert!(story.commit());
+        let mut slices = Slices::begin(&mut memory).unwrap();
+        assert_eq!(story.send(&mut memory, &mut slices), (true, false));
+        let Story { _directory, path, dispatcher, .. } = story;
+        drop(dispatcher.orders);
+        dispatcher.thread.join().unwrap().unwrap();
+        assert_eq!(messages(&open(&path)).len(), 1_500);
+    }
+
+    #[test]
+    fn a_program_that_still_has_the_old_file_open_does_the_new_one_no_harm() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::healthy();
+        let foreign = store::Connection::open(&story.path).unwrap();
+        story.change(&mut memory, named());
+        story.change(&mut memory, put(1));
+        assert!(story.commit());
+        assert_eq!(store::testing::message_count(&foreign), 1);
+        assert!(story.rewrite(&mut memory));
+        story.change(&mut memory, put(2));
+        assert!(story.commit());
+        // The last one to close a file moves its log into it and removes that.
+        drop(foreign);
+        story.change(&mut memory, put(3));
+        assert!(story.commit());
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+}

@@ -1,0 +1,393 @@
+//! What is done with the database file while the daemon runs: commits, checkpoints, giving room
+//! back.
+//!
+//! Owned by the persistence thread.
+//!
+//! # Failure
+//!
+//! A commit that fails is rolled back whole. Checkpoints are never automatic: SQLite would swallow
+//! their errors, and a second try after a failed fsync would lie about what is on the disk.
+
+use std::io::{Seek as _, SeekFrom, Write as _};
+
+use rusqlite::{Result, Statement};
+
+use super::StoreError;
+use super::ballast::Ballast;
+use super::file::{Sizes, StoreFile, keep_log_on_close, run_checkpoint};
+use super::paths::{Paths, file_bytes, remove_if_there};
+use super::schema::{PAGE_BYTES, setting};
+use super::tables::Tables;
+use crate::journal::Batch;
+
+/// The statements for the file, which they borrow.
+pub struct File<'c> {
+    file: &'c StoreFile,
+    tables: Tables<'c>,
+    begin: Statement<'c>,
+    commit: Statement<'c>,
+    rollback: Statement<'c>,
+    log_frames: Statement<'c>,
+    checkpoint: Statement<'c>,
+    /// Whether commits fsync now (`synchronous = FULL`).
+    syncing: bool,
+    /// Whether something was committed since the last fsync.
+    unsynced: bool,
+    tick: u64,
+    /// Frames in the log when it was last checkpointed; 0 once it has begun anew.
+    checkpointed_frames: u32,
+    free_pages: Statement<'c>,
+    pages: Statement<'c>,
+    vacuum: Statement<'c>,
+    ballast: Ballast,
+}
+
+/// What became of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpoint {
+    /// The log is short: there was nothing to do.
+    NotDue,
+    /// The whole log is in the file.
+    Complete,
+    /// Somebody who reads the file holds a part of the log.
+    HeldUp,
+}
+
+impl<'c> File<'c> {
+    /// Prepares the statements.
+    ///
+    /// # Errors
+    /// What the database library said.
+    pub fn new(file: &'c StoreFile) -> Result<File<'c>, StoreError> {
+        let failed = |error| StoreError::database(file.path(), error);
+        let connection = &file.connection;
+        // An unknown state, which the first commit of either kind sets.
+        connection.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
+        let prepare = |sql| connection.prepare(sql).map_err(failed);
+        Ok(File {
+            file,
+            tables: Tables::new(connection).map_err(failed)?,
+            begin: prepare("BEGIN IMMEDIATE")?,
+            commit: prepare("COMMIT")?,
+            rollback: prepare("ROLLBACK")?,
+            log_frames: prepare("PRAGMA wal_checkpoint(NOOP)")?,
+            checkpoint: prepare("PRAGMA wal_checkpoint(PASSIVE)")?,
+            syncing: true,
+            unsynced: false,
+            tick: 0,
+            checkpointed_frames: 0,
+            free_pages: prepare("PRAGMA freelist_count")?,
+            pages: prepare("PRAGMA page_count")?,
+            vacuum: prepare("VACUUM")?,
+            ballast: Ballast::find(&file.place.paths),
+        })
+    }
+
+    /// Commits a batch whole. With `sync` it is on the disk afterwards, and with it all that was
+    /// committed before.
+    ///
+    /// # Errors
+    /// What failed; then nothing of the batch is in the file, unless the error makes the file
+    /// suspect.
+    pub fn commit(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError> {
+        if batch.is_empty() && !(sync && self.unsynced) {
+            return Ok(());
+        }
+        let mut result = self.write_or_roll_back(batch, sync);
+        if let Err(StoreError::Full { .. }) = &result
+            && self.ballast.throw_off(&self.file.place.paths)
+        {
+            result = self.write_or_roll_back(batch, sync);
+        }
+        result?;
+        self.unsynced = !sync;
+        if let Some(up_to) = batch.ids_reserved() {
+            self.file.place.ids_are_reserved(up_to);
+        }
+        Ok(())
+    }
+
+    fn write_or_roll_back(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError> {
+        self.write(batch, sync).map_err(|error| {
+            if !self.file.connection.is_autocommit() {
+                // When this fails, the transaction is rolled back already or the next BEGIN says
+                // what is wrong.
+                let _ = self.rollback.raw_execute();
+            }
+            self.error(error)
+        })
+    }
+
+    fn write(&mut self, batch: &mut Batch, sync: bool) -> Result<()> {
+        self.set_syncing(sync)?;
+        self.begin.raw_execute()?;
+        self.tables.apply_batch(batch)?;
+        if batch.is_empty() {
+            // An empty transaction would not fsync.
+            self.tick += 1;
+            self.tables.set_number(setting::TICK, self.tick)?;
+        }
+        self.commit.raw_execute()?;
+        Ok(())
+    }
+
+    fn set_syncing(&mut self, sync: bool) -> Result<()> {
+        if self.syncing != sync {
+            let level = if sync { "FULL" } else { "NORMAL" };
+            self.file.connection.execute_batch(&format!("PRAGMA synchronous = {level}"))?;
+            self.syncing = sync;
+        }
+        Ok(())
+    }
+
+    /// Moves the log into the file when it has grown by [`LOG_FRAMES_MAX`] since the last time.
+    ///
+    /// # Errors
+    /// What failed. Unless the disk is full the file is suspect from then on, for a later fsync
+    /// may succeed without having written anything.
+    pub fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError> {
+        self.checkpoint().map_err(|error| self.error(error))
+    }
+
+    fn checkpoint(&mut self) -> Result<Checkpoint> {
+        let (_, frames, _) = run_checkpoint(&mut self.log_frames)?;
+        if frames < self.checkpointed_frames {
+            self.checkpointed_frames = 0;
+        }
+        // A log that a reader holds up only grows: it is not looked at after each commit.
+        if frames - self.checkpointed_frames < LOG_FRAMES_MAX {
+            return Ok(Checkpoint::NotDue);
+        }
+        let (_, frames, moved) = run_checkpoint(&mut self.checkpoint)?;
+        self.checkpointed_frames = frames;
+        Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
+    }
+
+    /// From now on nothing moves the log into the file, closing included. Returns the answer to
+    /// further commits.
+    pub fn distrust(&mut self) -> StoreError {
+        let _ = keep_log_on_close(&self.file.connection, true);
+        StoreError::Suspect { file: self.file.path().to_path_buf() }
+    }
+
+    /// Gives the disk its room back after a backlog has drained: when more than half of a large
+    /// file is free and what is left is little enough to be copied at once. Says whether it did.
+    ///
+    /// In place and through the log, not as a new file under the old name: programs that have the
+    /// file open go on seeing what is in it.
+    ///
+    /// # Errors
+    /// What failed; then the file is as it was, unless the error makes it suspect.
+    pub fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
+        self.shrink().map_err(|error| self.error(error))
+    }
+
+    fn shrink(&mut self) -> Result<bool> {
+        let free: u32 = self.free_pages.query_row([], |row| row.get(0))?;
+        if free < SHRINK_PAGES_MIN {
+            return Ok(false);
+        }
+        let pages: u32 = self.pages.query_row([], |row| row.get(0))?;
+        let kept = pages.saturating_sub(free);
+        if kept > free || kept > SHRINK_KEPT_PAGES_MAX {
+            return Ok(false);
+        }
+        self.set_syncing(true)?;
+        self.vacuum.raw_execute()?;
+        self.unsynced = false;
+        // The file is cut when the log is moved into it.
+        let (_, frames, _) = run_checkpoint(&mut self.checkpoint)?;
+        self.checkpointed_frames = frames;
+        Ok(true)
+    }
+
+    /// How large everything is now. Takes new ballast in when the disk has room again.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn sizes(&mut self) -> Result<Sizes, StoreError> {
+        let sizes = self.file.sizes()?;
+        self.ballast.take_in(&self.file.place.paths, sizes.disk_free_bytes);
+        Ok(sizes)
+    }
+
+    fn error(&self, error: rusqlite::Error) -> StoreError {
+        let is_io = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
+        let is_write = error
+            .sqlite_extended_error_code()
+            .is_some_and(|code| matches!(code, IOERR_WRITE | IOERR_TRUNCATE | IOERR_SHMSIZE));
+        if is_io
+            && is_write
+            && let Err(full) = probe_growth(&self.file.place.paths)
+        {
+            return full;
+        }
+        StoreError::database(self.file.path(), error)
+    }
+}
+
+/// The log is moved into the file when it has grown by 4 MB: a larger one makes commits slower
+/// (133 µs each at 4 MB, 218 µs at 64 MB) and its checkpoints stalls of 100 ms.
+pub const LOG_FRAMES_MAX: u32 = 4 * 1024 * 1024 / PAGE_BYTES;
+/// Less than 16 MB is not worth giving back.
+const SHRINK_PAGES_MIN: u32 = 16 * 1024 * 1024 / PAGE_BYTES;
+/// More than 32 MB takes so long to copy that confirmations would be late.
+const SHRINK_KEPT_PAGES_MAX: u32 = 32 * 1024 * 1024 / PAGE_BYTES;
+// Extended result codes that also stand for a full disk.
+const IOERR_WRITE: i32 = rusqlite::ffi::SQLITE_IOERR_WRITE;
+const IOERR_TRUNCATE: i32 = rusqlite::ffi::SQLITE_IOERR_TRUNCATE;
+const IOERR_SHMSIZE: i32 = rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+
+/// The database library tells a full disk from other errors, but not a quota or a file size limit:
+/// so the file of which these would be true is tried. The error is the system's.
+fn probe_growth(paths: &Paths) -> Result<(), StoreError> {
+    const PROBE_BYTES: usize = 64 * 1024;
+    let path = paths.with(".probe");
+    let end = file_bytes(paths.database())?.max(file_bytes(&paths.wal())?);
+    let written = std::fs::File::create(&path).and_then(|mut file| {
+        file.seek(SeekFrom::Start(end))?;
+        file.write_all(&[0xff; PROBE_BYTES])?;
+        file.sync_all()
+    });
+    let _ = remove_if_there(&path);
+    match written {
+        Err(error) => match StoreError::system(paths.database(), error) {
+            full @ StoreError::Full { .. } => Err(full),
+            _ => Ok(()),
+        },
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{commit_to, folder, put, queue, removed, reopen};
+    use super::*;
+    use crate::change::Change;
+    use crate::journal::Journal;
+    use std::path::Path;
+
+    fn batch(changes: Vec<Change>) -> Batch {
+        let mut journal = Journal::new();
+        changes.into_iter().for_each(|change| journal.record(change));
+        journal.take()
+    }
+
+    fn ids(path: &Path) -> Vec<u64> {
+        let (_, messages) = super::super::testing::found(&reopen(path).memory);
+        messages.iter().map(|(message, ..)| message.id.0).collect()
+    }
+
+    /// The frames in the log.
+    fn frames(file: &mut File<'_>) -> u32 {
+        run_checkpoint(&mut file.log_frames).unwrap().1
+    }
+
+    #[test]
+    fn a_sync_without_changes_writes_only_when_something_is_not_synced() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let mut empty = batch(vec![]);
+        let idle = frames(&mut file);
+        file.commit(&mut empty, true).unwrap();
+        file.commit(&mut empty, false).unwrap();
+        assert_eq!(frames(&mut file), idle, "an idle daemon writes nothing");
+        file.commit(&mut batch(vec![queue(1, "q")]), false).unwrap();
+        let unsynced = frames(&mut file);
+        file.commit(&mut empty, true).unwrap();
+        let synced = frames(&mut file);
+        assert!(synced > unsynced, "without a write there is no fsync");
+        file.commit(&mut empty, true).unwrap();
+        assert_eq!(frames(&mut file), synced);
+    }
+
+    #[test]
+    fn a_failed_commit_leaves_nothing_and_the_next_one_succeeds() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        commit_to(&mut file, vec![queue(1, "q"), put(1, 1, b"kept")]);
+        // A limit of the database stands for a full disk.
+        let pages: u32 =
+            store_file.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        let limit = |pages: u32| {
+            let sql = format!("PRAGMA max_page_count = {pages}");
+            store_file.connection.query_row(&sql, [], |_| Ok(())).unwrap();
+        };
+        limit(pages + 2);
+        let mut large = batch((2..=200).map(|id| put(id, 1, &[b'x'; 1_000])).collect());
+        let error = file.commit(&mut large, true).unwrap_err();
+        assert!(matches!(error, StoreError::Full { .. }), "{error}");
+        assert_eq!(large.rows(), 199, "the batch is whole");
+        limit(1_000_000);
+        commit_to(&mut file, vec![put(300, 1, b"after")]);
+        drop(file);
+        store_file.abandon();
+        assert_eq!(ids(&path), [1, 300]);
+    }
+
+    #[test]
+    fn a_full_disk_throws_the_ballast_off() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let ballast = store_file.place.paths.ballast();
+        let mut file = File::new(&store_file).unwrap();
+        commit_to(&mut file, vec![queue(1, "q")]);
+        file.ballast.take_in(&store_file.place.paths, u64::MAX);
+        assert!(ballast.exists());
+        store_file.connection.query_row("PRAGMA max_page_count = 20", [], |_| Ok(())).unwrap();
+        let mut large = batch((1..=500).map(|id| put(id, 1, &[b'x'; 1_000])).collect());
+        assert!(file.commit(&mut large, true).is_err());
+        assert!(!ballast.exists());
+    }
+
+    #[test]
+    fn another_program_that_locks_the_file_is_no_reason_to_distrust_it() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        store_file.connection.busy_timeout(std::time::Duration::ZERO).unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let foreign = rusqlite::Connection::open(&path).unwrap();
+        foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut one = batch(vec![queue(1, "q"), put(1, 1, b"a")]);
+        let error = file.commit(&mut one, true).unwrap_err();
+        assert_eq!(error.remedy(), super::super::Remedy::Retry, "{error}");
+        foreign.execute_batch("ROLLBACK").unwrap();
+        file.commit(&mut one, true).unwrap();
+        drop(file);
+        store_file.abandon();
+        assert_eq!(ids(&path), [1]);
+    }
+
+    #[test]
+    fn the_file_shrinks_when_a_backlog_has_drained() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let mut changes = vec![queue(1, "q")];
+        changes.extend((1..=40).map(|id| put(id, 1, &vec![b'x'; 1024 * 1024])));
+        commit_to(&mut file, changes);
+        assert!(!file.shrink_if_worth_it().unwrap(), "nothing is free");
+        commit_to(&mut file, (1..=39).map(removed).collect());
+        assert!(file.shrink_if_worth_it().unwrap());
+        assert!(!file.shrink_if_worth_it().unwrap(), "it is done");
+        let sizes = file.sizes().unwrap();
+        assert!(sizes.file_bytes < 3 * 1024 * 1024, "{sizes:?}");
+        commit_to(&mut file, vec![put(41, 1, b"after")]);
+        drop(file);
+        store_file.abandon();
+        assert_eq!(ids(&path), [40, 41]);
+    }
+
+    #[test]
+    fn an_input_or_output_error_on_a_disk_with_room_is_not_taken_for_a_full_one() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let file = File::new(&store_file).unwrap();
+        let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_WRITE);
+        let error = file.error(rusqlite::Error::SqliteFailure(failure, None));
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+        assert!(!path.with_file_name("queue.db.probe").exists());
+    }
+}
