@@ -1,5 +1,6 @@
 //! Tests of the tree and of the whole daemon, in one binary.
 //!
+//! - `cuts`: power cuts, kills and failing disks under the real persistence code.
 //! - `docs`: manual pages, sample file and unit files say what the program does.
 //! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
 //! - `harness`: starts the daemon, on either transport, and talks to it.
@@ -7,6 +8,7 @@
 //! - `tidy`: the rules of structure: imports, channels, clocks, SQL, lengths, first lines.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
+mod cuts;
 mod docs;
 mod harness;
 mod phpmq;
