@@ -4,7 +4,6 @@
 //! journal carries it to the database file. Times in here are wall times in milliseconds since
 //! 1970, since rows outlive the process.
 
-use crate::command::Counters;
 use crate::ids::{MessageId, QueueId, QueueName, Sequence};
 
 /// One change of stored data.
@@ -96,6 +95,21 @@ pub struct StoredMessage {
     pub body_bytes: u64,
     /// Where it was moved to since; stands for the fields above that it has too.
     pub moved: Option<StateRow>,
+}
+
+/// How often things happened to one message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Handed out.
+    pub reserves: u32,
+    /// Handed out and not finished in time.
+    pub timeouts: u32,
+    /// Given back.
+    pub releases: u32,
+    /// Set aside.
+    pub buries: u32,
+    /// Brought back.
+    pub kicks: u32,
 }
 
 /// The life of a message.

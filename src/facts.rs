@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use rustix::system::uname;
 
-use crate::command::ProcessFacts;
+use crate::statistics::ProcessFacts;
 
 /// The facts that never change, read once, and the way to the others.
 #[derive(Debug)]

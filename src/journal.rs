@@ -333,8 +333,8 @@ const KEPT_CAPACITY_MIN: usize = 4_096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Counters;
     use crate::change::MessageState;
-    use crate::command::Counters;
 
     fn put(id: u64) -> Change {
         Change::Put(MessageRow { id: MessageId(id), body: vec![b'x'; 10], ..MessageRow::default() })

@@ -1,4 +1,37 @@
 //! phpmqd, a lightweight, durable message queue server.
+//!
+//! # The path of a message
+//!
+//! ```text
+//!  peer ─► listener ─► connection ─► protocol::Decoder ─ Requests ─► channels ─┐
+//!                     (its thread blocks in read)                             ▼
+//!  peer ◄─ outbox ◄─ protocol::Encoder ◄─ Reply, Delivery ◄───────────── dispatcher ─ Input ─► engine
+//!         (non-blocking send; a slow peer gets a writer)                   │  ▲   ◄─ Effects ─┘
+//!                                                      Change ─► store (SQLite in memory)
+//!                                                      Change ─► journal ─► persistence ─► store (SQLite file)
+//!                                                                              └─ committed up to N ─► dispatcher
+//! ```
+//!
+//! # Threads
+//!
+//! | thread | owns | waits on |
+//! |---|---|---|
+//! | `main` | join handles, the order of start and stop | one channel, fed by signals and ends of threads |
+//! | `listen-N` | one listening socket | poll on it and a wake |
+//! | `client-N`, one per connection | decoder, input buffer | a blocking read with a time-out |
+//! | `dispatcher` | engine, in-memory database, journal, every outbox | its one channel, until the next deadline |
+//! | `persistence` | the database file | its channel |
+//! | `writer-N`, only while a peer does not keep up | that peer's unsent chunk | a blocking write |
+//! | `signals`, `log` | nothing | signals; records to be written |
+//!
+//! # What is not there
+//!
+//! No file in `engine` waits, logs, reads a clock or touches a socket; no file in `protocol` does
+//! I/O or knows another protocol; no SQL stands outside `store`; no channel is made outside
+//! `channels`, and none is unbounded; no clock is read outside `clock`. `tests/it/tidy.rs` checks
+//! these rules and who may import whom.
+//!
+//! The modules below stand in the order of the path.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -8,6 +41,7 @@ pub mod clock;
 pub mod command;
 pub mod ids;
 pub mod limits;
+pub mod statistics;
 
 // The wire.
 pub mod bind;

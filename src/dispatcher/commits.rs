@@ -16,10 +16,10 @@ use slog::{crit, info};
 use crate::change::Change;
 use crate::channels::{Durability, Finished, Order};
 use crate::clock::Time;
-use crate::command::StoreFacts;
 use crate::engine::Input;
 use crate::ids::{CommitNumber, ConnectionId};
 use crate::journal::Journal;
+use crate::statistics::StoreFacts;
 use crate::store::{Memory, StoreError};
 
 use super::Dispatcher;

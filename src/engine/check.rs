@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Time;
-use crate::command::StateCounts;
 use crate::ids::ConnectionId;
 use crate::limits::BACKLOG_REQUESTS_MAX;
+use crate::statistics::StateCounts;
 
 use super::message::{Slot, State};
 use super::queue::{QueueSlot, URGENT_BELOW};

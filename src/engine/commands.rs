@@ -2,8 +2,9 @@
 
 use crate::change::MessageState;
 use crate::clock::Time;
-use crate::command::{Command, Counted, Refusal, Reply, Request, Tag};
+use crate::command::{Command, Refusal, Reply, Request, Tag};
 use crate::ids::{ConnectionId, MessageId, QueueName};
+use crate::statistics::Counted;
 
 use super::message::{Slot, State};
 use super::work::{Asker, Kicked, Work};

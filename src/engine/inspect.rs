@@ -2,12 +2,12 @@
 
 use crate::change::MessageState;
 use crate::clock::Time;
-use crate::command::{
-    Command, ListedMessage, Listing, MessageStatistics, QueueStatistics, Refusal, Reply,
-    ServerStatistics, Tag,
-};
+use crate::command::{Command, Refusal, Reply, Tag};
 use crate::ids::{ConnectionId, QueueName};
 use crate::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
+use crate::statistics::{
+    ListedMessage, Listing, MessageStatistics, QueueStatistics, ServerStatistics,
+};
 
 use super::message::{Place, Slot, State};
 use super::reservation::{Of, Terms};
@@ -79,7 +79,7 @@ impl Engine {
         }
     }
 
-    fn message_statistics(&self, now: Time, slot: Slot) -> MessageStatistics {
+    pub(super) fn message_statistics(&self, now: Time, slot: Slot) -> MessageStatistics {
         let message = &self.messages[slot];
         let time_left_ms = match message.state {
             State::Delayed(due) => due.since(now),
@@ -102,7 +102,7 @@ impl Engine {
         }
     }
 
-    fn queue_statistics(&self, now: Time, name: &QueueName) -> Reply {
+    pub(super) fn queue_statistics(&self, now: Time, name: &QueueName) -> Reply {
         let Some(slot) = self.queues.find(name) else { return Reply::NotFound };
         let queue = &self.queues[slot];
         Reply::QueueStatistics(Box::new(QueueStatistics {
@@ -119,7 +119,7 @@ impl Engine {
         }))
     }
 
-    fn statistics(&self) -> ServerStatistics {
+    pub(super) fn statistics(&self) -> ServerStatistics {
         let totals = &self.totals;
         ServerStatistics {
             messages: totals.messages,

@@ -7,9 +7,9 @@
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use crate::change::Counters;
 use crate::change::StateRow;
 use crate::clock::{Now, Time};
-use crate::command::Counters;
 use crate::ids::{MessageId, Sequence};
 
 use super::queue::QueueSlot;

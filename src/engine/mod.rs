@@ -43,6 +43,8 @@ mod check;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -52,9 +54,10 @@ use rustc_hash::FxHashMap;
 
 use crate::change::Change;
 use crate::clock::{Now, Time};
-use crate::command::{CommandCounts, Handing, Manner, Refusal, Reply, Request, StateCounts, Tag};
+use crate::command::{Handing, Manner, Refusal, Reply, Request, Tag};
 use crate::ids::{ConnectionId, MessageId, QueueName};
 use crate::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
+use crate::statistics::{CommandCounts, StateCounts};
 
 use deadlines::{Deadlines, Due};
 use message::Messages;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use slab::Slab;
 
 use crate::clock::Time;
-use crate::command::StateCounts;
 use crate::ids::{ConnectionId, QueueId, QueueName, Sequence};
+use crate::statistics::StateCounts;
 
 use super::message::{Place, Slot};
 use super::reservation::List;

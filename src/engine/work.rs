@@ -8,8 +8,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::clock::Time;
-use crate::command::{QueueSummary, Reply, Survey, Tag};
+use crate::command::{Reply, Tag};
 use crate::ids::{ConnectionId, QueueName, Sequence};
+use crate::statistics::{QueueSummary, Survey};
 
 use super::hand::Lost;
 use super::message::{Place, Slot, State};

@@ -220,8 +220,8 @@ impl<'a, D: Disk> Persistence<'a, D> {
         }
         // With every tick is often enough.
         if sync && !self.is_suspect() {
-            self.shrink();
             self.measure();
+            self.shrink();
         }
         committed
     }

@@ -105,8 +105,8 @@ fn give_up(held: Held, batch: Batch, error: StoreError, link: &Link) -> Held {
 mod tests {
     use super::super::testing::{Dispatcher, messages, named, open, put};
     use super::*;
+    use crate::change::Counters;
     use crate::change::{Change, MessageState, StateRow};
-    use crate::command::Counters;
     use crate::ids::{MessageId, Sequence};
     use crate::journal::Journal;
     use crate::store::testing::found;
@@ -335,5 +335,41 @@ mod tests {
         assert!(story.commit());
         drop(memory);
         story.assert_restart_finds(&expected);
+    }
+
+    #[test]
+    fn a_directory_that_somebody_emptied_is_filled_again() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::start(&mut memory, 10);
+        for entry in std::fs::read_dir(story.path.parent().unwrap()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        assert!(story.rewrite(&mut memory));
+        assert!(store::open(Some(&story.path), &mut |_| ()).is_err(), "it is locked again");
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    #[test]
+    fn the_database_of_another_daemon_in_the_same_place_is_left_alone() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::healthy();
+        story.change(&mut memory, named());
+        story.change(&mut memory, put(1));
+        assert!(story.commit());
+        let directory = story.path.parent().unwrap();
+        let away = directory.with_extension("away");
+        std::fs::rename(directory, &away).unwrap();
+        std::fs::create_dir(directory).unwrap();
+        let other = open(&story.path);
+        story.change(&mut memory, put(2));
+        while story.commit() {}
+        assert!(!story.rewrite(&mut memory));
+        assert!(messages(&other).is_empty());
+        other.file.unwrap().close().unwrap();
+        assert!(messages(&open(&story.path)).is_empty());
+        std::fs::remove_dir_all(away).unwrap();
     }
 }

@@ -38,6 +38,11 @@ pub struct File<'c> {
     tick: u64,
     /// Frames in the log when it was last checkpointed; 0 once it has begun anew.
     checkpointed_frames: u32,
+    /// At least so many frames as were added to the log since then: asking for the number costs as
+    /// much as a small commit.
+    frames_guessed: u64,
+    /// Bytes of the file when it was last measured.
+    file_bytes: u64,
     free_pages: Statement<'c>,
     pages: Statement<'c>,
     vacuum: Statement<'c>,
@@ -82,6 +87,8 @@ impl<'c> File<'c> {
                 .map_err(failed)?
                 .map_or(0, unsigned),
             checkpointed_frames: 0,
+            frames_guessed: u64::from(LOG_FRAMES_MAX),
+            file_bytes: 0,
             free_pages: prepare("PRAGMA freelist_count")?,
             pages: prepare("PRAGMA page_count")?,
             vacuum: prepare("VACUUM")?,
@@ -100,13 +107,16 @@ impl<'c> File<'c> {
             return Ok(());
         }
         let mut result = self.write_or_roll_back(batch, sync);
-        if let Err(StoreError::Full { .. }) = &result
-            && self.ballast.throw_off(&self.file.place.paths)
-        {
+        if is_full(&result) && self.ballast.throw_off(&self.file.place.paths) {
+            result = self.write_or_roll_back(batch, sync);
+        }
+        if is_full(&result) && self.empty_log()? {
             result = self.write_or_roll_back(batch, sync);
         }
         result?;
         self.unsynced = !sync;
+        let body_pages = batch.bytes() / u64::from(PAGE_BYTES);
+        self.frames_guessed += FRAMES_PER_COMMIT + FRAMES_PER_ROW * batch.rows() + 2 * body_pages;
         if let Some(up_to) = batch.ids_reserved() {
             self.file.place.ids_are_reserved(up_to);
         }
@@ -138,6 +148,16 @@ impl<'c> File<'c> {
         Ok(())
     }
 
+    /// Moves the log into the file, where that needs no room, so that it begins anew in the room
+    /// that it has. Says whether all of it was moved.
+    fn empty_log(&mut self) -> Result<bool, StoreError> {
+        match run_checkpoint(&mut self.checkpoint).map_err(|error| self.error(error)) {
+            Ok((_, frames, moved)) => Ok(frames > 0 && moved == frames),
+            Err(StoreError::Full { .. } | StoreError::Busy { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn set_syncing(&mut self, sync: bool) -> Result<()> {
         if self.syncing != sync {
             let level = if sync { "FULL" } else { "NORMAL" };
@@ -157,16 +177,22 @@ impl<'c> File<'c> {
     }
 
     fn checkpoint(&mut self) -> Result<Checkpoint> {
+        if self.frames_guessed < u64::from(LOG_FRAMES_MAX) {
+            return Ok(Checkpoint::NotDue);
+        }
         let (_, frames, _) = run_checkpoint(&mut self.log_frames)?;
         if frames < self.checkpointed_frames {
             self.checkpointed_frames = 0;
         }
-        // A log that a reader holds up only grows: it is not looked at after each commit.
-        if frames - self.checkpointed_frames < LOG_FRAMES_MAX {
+        // A log that a reader holds up only grows: what counts is how much since the last time.
+        let grown = frames - self.checkpointed_frames;
+        self.frames_guessed = u64::from(grown);
+        if grown < LOG_FRAMES_MAX {
             return Ok(Checkpoint::NotDue);
         }
         let (_, frames, moved) = run_checkpoint(&mut self.checkpoint)?;
         self.checkpointed_frames = frames;
+        self.frames_guessed = 0;
         Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
     }
 
@@ -190,6 +216,9 @@ impl<'c> File<'c> {
     }
 
     fn shrink(&mut self) -> Result<bool> {
+        if self.file_bytes < u64::from(SHRINK_PAGES_MIN) * u64::from(PAGE_BYTES) {
+            return Ok(false);
+        }
         let free: u32 = self.free_pages.query_row([], |row| row.get(0))?;
         if free < SHRINK_PAGES_MIN {
             return Ok(false);
@@ -214,6 +243,7 @@ impl<'c> File<'c> {
     /// What the system said.
     pub fn sizes(&mut self) -> Result<Sizes, StoreError> {
         let sizes = self.file.sizes()?;
+        self.file_bytes = sizes.file_bytes;
         self.ballast.take_in(&self.file.place.paths, sizes.disk_free_bytes);
         Ok(sizes)
     }
@@ -233,9 +263,17 @@ impl<'c> File<'c> {
     }
 }
 
+fn is_full(result: &Result<(), StoreError>) -> bool {
+    matches!(result, Err(StoreError::Full { .. }))
+}
+
 /// The log is moved into the file when it has grown by 4 MB: a larger one makes commits slower
 /// (133 µs each at 4 MB, 218 µs at 64 MB) and its checkpoints stalls of 100 ms.
 pub const LOG_FRAMES_MAX: u32 = 4 * 1024 * 1024 / PAGE_BYTES;
+/// What a commit of one row adds to the log at most, but for its body: the pages from the root to
+/// the row in two tables, and what is merged or split.
+const FRAMES_PER_COMMIT: u64 = 4;
+const FRAMES_PER_ROW: u64 = 4;
 /// Less than 16 MB is not worth giving back.
 const SHRINK_PAGES_MIN: u32 = 16 * 1024 * 1024 / PAGE_BYTES;
 /// More than 32 MB takes so long to copy that confirmations would be late.
@@ -403,6 +441,8 @@ mod tests {
         let mut changes = vec![queue(1, "q")];
         changes.extend((1..=40).map(|id| put(id, 1, &vec![b'x'; 1024 * 1024])));
         commit_to(&mut file, changes);
+        file.checkpoint_if_due().unwrap();
+        assert!(file.sizes().unwrap().file_bytes > 40 * 1024 * 1024);
         assert!(!file.shrink_if_worth_it().unwrap(), "nothing is free");
         commit_to(&mut file, (1..=39).map(removed).collect());
         assert!(file.shrink_if_worth_it().unwrap());

@@ -8,7 +8,7 @@
 //! A file that is suspect is closed as it is: nothing moves its log into it. Its place stays ours,
 //! so that a new one can be put there.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub struct StoreFile {
 pub struct Place {
     pub(super) paths: Paths,
     pub(super) settings: Cell<Settings>,
-    _lock: Lock,
+    lock: RefCell<Lock>,
 }
 
 /// What a new file in this one's place has to know, beside the rows.
@@ -58,12 +58,22 @@ pub struct Sizes {
 
 impl Place {
     pub(super) fn new(paths: Paths, lock: Lock, settings: Settings) -> Place {
-        Place { paths, settings: Cell::new(settings), _lock: lock }
+        Place { paths, settings: Cell::new(settings), lock: RefCell::new(lock) }
     }
 
     /// The name of the database.
     pub fn path(&self) -> &Path {
         self.paths.database()
+    }
+
+    /// Makes sure that it is ours still: somebody may have removed the lock, or another daemon
+    /// may have the directory that has this name now.
+    pub(super) fn hold(&self) -> Result<(), StoreError> {
+        let mut lock = self.lock.borrow_mut();
+        if !lock.guards(&self.paths) {
+            *lock = Lock::take(&self.paths)?;
+        }
+        Ok(())
     }
 
     /// Notes that ids below this one may be handed out.

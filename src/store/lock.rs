@@ -4,9 +4,9 @@
 //! since a rewrite puts another file in the database's place. The lock ends with the process,
 //! however it ends; the file stays, for removing it would race with the next daemon.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::StoreError;
@@ -15,7 +15,7 @@ use super::paths::{FILE_MODE, Paths};
 /// The right to write a database, held while it lives.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -48,7 +48,17 @@ impl Lock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
+    }
+}
+
+impl Lock {
+    /// Whether another daemon that wants this database would meet this lock: not when somebody has
+    /// removed its file, or has put another directory in the place of ours.
+    pub fn guards(&self, paths: &Paths) -> bool {
+        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        let ours = self.file.metadata().map(identity).ok();
+        ours.is_some() && ours == std::fs::metadata(paths.lock()).map(identity).ok()
     }
 }
 
@@ -80,5 +90,17 @@ mod tests {
         }
         drop(held);
         assert!(Lock::take(&paths).is_ok());
+    }
+
+    #[test]
+    fn a_lock_whose_file_is_gone_guards_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        let held = Lock::take(&paths).unwrap();
+        assert!(held.guards(&paths));
+        std::fs::remove_file(paths.lock()).unwrap();
+        assert!(!held.guards(&paths));
+        let other = Lock::take(&paths).unwrap();
+        assert!(other.guards(&paths) && !held.guards(&paths));
     }
 }

@@ -60,6 +60,7 @@ impl Replacement {
     /// # Errors
     /// Why it can not be made.
     pub fn begin(held: &Held) -> Result<Replacement, StoreError> {
+        held.place().hold()?;
         Ok(Replacement { new: NewFile::create(&held.place().paths)?, rows: 0 })
     }
 
@@ -103,8 +104,9 @@ impl Replacement {
     /// # Errors
     /// What failed; another attempt may follow.
     pub fn finish(self, held: Held) -> (Held, Result<(), StoreError>) {
-        if let Err(error) = self.write_settings(held.place()) {
-            let error = self.new.error(error);
+        let place = held.place();
+        let settings = self.write_settings(place).map_err(|error| self.new.error(error));
+        if let Err(error) = settings.and_then(|()| place.hold()) {
             self.discard();
             return (held, Err(error));
         }

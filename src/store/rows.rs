@@ -4,8 +4,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Result, Row};
 
 use super::schema::{StateColumns, state_of_number};
+use crate::change::Counters;
 use crate::change::{Attributes, MessageRow, MessageState, StateRow};
-use crate::command::Counters;
 use crate::ids::{MessageId, QueueId, Sequence};
 
 /// A row of `message` in the order `id, queue, priority, sequence, created, expires, due, ttr,

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{Connection, File, Opened, StoreError, open, scan};
+use crate::change::Counters;
 use crate::change::{Attributes, Change, MessageRow, MessageState, StateRow, StoredMessage};
-use crate::command::Counters;
 use crate::ids::{MessageId, QueueId, QueueName, Sequence};
 use crate::journal::Journal;
 

@@ -210,7 +210,8 @@ over_both! {
         assert_eq!(consumer.receive().body, "good");
         let mut console = server.console();
         assert_eq!(console.number("messages buried"), 1);
-        let shown = server.console().ask("show q");
+        console.ask("show q");
+        let shown = console.answer();
         assert!(shown.iter().any(|line| line.contains("buried")), "{shown:?}");
         check(&server, "
             > use q

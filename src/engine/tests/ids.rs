@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::Talk;
-use crate::command::{Counted, Reply};
+use crate::command::Reply;
 use crate::engine::{Engine, Input};
 use crate::limits::{ID_BLOCK, LimitValues, Limits};
+use crate::statistics::Counted;
 
 fn talk(next: u64, reserved: u64) -> Talk {
     let limits = Arc::new(Limits::new(&LimitValues::default()));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{START, Talk, queue};
+use crate::change::Counters;
 use crate::change::{Change, MessageState, StateRow, StoredMessage};
 use crate::clock::{Now, Time};
-use crate::command::Counters;
 use crate::engine::Engine;
 use crate::engine::load::Loader;
 use crate::ids::{MessageId, QueueId, Sequence};

@@ -1,7 +1,8 @@
 //! Figures, surveys and listings.
 
 use super::Talk;
-use crate::command::{Counted, MessageStatistics, QueueStatistics, Reply, ServerStatistics};
+use crate::command::Reply;
+use crate::statistics::{Counted, MessageStatistics, QueueStatistics, ServerStatistics};
 
 fn server(t: &mut Talk) -> ServerStatistics {
     t.say('a', "stats");

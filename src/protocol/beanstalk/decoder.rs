@@ -12,11 +12,12 @@ use super::line::{self, Parsed, PutHead};
 use super::{FIRST_TUBE, Note};
 use crate::change::Attributes;
 use crate::clock::Time;
-use crate::command::{Command, Counted, Put, Requests, Tag, Target};
+use crate::command::{Command, Put, Requests, Tag, Target};
 use crate::ids::QueueName;
 use crate::limits::Limits;
 use crate::protocol::wire::is_http;
 use crate::protocol::{Decoder, WireError};
+use crate::statistics::Counted;
 
 /// The longest command line, its end included, in bytes.
 const LINE_BYTES_MAX: usize = 224;

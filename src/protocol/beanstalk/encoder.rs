@@ -136,12 +136,11 @@ fn push_number(number: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::change::Counters;
     use crate::change::{Attributes, MessageState};
-    use crate::command::{
-        Counters, MessageStatistics, QueueStatistics, ServerStatistics, StateCounts,
-    };
     use crate::ids::{MessageId, QueueName};
     use crate::limits::LimitValues;
+    use crate::statistics::{MessageStatistics, QueueStatistics, ServerStatistics, StateCounts};
 
     fn encoder() -> BeanstalkEncoder {
         BeanstalkEncoder::new(Arc::new(Limits::new(&LimitValues::default())))

@@ -5,9 +5,10 @@
 
 use super::{Note, is_tube_byte, is_tube_name};
 use crate::change::MessageState;
-use crate::command::{Command, Counted};
+use crate::command::Command;
 use crate::ids::{MessageId, QueueName};
 use crate::limits::WORK_PER_TURN_MAX;
+use crate::statistics::Counted;
 
 /// What a line says.
 #[derive(Debug)]

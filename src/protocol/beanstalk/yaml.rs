@@ -5,7 +5,7 @@ use std::fmt::{Display, Write};
 
 use super::is_tube_name;
 use crate::change::MessageState;
-use crate::command::{
+use crate::statistics::{
     Counted, MessageStatistics, QueueStatistics, ServerStatistics, StateCounts, StoreFacts,
 };
 

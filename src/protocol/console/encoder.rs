@@ -6,10 +6,9 @@
 
 use crate::change::MessageState;
 use crate::clock::{Now, Time};
-use crate::command::{
-    Delivery, Listing, Reply, ServerStatistics, StateCounts, StoreFacts, Survey, Tag,
-};
+use crate::command::{Delivery, Reply, Tag};
 use crate::protocol;
+use crate::statistics::{Listing, ServerStatistics, StateCounts, StoreFacts, Survey};
 
 use super::Window;
 use super::draw::Draw;
@@ -324,9 +323,10 @@ fn store_state(store: &StoreFacts) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{ListedMessage, QueueSummary, Refusal};
+    use crate::command::Refusal;
     use crate::ids::{MessageId, QueueName};
     use crate::protocol::Encoder as _;
+    use crate::statistics::{ListedMessage, QueueSummary};
 
     fn written(encoder: &mut Encoder, draw: Draw, reply: Reply) -> String {
         let mut out = Vec::new();

@@ -25,7 +25,7 @@ def fields(document):
     return ("map", [tuple(line.split(b": ", 1)) for line in lines])
 
 
-def same_map(left, right, polls):
+def same_map(left, right, allowances):
     if [pair[0] for pair in left] != [pair[0] for pair in right]:
         return False
     is_server = any(pair[0] == b"total-connections" for pair in left)
@@ -36,13 +36,15 @@ def same_map(left, right, polls):
             return False
         if key in FIELDS_OF_TIME and abs(int(one[0]) - int(other[0])) <= SECONDS_APART_MAX:
             continue
-        if key == b"cmd-stats" and int(one[0]) - polls[0] == int(other[0]) - polls[1]:
+        if key == b"cmd-stats" and int(other[0]) - int(one[0]) == allowances[key]:
+            continue
+        if key == b"cmd-put" and 0 <= int(one[0]) - int(other[0]) <= allowances[key]:
             continue
         return False
     return True
 
 
-def same(left, right, polls):
+def same(left, right, allowances):
     """Whether two streams of answers agree."""
     if left == right:
         return True
@@ -55,7 +57,7 @@ def same(left, right, polls):
             if one[0] != other[0]:
                 return False
             if one[0] == "map":
-                if not same_map(one[1], other[1], polls):
+                if not same_map(one[1], other[1], allowances):
                     return False
             elif one != other:
                 return False

@@ -23,6 +23,8 @@ SLEEPS_MAX = 4
 # With a clock, nothing is said at the same moment as something else: what is started together
 # would fall due together.
 PAUSE_SECONDS = 0.015
+# So long after its end, time that is left is -1 in the reference's statistics.
+OVERDUE_SECONDS = 1.1
 LATE_SECONDS = 0.35
 
 GARBAGE = [
@@ -126,7 +128,24 @@ class Sequence:
             self.pair.barrier(2 + 2 * commands)
         else:
             self.wait_for_answers(peer, commands)
-        return self.settle().get(peer.name, [])
+        answers = self.settle().get(peer.name, [])
+        words = data.split()
+        if commands == 1 and words[:1] in ([b"delete"], [b"release"], [b"bury"]):
+            if answers and answers[-1][0] in (b"DELETED", b"RELEASED", b"BURIED"):
+                self.forget(int(words[1]))
+        self.let_go()
+        return answers
+
+    def forget(self, job):
+        for peer in self.peers:
+            peer.held = [held for held in peer.held if held != job]
+
+    def let_go(self):
+        """With a clock, one job each: the reference may miss the time-out of a job when its
+        worker has reserved another one since."""
+        for peer in self.peers if self.with_clock else []:
+            while len(peer.held) > 1 and not peer.unanswered:
+                self.say(peer, b"delete %d\r\n" % peer.held.pop())
 
     def wait_for_answers(self, peer, commands):
         deadline = time.monotonic() + AGREEMENT_SECONDS
@@ -139,8 +158,9 @@ class Sequence:
                     return
                 select.select([side.socket], [], [], 0.05)
 
-    def polls(self):
-        return [server.polls for server in self.pair.servers]
+    def allowances(self):
+        polls = [server.polls for server in self.pair.servers]
+        return {b"cmd-stats": polls[1] - polls[0], b"cmd-put": self.pair.puts_cut_off}
 
     def settle(self):
         """Waits until all peers have heard the same from both; takes it."""
@@ -151,7 +171,7 @@ class Sequence:
                 left, right = peer.sides
                 left.receive()
                 right.receive()
-                agree = same(left.received, right.received, self.polls())
+                agree = same(left.received, right.received, self.allowances())
                 if not agree or left.is_closed != right.is_closed:
                     apart = peer
             if apart is None:
@@ -190,6 +210,12 @@ class Sequence:
             return self.random.choice([0, 1, 1, 2])
         return self.random.choice([0] * 9 + SECONDS_FAR)
 
+    def later(self):
+        """For a release: another delay each time, since of those that fall due in the same
+        millisecond we take the older job and the reference the one delayed first."""
+        seconds = self.seconds()
+        return seconds if seconds < 10 else self.random.randrange(2000, 10**6)
+
     def time_to_run(self):
         near = [1, 2, 2, 3] if self.with_clock else []
         return self.random.choice([0, 1, 60, 60, 60, 60] + SECONDS_FAR + near)
@@ -219,7 +245,7 @@ class Sequence:
             (12, lambda p: b"reserve-with-timeout 0\r\n"),
             (3, lambda p: b"reserve-job %d\r\n" % self.job(p)),
             (7, lambda p: b"delete %d\r\n" % self.job(p)),
-            (6, lambda p: b"release %d %d %d\r\n" % (self.job(p), pick(PRIORITIES), self.seconds())),
+            (6, lambda p: b"release %d %d %d\r\n" % (self.job(p), pick(PRIORITIES), self.later())),
             (6, lambda p: b"bury %d %d\r\n" % (self.job(p), pick(PRIORITIES))),
             (3, lambda p: b"touch %d\r\n" % self.job(p)),
             (2, lambda p: b"peek %d\r\n" % self.job(p)), (2, lambda p: b"peek-ready\r\n"),
@@ -293,7 +319,11 @@ class Sequence:
         data = b"".join(self.random.choices(GARBAGE, k=self.random.randrange(1, 6)))
         if self.random.random() < 0.3 and not self.occupied():
             data = self.mutate(self.line(peer) + self.line(peer))
-        self.say(peer, data + b"list-tube-used\r\n", data.count(b"\r\n") + 2, may_wait=True)
+        lines = data.count(b"\r\n") + 2
+        answers = self.say(peer, data + b"list-tube-used\r\n", lines, may_wait=True)
+        if answers[-1:] != [(b"USING default", None)]:
+            # It may end inside a body, and we count a put when all of it is there.
+            self.pair.puts_cut_off += 1
         self.end_peer(peer)
 
     def mutate(self, data):
@@ -384,7 +414,7 @@ class Sequence:
                     self.disagree(peer)
                 select.select([side.socket], [], [], 0.01)
         left, right = peer.sides
-        if compare and not same(left.received, right.received, self.polls()):
+        if compare and not same(left.received, right.received, self.allowances()):
             self.disagree(peer)
         self.take(peer)
 
@@ -398,6 +428,7 @@ class Sequence:
             time.sleep(max(0, left))
             self.pair.barrier(3)
             self.settle()
+            self.let_go()
 
     def play(self):
         self.open_peer()
@@ -412,8 +443,23 @@ class Sequence:
             self.random.choices(makers, weights)[0]()
         self.finish()
 
+    def reference_is_overdue(self):
+        """Whether the reference forgot a time-out, which it does after a reservation that ended
+        in TIMED_OUT or DEADLINE_SOON: a job is reserved and its time was over long ago."""
+        time.sleep(OVERDUE_SECONDS)
+        for job in self.jobs:
+            _, document = self.pair.controls[0].request(b"stats-job %d\r\n" % job)
+            if document and b"\nstate: reserved\n" in document and b"\ntime-left: -" in document:
+                return True
+        return False
+
     def finish(self):
         """Compares the totals, and leaves both servers without jobs, peers and pauses."""
+        if self.with_clock:
+            # While those that hold them are still there.
+            looker = self.open_peer()
+            for job in self.jobs:
+                self.say(looker, b"stats-job %d\r\n" % job)
         while self.peers:
             self.end_peer(self.peers[-1])
         tidy = self.open_peer()

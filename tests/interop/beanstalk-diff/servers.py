@@ -153,6 +153,7 @@ class Pair:
 
     def __init__(self, left, right):
         self.servers = (left, right)
+        self.puts_cut_off = 0
         self.controls = [Side(server) for server in self.servers]
 
     def connect(self):

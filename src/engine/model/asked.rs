@@ -1,0 +1,335 @@
+//! The model: what each command does.
+
+use crate::change::Counters;
+use crate::change::MessageState;
+use crate::command::{Command, Put, Target};
+use crate::ids::QueueName;
+
+use super::{At, Message, Model, NEVER, Window};
+
+impl Model {
+    fn put(&mut self, who: char, put: Put) {
+        self.session(who).producer = true;
+        if self.refusing && self.session(who).serial {
+            return self.say(who, "refused Draining");
+        }
+        let queue = match &put.queue {
+            Target::Used => self.session(who).used.clone(),
+            Target::Named(name) => self.queue(name),
+        };
+        let Some(queue) = queue else { return self.say(who, "refused TooManyQueues") };
+        let (id, now) = (self.next_id, self.now);
+        self.next_id += 1;
+        self.messages.push(Message {
+            id,
+            seq: id,
+            pri: put.priority.unwrap_or(1_024),
+            queue: queue.clone(),
+            at: if put.delay_ms > 0 { At::Delayed(now + put.delay_ms) } else { At::Ready },
+            expires: put.time_to_live_ms.map_or(NEVER, |ttl| now + ttl),
+            ttr: put.time_to_run_ms.unwrap_or(60_000),
+            delay: put.delay_ms,
+            counters: Counters::default(),
+        });
+        self.queues.get_mut(&queue).unwrap().puts += 1;
+        self.say(who, &format!("put {id}"));
+        self.serve(&queue);
+    }
+    fn consume(&mut self, who: char, name: &QueueName, max: u32) {
+        self.session(who).worker = true;
+        if max == 0 {
+            if !self.session(who).windows.contains_key(name) {
+                return;
+            }
+            self.session(who).windows.get_mut(name).unwrap().max = 0;
+            for id in self.out(who, name) {
+                self.take_back(id, false);
+                self.put_back(id);
+            }
+            self.serve(name);
+            self.session(who).windows.remove(name);
+            return;
+        }
+        let Some(queue) = self.queue(name) else { return self.say(who, "refused TooManyQueues") };
+        let (stamp, clock) = (self.stamp(), self.now);
+        let windows = &mut self.session(who).windows;
+        let fresh = Window { stamp, clock, ..Window::default() };
+        windows.entry(queue.clone()).or_insert(fresh).max = max as usize;
+        self.serve(&queue);
+    }
+    fn reserve(&mut self, who: char, timeout: Option<u64>, count: u32) {
+        self.session(who).worker = true;
+        let watched = self.session(who).watched.clone();
+        if let Some(id) = self.first_ready(&watched) {
+            self.hand(who, id, count);
+        } else if self.is_soon(who) {
+            self.say(who, "DeadlineSoon");
+        } else if timeout == Some(0) || self.session(who).hung_up {
+            self.say(who, "TimedOut");
+        } else {
+            let until = timeout.map_or(NEVER, |timeout| self.now + timeout);
+            self.session(who).wait = Some((self.stamp(), until, count));
+        }
+    }
+    /// A buried message lives on.
+    fn start_clock(&mut self, id: u64) {
+        let (now, message) = (self.now, self.message(id));
+        if matches!(message.at, At::Buried(_)) {
+            message.expires = message.expires.saturating_add(now);
+        }
+    }
+    fn kick(&mut self, id: u64) {
+        self.start_clock(id);
+        let message = self.message(id);
+        message.counters.kicks += 1;
+        message.at = At::Ready;
+    }
+    /// Buried messages of a queue in their order, and delayed ones.
+    fn aside(&self, queue: &QueueName) -> (Vec<u64>, Vec<u64>) {
+        let (mut buried, mut delayed) = (Vec::new(), Vec::new());
+        for m in self.messages.iter().filter(|m| m.queue == *queue) {
+            match m.at {
+                At::Buried(order) => buried.push((order, 0, m.id)),
+                At::Delayed(at) => delayed.push((at, m.seq, m.id)),
+                _ => {}
+            }
+        }
+        let ids = |mut list: Vec<(u64, u64, u64)>| {
+            list.sort_unstable();
+            list.into_iter().map(|(.., id)| id).collect()
+        };
+        (ids(buried), ids(delayed))
+    }
+    fn flush(&mut self, who: char, in_it: impl Fn(&QueueName) -> bool) {
+        let doomed: Vec<u64> =
+            self.messages.iter().filter(|m| in_it(&m.queue)).map(|m| m.id).collect();
+        for id in &doomed {
+            if matches!(self.message(*id).at, At::Reserved(..)) {
+                self.take_back(*id, true);
+            }
+            self.forget(*id);
+        }
+        self.say(who, &format!("flushed {}", doomed.len()));
+    }
+    pub fn execute(&mut self, who: char, command: Command) {
+        match command {
+            Command::Put(put) => self.put(who, put),
+            Command::Consume { queue, window } => self.consume(who, &queue, window),
+            Command::Reserve { timeout_ms, count } => self.reserve(who, timeout_ms, count),
+            Command::ReserveMessage(id) => self.reserve_message(who, id.0),
+            Command::Kick(bound) => self.kick_some(who, bound),
+            Command::KickMessage(id) => self.kick_one(who, id.0),
+            Command::Pause { queue, for_ms } => self.pause(who, &queue, for_ms),
+            Command::Flush(queue) => self.flush(who, |name| *name == queue),
+            Command::FlushAll => self.flush(who, |_| true),
+            Command::Remove(id) => self.remove(who, id.0),
+            Command::Touch(id) => self.touch(who, id.0),
+            Command::Acknowledge { .. }
+            | Command::Release { .. }
+            | Command::Requeue { .. }
+            | Command::Bury { .. } => self.finish(who, command),
+            Command::Start(_) | Command::Use(_) | Command::Watch(_) | Command::Ignore(_) => {
+                self.refer(who, command);
+            }
+            look => self.look(who, look),
+        }
+    }
+
+    fn refer(&mut self, who: char, command: Command) {
+        if let Command::Ignore(name) = &command {
+            let watched = &mut self.session(who).watched;
+            if watched.len() == 1 && watched[0] == *name {
+                return self.say(who, "NotIgnored");
+            }
+            watched.retain(|watched| watched != name);
+            let count = watched.len();
+            return self.say(who, &format!("watching {count}"));
+        }
+        let (Command::Start(name) | Command::Use(name) | Command::Watch(name)) = &command else {
+            return;
+        };
+        let Some(queue) = self.queue(name) else {
+            return match command {
+                Command::Start(_) => {}
+                _ => self.say(who, "refused TooManyQueues"),
+            };
+        };
+        let session = self.session(who);
+        let count = session.watched.iter().filter(|name| **name != queue).count() + 1;
+        if !matches!(command, Command::Watch(_)) {
+            session.used = Some(queue.clone());
+        }
+        if !matches!(command, Command::Use(_)) {
+            session.watched.retain(|name| *name != queue);
+            session.watched.push(queue.clone());
+        }
+        match command {
+            Command::Use(_) => self.say(who, &format!("using {queue}")),
+            Command::Watch(_) => self.say(who, &format!("watching {count}")),
+            _ => {}
+        }
+    }
+
+    fn reserve_message(&mut self, who: char, id: u64) {
+        self.session(who).worker = true;
+        match self.find(id).map(|message| message.at) {
+            None | Some(At::Reserved(..)) => self.say(who, "NotFound"),
+            Some(_) => {
+                self.start_clock(id);
+                self.hand(who, id, 1);
+            }
+        }
+    }
+
+    /// What its holder says of a message: it comes out of its hands, and then goes where it is
+    /// said to.
+    fn finish(&mut self, who: char, command: Command) {
+        let (now, none) = (self.now, None);
+        let (id, queue, done) = match &command {
+            Command::Acknowledge { id, queue } => (id.0, queue, true),
+            Command::Requeue { id, queue, .. } | Command::Bury { id, queue, .. } => {
+                (id.0, queue, false)
+            }
+            Command::Release { id, .. } => (id.0, &none, false),
+            other => panic!("{other:?} is not about a held message"),
+        };
+        if !self.held(who, id, queue.as_ref()) {
+            let silent = matches!(command, Command::Acknowledge { .. } | Command::Requeue { .. });
+            if !silent && queue.is_none() {
+                return self.say(who, "NotFound");
+            }
+            self.say(who, "NotHeld");
+            return self.late(who, id, queue.as_ref(), done);
+        }
+        self.take_back(id, false);
+        let (order, seq) = (self.stamp(), self.next_id);
+        let message = self.message(id);
+        let of = message.queue.clone();
+        match command {
+            Command::Acknowledge { .. } => {
+                self.forget(id);
+                self.say(who, "Acknowledged");
+            }
+            Command::Release { priority, delay_ms, .. } => {
+                message.pri = priority.unwrap_or(message.pri);
+                message.delay = delay_ms;
+                message.counters.releases += 1;
+                self.put_back(id);
+                if delay_ms > 0 && self.find(id).is_some() {
+                    self.message(id).at = At::Delayed(now + delay_ms);
+                }
+                self.say(who, "Released");
+            }
+            Command::Requeue { time_to_live_ms, .. } => {
+                message.counters.releases += 1;
+                message.seq = seq;
+                message.expires = time_to_live_ms.map_or(NEVER, |ttl| now + ttl);
+                self.next_id += 1;
+                self.say(who, "Released");
+            }
+            Command::Bury { priority, .. } => {
+                message.pri = priority.unwrap_or(message.pri);
+                message.counters.buries += 1;
+                message.at = At::Buried(order);
+                if message.expires != NEVER {
+                    message.expires = message.expires.saturating_sub(now);
+                }
+                self.say(who, "Buried");
+            }
+            _ => {}
+        }
+        self.serve(&of);
+    }
+
+    fn remove(&mut self, who: char, id: u64) {
+        let free = |message: &Message| !matches!(message.at, At::Reserved(..));
+        let held = self.held(who, id, None);
+        if !held && !self.find(id).is_some_and(free) {
+            return self.say(who, "NotFound");
+        }
+        let of = self.message(id).queue.clone();
+        if held {
+            self.take_back(id, false);
+        }
+        self.forget(id);
+        self.queues.get_mut(&of).unwrap().removes += 1;
+        self.say(who, "Removed");
+        self.serve(&of);
+    }
+
+    fn touch(&mut self, who: char, id: u64) {
+        let (now, held) = (self.now, self.held(who, id, None));
+        if held
+            && let message = self.message(id)
+            && let At::Reserved(_, Some(until), _) = &mut message.at
+        {
+            *until = now + message.ttr;
+        }
+        self.say(who, if held { "Touched" } else { "NotFound" });
+    }
+
+    fn kick_some(&mut self, who: char, bound: u64) {
+        let mut ids = Vec::new();
+        if let Some(queue) = self.session(who).used.clone() {
+            let (buried, delayed) = self.aside(&queue);
+            ids = if buried.is_empty() { delayed } else { buried };
+            ids.truncate(usize::try_from(bound).unwrap());
+            ids.iter().for_each(|id| self.kick(*id));
+            self.serve(&queue);
+        }
+        self.say(who, &format!("kicked {}", ids.len()));
+    }
+
+    fn kick_one(&mut self, who: char, id: u64) {
+        match self.find(id).map(|message| (message.at, message.queue.clone())) {
+            Some((At::Buried(_) | At::Delayed(_), queue)) => {
+                self.kick(id);
+                self.say(who, "KickedOne");
+                self.serve(&queue);
+            }
+            _ => self.say(who, "NotFound"),
+        }
+    }
+
+    fn pause(&mut self, who: char, queue: &QueueName, for_ms: u64) {
+        let now = self.now;
+        let Some(here) = self.queues.get_mut(queue) else { return self.say(who, "NotFound") };
+        here.paused_until = if for_ms == 0 { 0 } else { now + for_ms };
+        (here.pause, here.pauses) = (for_ms, here.pauses + 1);
+        self.say(who, "Paused");
+        self.serve(queue);
+    }
+
+    fn look(&mut self, who: char, command: Command) {
+        let used = self.session(who).used.clone();
+        let found = match command {
+            Command::Peek(id) => self.find(id.0).map(|message| message.id),
+            Command::PeekNext(state) => used.clone().and_then(|queue| match state {
+                MessageState::Buried => self.aside(&queue).0.first().copied(),
+                MessageState::Delayed => self.aside(&queue).1.first().copied(),
+                _ => {
+                    let here = self.messages.iter().filter(|m| m.queue == queue);
+                    here.filter(|m| m.at == At::Ready).min_by_key(|m| (m.pri, m.seq)).map(|m| m.id)
+                }
+            }),
+            Command::ShowUsed => {
+                let what = used.map_or("NotFound".into(), |queue| format!("using {queue}"));
+                return self.say(who, &what);
+            }
+            Command::ListQueues | Command::ListWatched => {
+                let all = self.queues.keys().cloned().collect();
+                let watched = self.session(who).watched.clone();
+                let names = if command == Command::ListQueues { all } else { watched };
+                let names: Vec<&str> = names.iter().map(QueueName::as_str).collect();
+                return self.say(who, &format!("queues {}", names.join(" ")));
+            }
+            Command::Echo => return self.say(who, "Echo"),
+            Command::Quit => return,
+            unknown => panic!("the model does not know {unknown:?}"),
+        };
+        match found {
+            Some(id) => self.show(who, id, "found"),
+            None => self.say(who, "NotFound"),
+        }
+    }
+}

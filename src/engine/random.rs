@@ -1,0 +1,439 @@
+//! The engine against the plain model: thousands of random commands, hang-ups and time jumps,
+//! everything that is told and kept compared after each step.
+//!
+//! `PHPMQ_SEED` replays a run, `PHPMQ_STEPS` sets its length; a failure prints both.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crate::change::MessageState;
+use crate::command::{Command, Manner, Put, Refusal, Target};
+use crate::ids::{MessageId, QueueName};
+use crate::limits::LimitValues;
+use crate::statistics::{MessageStatistics, QueueStatistics};
+
+use super::Input;
+use super::model::{At, Model, NEVER, Queue, Session};
+use super::tests::{Talk, queue};
+
+const NAMES: [&str; 5] = ["q", "r", "s", "t", "u"];
+/// Fewer than there are names, so that some are refused.
+const QUEUES_MAX: usize = 4;
+const SERIAL: [char; 4] = ['a', 'b', 'c', 'd'];
+const STREAMING: [char; 3] = ['x', 'y', 'z'];
+const STEPS: u64 = 2_000;
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn one_in(&mut self, odds: u64) -> bool {
+        self.below(odds) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
+    }
+
+    fn name(&mut self) -> QueueName {
+        queue(self.pick(&NAMES))
+    }
+
+    fn priority(&mut self) -> Option<u32> {
+        (!self.one_in(3)).then(|| self.pick(&[0, 1, 1_023, 1_024, u32::MAX]))
+    }
+
+    fn millis(&mut self, most: u64) -> u64 {
+        1 + self.below(most)
+    }
+}
+
+/// Both sides of a run.
+struct Pair {
+    random: Random,
+    talk: Talk,
+    model: Model,
+}
+
+fn run(seed: u64, steps: u64) {
+    let limits = LimitValues { max_queues: QUEUES_MAX, ..LimitValues::default() };
+    let mut talk = Talk::with(limits);
+    talk.checking = false;
+    let model =
+        Model { next_id: 1, queues_max: QUEUES_MAX, now: talk.now.time.0, ..Model::default() };
+    let mut pair = Pair { random: Random(seed), talk, model };
+    for step in 0..steps {
+        let outcome = catch_unwind(AssertUnwindSafe(|| pair.step()));
+        if let Err(panic) = outcome {
+            eprintln!("step {step} failed; replay with PHPMQ_SEED={seed} PHPMQ_STEPS={}", step + 1);
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Pair {
+    fn step(&mut self) {
+        self.model.slots = self.slots();
+        let kind = self.random.below(100);
+        let who = self.random.pick(&[&SERIAL[..], &STREAMING[..]].concat());
+        match kind {
+            0..12 => return self.pass(),
+            _ if !self.model.sessions.contains_key(&who) => self.open(who),
+            12 => {
+                let slow = self.random.one_in(2);
+                let told = self.talk.stall(who, slow);
+                self.model.stall(who, slow);
+                self.compare(&told, "stalled", true);
+            }
+            13 => {
+                let told = self.talk.hang_up(who);
+                self.model.hang_up(who);
+                self.compare(&told, "hung up", false);
+            }
+            14 => {
+                let told = self.talk.close(who);
+                self.model.close(who);
+                self.compare(&told, "closed", false);
+            }
+            15 => {
+                self.model.refusing = !self.model.refusing;
+                let refusal = self.model.refusing.then_some(Refusal::Draining);
+                self.talk.input(Input::RefusePuts(refusal));
+            }
+            _ => {
+                let serial = SERIAL.contains(&who);
+                let command = if serial { self.serial(who) } else { self.streaming(who) };
+                let what = format!("{who} asks {command:?}");
+                let told = self.talk.command(who, command.clone());
+                self.model.request(who, command);
+                self.compare(&told, &what, false);
+            }
+        }
+        self.settle();
+    }
+
+    fn slots(&self) -> BTreeMap<QueueName, u32> {
+        let queues = self.talk.engine.queues.iter_from(0);
+        queues.map(|(slot, queue)| (queue.name.clone(), slot)).collect()
+    }
+
+    fn open(&mut self, who: char) {
+        let serial = SERIAL.contains(&who);
+        let ack_timeout = if self.random.one_in(3) { 0 } else { self.random.millis(6_000) };
+        let manner = if serial { Manner::Serial } else { Manner::Streaming };
+        self.talk.open(who, manner, ack_timeout);
+        self.model.sessions.insert(who, Session { serial, ack_timeout, ..Session::default() });
+        if serial {
+            let name = self.random.name();
+            self.talk.command(who, Command::Start(name.clone()));
+            self.model.request(who, Command::Start(name));
+        }
+    }
+
+    /// Moves the clock, from one thing that happens to the next.
+    fn pass(&mut self) {
+        let most = self.random.pick(&[10, 1_000, 10_000]);
+        let end = self.model.now + self.random.millis(most);
+        loop {
+            let next = self.talk.engine.next_deadline().0;
+            let due = self.model.next_due().map_or(NEVER, |(at, ..)| at);
+            assert!(next <= due, "the engine sleeps until {next}, but {due} is due");
+            if next > end {
+                break;
+            }
+            self.model.now = self.model.now.max(next);
+            self.settle();
+        }
+        self.model.now = end;
+        self.talk.now.time.0 = end;
+    }
+
+    /// One turn, and as many more as are due at this moment.
+    fn settle(&mut self) {
+        self.talk.now.time.0 = self.model.now;
+        self.model.slots = self.slots();
+        let mut told = self.talk.turn();
+        while self.talk.engine.next_deadline() <= self.talk.now.time {
+            told = [told, self.talk.turn()].join(", ");
+        }
+        self.model.settle();
+        self.compare(&told, "time", false);
+        self.compare_figures("time");
+    }
+
+    /// Compares what both have told and what both keep.
+    fn compare(&mut self, told: &str, what: &str, any_order: bool) {
+        let mut engine = by_peer(told.split(", "));
+        let mut model = by_peer(self.model.told.iter().map(String::as_str));
+        if any_order {
+            engine.values_mut().for_each(|lines| lines.sort());
+            model.values_mut().for_each(|lines| lines.sort());
+        }
+        assert_eq!(engine, model, "the engine (left) and the model told something else: {what}");
+        self.model.told.clear();
+        self.talk.changes.clear();
+        self.talk.engine.check_invariants();
+    }
+
+    fn compare_figures(&self, what: &str) {
+        let (engine, model) = (&self.talk.engine, &self.model);
+        assert_eq!(engine.stored().1, model.messages.len() as u64, "messages: {what}");
+        for message in &model.messages {
+            let slot = engine.find(MessageId(message.id));
+            let slot = slot.unwrap_or_else(|| panic!("{} is gone: {what}", message.id));
+            let left = match message.at {
+                At::Delayed(at) | At::Reserved(_, Some(at), _) => at.saturating_sub(model.now),
+                _ => 0,
+            };
+            let figures = MessageStatistics {
+                id: MessageId(message.id),
+                queue: message.queue.clone(),
+                state: state(message.at),
+                priority: message.pri,
+                age_ms: engine.messages[slot].created.0.abs_diff(model.now),
+                delay_ms: message.delay,
+                time_to_run_ms: message.ttr,
+                time_left_ms: left,
+                counters: message.counters,
+            };
+            assert_eq!(engine.message_statistics(self.talk.now.time, slot), figures, "{what}");
+            let kept = &engine.messages[slot];
+            assert_eq!((kept.sequence.0, kept.expires.0), (message.seq, message.expires), "{what}");
+        }
+        assert_eq!(engine.queues.len(), model.queues.len(), "queues: {what}");
+        for (name, here) in &model.queues {
+            let reply = engine.queue_statistics(self.talk.now.time, name);
+            let expected = crate::command::Reply::QueueStatistics(Box::new(self.queue(name, here)));
+            assert_eq!(reply, expected, "{what}");
+        }
+        let figures = engine.statistics();
+        let is = [
+            figures.timeouts,
+            figures.messages_expired,
+            figures.late_acknowledgements,
+            figures.foreign_acknowledgements,
+            figures.connections,
+            figures.producers,
+            figures.workers,
+            figures.waiting,
+        ];
+        let count =
+            |is: fn(&Session) -> bool| model.sessions.values().filter(|s| is(s)).count() as u64;
+        let should = [
+            model.timeouts,
+            model.expired,
+            model.late,
+            model.foreign,
+            model.sessions.len() as u64,
+            count(|session| session.producer),
+            count(|session| session.worker),
+            count(|session| session.wait.is_some()),
+        ];
+        assert_eq!(
+            is, should,
+            "timeouts, expired, late, foreign, all, producers, workers, waiting"
+        );
+    }
+
+    fn queue(&self, name: &QueueName, here: &Queue) -> QueueStatistics {
+        let sessions = || self.model.sessions.values();
+        let watching = || sessions().filter(|session| session.watched.contains(name));
+        let mut messages = crate::statistics::StateCounts::default();
+        for message in self.model.messages.iter().filter(|message| message.queue == *name) {
+            match message.at {
+                At::Ready => {
+                    messages.ready += 1;
+                    messages.urgent += u64::from(message.pri < 1_024);
+                }
+                At::Delayed(_) => messages.delayed += 1,
+                At::Reserved(..) => messages.reserved += 1,
+                At::Buried(_) => messages.buried += 1,
+            }
+        }
+        QueueStatistics {
+            name: name.clone(),
+            messages,
+            messages_put: here.puts,
+            using: sessions().filter(|session| session.used.as_ref() == Some(name)).count() as u64,
+            watching: watching().count() as u64,
+            waiting: watching().filter(|session| session.wait.is_some()).count() as u64,
+            pause_ms: here.pause,
+            pause_left_ms: here.paused_until.saturating_sub(self.model.now),
+            removes: here.removes,
+            pauses: here.pauses,
+        }
+    }
+
+    // ---- What is asked.
+
+    /// A message that this connection holds, or any other, or none.
+    fn id(&mut self, who: char) -> MessageId {
+        let held = |at: At| matches!(at, At::Reserved(by, ..) if by == who);
+        let held = self.model.messages.iter().filter(|message| held(message.at));
+        let held: Vec<u64> = held.map(|message| message.id).collect();
+        let lost = self.model.sessions[&who].windows.values().flat_map(|window| &window.lost);
+        let lost: Vec<u64> = lost.copied().collect();
+        let all: Vec<u64> = self.model.messages.iter().map(|message| message.id).collect();
+        let kind = self.random.below(10);
+        MessageId(match kind {
+            0..6 if !held.is_empty() => self.random.pick(&held),
+            6..8 if !lost.is_empty() => self.random.pick(&lost),
+            8 => 1 + self.random.below(self.model.next_id),
+            _ if !all.is_empty() => self.random.pick(&all),
+            _ => 1,
+        })
+    }
+
+    fn put(&mut self, target: Target) -> Command {
+        let random = &mut self.random;
+        // When much lies about, half of what comes expires soon.
+        let full = self.model.messages.len() > 40;
+        let mortal = if full { random.one_in(2) } else { random.one_in(6) };
+        Command::Put(Put {
+            priority: random.priority(),
+            delay_ms: if random.one_in(5) { random.millis(4_000) } else { 0 },
+            time_to_run_ms: Some(random.millis(5_000)),
+            time_to_live_ms: mortal.then(|| random.millis(8_000)),
+            ..Put::new(target, vec![b'x'; usize::try_from(random.below(9)).unwrap()])
+        })
+    }
+
+    fn named(&mut self, id: MessageId) -> Option<QueueName> {
+        match self.random.below(8) {
+            0 => None,
+            1 => Some(self.random.name()),
+            _ => {
+                let known = self.model.find(id.0).map(|message| message.queue.clone());
+                Some(known.unwrap_or_else(|| self.random.name()))
+            }
+        }
+    }
+
+    fn serial(&mut self, who: char) -> Command {
+        let id = self.id(who);
+        let random = &mut self.random;
+        match random.below(40) {
+            0..5 => self.put(Target::Used),
+            5 => {
+                let name = random.name();
+                self.put(Target::Named(name))
+            }
+            6 => Command::Use(random.name()),
+            7..9 => Command::Watch(random.name()),
+            9 => Command::Ignore(random.name()),
+            10..16 => Command::Reserve {
+                timeout_ms: random.pick(&[None, Some(0), Some(700), Some(3_000)]),
+                count: random.pick(&[1, 1, 1, 2, 5]),
+            },
+            16..18 => Command::ReserveMessage(id),
+            18..21 => Command::Remove(id),
+            21..23 => {
+                let delay_ms = if random.one_in(2) { random.millis(3_000) } else { 0 };
+                Command::Release { id, priority: random.priority(), delay_ms }
+            }
+            23..25 => Command::Bury { id, queue: None, priority: random.priority() },
+            25 => Command::Touch(id),
+            26 => Command::Peek(id),
+            27 => {
+                use MessageState::{Buried, Delayed, Ready};
+                Command::PeekNext(random.pick(&[Ready, Delayed, Buried]))
+            }
+            28..30 => Command::Kick(random.below(4)),
+            30 => Command::KickMessage(id),
+            31 => {
+                let for_ms = random.pick(&[0, 500, 2_000, 6_000]);
+                Command::Pause { queue: random.name(), for_ms }
+            }
+            32 if random.one_in(3) => Command::Flush(random.name()),
+            33 if random.one_in(9) => Command::FlushAll,
+            34 => match random.below(3) {
+                0 => Command::ListQueues,
+                1 => Command::ListWatched,
+                _ => Command::ShowUsed,
+            },
+            35 => Command::Consume { queue: random.name(), window: 2 },
+            36 => Command::Acknowledge { id, queue: None },
+            37 => Command::Quit,
+            _ => Command::Echo,
+        }
+    }
+
+    fn streaming(&mut self, who: char) -> Command {
+        let id = self.id(who);
+        let queue = self.named(id);
+        let random = &mut self.random;
+        match random.below(20) {
+            0..4 => {
+                let name = random.name();
+                self.put(Target::Named(name))
+            }
+            4..8 => {
+                let window = random.pick(&[0, 1, 2, 3, 5]);
+                Command::Consume { queue: random.name(), window }
+            }
+            8..15 => Command::Acknowledge { id, queue },
+            15..17 => {
+                let time_to_live_ms = random.one_in(2).then(|| random.millis(6_000));
+                Command::Requeue { id, queue, time_to_live_ms }
+            }
+            17 => Command::Bury { id, queue, priority: None },
+            _ => Command::Echo,
+        }
+    }
+}
+
+fn state(at: At) -> MessageState {
+    match at {
+        At::Ready => MessageState::Ready,
+        At::Delayed(_) => MessageState::Delayed,
+        At::Reserved(..) => MessageState::Reserved,
+        At::Buried(_) => MessageState::Buried,
+    }
+}
+
+/// The lines of each peer in their order. Lists of queues have none.
+fn by_peer<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<char, Vec<String>> {
+    let mut peers: BTreeMap<char, Vec<String>> = BTreeMap::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let (who, what) = line.split_once(' ').unwrap();
+        let mut words: Vec<&str> = what.split(' ').collect();
+        if words[0] == "queues" {
+            words.sort_unstable();
+        }
+        peers.entry(who.chars().next().unwrap()).or_default().push(words.join(" "));
+    }
+    peers
+}
+
+fn steps() -> u64 {
+    std::env::var("PHPMQ_STEPS").map_or(STEPS, |steps| steps.parse().unwrap())
+}
+
+#[test]
+fn the_engine_does_what_the_model_does_with_known_seeds() {
+    for seed in 1..=6 {
+        run(seed, STEPS);
+    }
+}
+
+#[test]
+fn the_engine_does_what_the_model_does_with_another_seed_each_time() {
+    let seed = std::env::var("PHPMQ_SEED").map(|seed| seed.parse().unwrap());
+    let seed = seed.unwrap_or_else(|_| RandomState::new().hash_one(()));
+    println!("PHPMQ_SEED={seed} PHPMQ_STEPS={}", steps());
+    run(seed, steps());
+}
