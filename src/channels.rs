@@ -67,6 +67,20 @@ pub enum Event {
     Stop,
 }
 
+impl Event {
+    /// The connection that it is of, if it is of one.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Event::Opened(opened) => Some(opened.connection),
+            Event::Requests { connection, .. }
+            | Event::HungUp(connection)
+            | Event::Ended { connection, .. }
+            | Event::Written { connection, .. } => Some(*connection),
+            Event::Persisted | Event::ToggleDrain | Event::Ping | Event::Stop => None,
+        }
+    }
+}
+
 /// How a connection's requests ended.
 #[derive(Debug)]
 pub enum End {

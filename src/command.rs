@@ -97,6 +97,7 @@ pub enum Command {
     /// Queue a message. Answer: [`Reply::Put`].
     Put(Put),
     /// Use and watch this queue from the start of the conversation: neither counted nor answered.
+    /// From then on the queue stays even when nobody uses it.
     Start(QueueName),
     /// Name the queue of later [`Target::Used`]. Answer: [`Reply::Using`].
     Use(QueueName),

@@ -68,6 +68,7 @@ pub mod store;
 
 // The process.
 pub mod config;
+pub mod ctl;
 pub mod daemon;
 pub mod facts;
 pub mod logging;

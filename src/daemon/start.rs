@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use slog::{Logger, info, warn};
+use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
 use super::sockets::{bind_all, start_listeners};
 use super::{AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads};
@@ -136,15 +137,23 @@ fn writers(shared: &Shared) -> Arc<Writers> {
 /// has just woken it, which at one command at a time costs most of the processor's time. All later
 /// threads inherit it. A refusal does no harm.
 fn run_in_batches(log: &Logger) {
-    use thread_priority::{
-        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
-        set_thread_priority_and_policy, thread_native_id,
-    };
-    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
-    let result = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+    use thread_priority::{set_thread_priority_and_policy, thread_native_id};
+    let niceness = rustix::process::getpriority_process(None).unwrap_or(0);
+    let Some(priority) = priority_of(niceness) else { return };
+    let result = set_thread_priority_and_policy(thread_native_id(), priority, BATCH);
     if let Err(error) = result {
         slog::debug!(log, "not scheduled as batch work"; "error" => ?error);
     }
+}
+
+const BATCH: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
+
+/// What the library calls this niceness: it cannot set the policy without setting that too, and it
+/// is the operator's.
+fn priority_of(niceness: i32) -> Option<ThreadPriority> {
+    (0..=99_u8)
+        .filter_map(|value| value.try_into().ok().map(ThreadPriority::Crossplatform))
+        .find(|priority| priority.to_posix(BATCH).is_ok_and(|found| found == niceness))
 }
 
 /// The standard library ends the process when the system has no memory map left for a new
@@ -281,4 +290,19 @@ fn random_instance() -> String {
     // Without random numbers it is all zero: it only tells two lives of a daemon apart.
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regression_batch_scheduling_keeps_the_niceness() {
+        // The library's lowest priority, which was asked for once, is niceness 19: any other
+        // program on the machine then came before the daemon.
+        for niceness in -20..=19 {
+            let priority = priority_of(niceness).unwrap();
+            assert_eq!(priority.to_posix(BATCH).unwrap(), niceness);
+        }
+    }
 }

@@ -58,8 +58,10 @@ impl Dispatcher<'_> {
                 return Ok(());
             }
             let due = until.min(self.commits.deadline()).min(self.engine.next_deadline());
-            let event = self.clock.deadline(due).and_then(|at| self.events.recv_deadline(at).ok());
-            if let Some(event) = event {
+            let event = self.next_event();
+            let wait =
+                || self.clock.deadline(due).and_then(|at| self.events.recv_deadline(at).ok());
+            if let Some(event) = event.or_else(wait) {
                 self.take(event)?;
             }
         }

@@ -3,7 +3,6 @@
 use crate::clock::Time;
 use crate::command::Reply;
 use crate::ids::ConnectionId;
-use crate::limits::WORK_PER_TURN_MAX;
 
 use super::deadlines::Due;
 use super::hand::Lost;
@@ -126,7 +125,7 @@ impl Engine {
         let over: Vec<Slot> = held
             .filter(|(_, held)| ends(held.terms) <= turn.time())
             .map(|(_, held)| held.message)
-            .take(WORK_PER_TURN_MAX)
+            .take(self.budget + 1)
             .collect();
         self.budget = self.budget.saturating_sub(over.len());
         let mut queues: Vec<QueueSlot> = over.iter().map(|slot| self.queue_of(*slot)).collect();

@@ -63,8 +63,10 @@ impl Engine {
         let session = self.sessions.get_mut(&who).expect("only sessions ask");
         session.used = Some(queue);
         session.watched = vec![queue];
-        self.queues[queue].using += 1;
-        self.queues[queue].watching += 1;
+        let queue = &mut self.queues[queue];
+        queue.is_first = true;
+        queue.using += 1;
+        queue.watching += 1;
     }
 
     fn use_queue(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, name: &QueueName) {

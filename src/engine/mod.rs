@@ -45,6 +45,8 @@ mod model;
 #[cfg(test)]
 mod random;
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
@@ -91,8 +93,8 @@ pub enum Input {
     Stalled(ConnectionId, bool),
     /// The database has reserved the ids below this one.
     IdsReserved(u64),
-    /// Why puts are refused from now on, if they are. Protocols without answers are not refused:
-    /// the dispatcher holds their senders back.
+    /// Why puts are refused from now on, if they are. A put without an answer (a streaming
+    /// protocol's, without a tag) is not refused: the dispatcher holds such senders back.
     RefusePuts(Option<Refusal>),
 }
 
@@ -201,6 +203,8 @@ pub struct Engine {
     /// The next place among the buried.
     next_burial: u64,
     refuse_puts: Option<Refusal>,
+    /// Units of work done in a turn at most.
+    work_per_turn: usize,
     /// Units of work left in this turn.
     budget: usize,
     /// Counts the turns, for the sessions' allowances.
@@ -234,6 +238,7 @@ impl Engine {
             next_stamp: 1,
             next_burial: 1,
             refuse_puts: None,
+            work_per_turn: WORK_PER_TURN_MAX,
             budget: WORK_PER_TURN_MAX,
             turns: 1,
             exhausted: Vec::new(),
@@ -261,7 +266,7 @@ impl Engine {
     /// Does what is due, and the next slice of large work. To be called once a turn.
     pub fn turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
-        self.budget = WORK_PER_TURN_MAX;
+        self.budget = self.work_per_turn;
         self.turns += 1;
         for connection in std::mem::take(&mut self.exhausted) {
             self.renew(turn, connection);
@@ -289,12 +294,11 @@ impl Engine {
         self.ids.next
     }
 
-    /// Whether this connection holds a message or waits for one: back-pressure on it would keep
-    /// it from finishing its work.
-    pub fn is_consumer(&self, connection: ConnectionId) -> bool {
-        self.sessions.get(&connection).is_some_and(|session| {
-            !session.windows.is_empty() || !session.held.is_empty() || session.is_waiting()
-        })
+    /// Whether this connection holds a message: back-pressure on it would keep it from finishing
+    /// its work.
+    pub fn is_holding(&self, connection: ConnectionId) -> bool {
+        let session = self.sessions.get(&connection);
+        session.is_some_and(|session| session.dispatched > 0 || !session.held.is_empty())
     }
 
     /// Who holds this message, if it is another connection than `asking`.

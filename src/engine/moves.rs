@@ -66,6 +66,7 @@ impl Engine {
         let list = match terms {
             Terms::Until(_) => &mut session.held,
             Terms::Window { .. } => {
+                session.dispatched -= 1;
                 let window = session.windows.get_mut(&queue);
                 &mut window.expect("a window outlives what is out through it").held
             }
@@ -127,6 +128,7 @@ impl Engine {
                 self.reservations.push_back(&mut session.held, Of::Holder, reservation);
             }
             Terms::Window { since } => {
+                session.dispatched += 1;
                 let window = session.windows.get_mut(&queue_slot).expect("handed through a window");
                 if window.held.is_empty() {
                     window.clock_since = since;

@@ -15,9 +15,9 @@ impl Engine {
     pub(super) fn put(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, put: Put) {
         self.count_producer(who);
         let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        if session.manner == Manner::Serial
-            && let Some(refusal) = self.refuse_puts
-        {
+        // Who would not hear a refusal is not refused: the dispatcher holds such senders back.
+        let hears = session.manner == Manner::Serial || tag != Tag::None;
+        if hears && let Some(refusal) = self.refuse_puts {
             return turn.reply(who, tag, Reply::Refused(refusal));
         }
         let used = session.used;
@@ -66,7 +66,8 @@ impl Engine {
     /// The database has reserved ids: the puts that wait for them go on, in their order.
     pub(super) fn ids_reserved(&mut self, turn: &mut Turn<'_>, up_to: u64) {
         self.ids.reserved = self.ids.reserved.max(up_to);
-        self.ids.asked = self.ids.asked.max(self.ids.reserved);
+        // What was asked for has come; if it was less, the next put asks again.
+        self.ids.asked = self.ids.reserved;
         for connection in std::mem::take(&mut self.ids.waiting) {
             let Some(session) = self.sessions.get_mut(&connection) else { continue };
             if let Hold::Ids(waiting) = std::mem::replace(&mut session.hold, Hold::Free) {

@@ -42,6 +42,8 @@ pub struct Queue {
     pub watching: u32,
     pub windows: u32,
     pub works: u32,
+    /// Connections start with it: it stays when nobody uses it.
+    pub is_first: bool,
     /// Sessions that watch it and wait.
     pub waiting: u32,
     pub paused_until: Time,
@@ -75,6 +77,7 @@ impl Queue {
             watching: 0,
             windows: 0,
             works: 0,
+            is_first: false,
             waiting: 0,
             paused_until: Time(0),
             pause_ms: 0,
@@ -94,6 +97,7 @@ impl Queue {
             && self.watching == 0
             && self.windows == 0
             && self.works == 0
+            && !self.is_first
             && self.ready.is_empty()
             && self.delayed.is_empty()
             && self.buried.is_empty()

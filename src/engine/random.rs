@@ -25,10 +25,10 @@ const STREAMING: [char; 3] = ['x', 'y', 'z'];
 const STEPS: u64 = 2_000;
 
 /// splitmix64.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -37,19 +37,19 @@ impl Random {
     }
 
     /// Below `end`.
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    fn one_in(&mut self, odds: u64) -> bool {
+    pub fn one_in(&mut self, odds: u64) -> bool {
         self.below(odds) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[usize::try_from(self.below(from.len() as u64)).unwrap()]
     }
 
-    fn name(&mut self) -> QueueName {
+    pub fn name(&mut self) -> QueueName {
         queue(self.pick(&NAMES))
     }
 
@@ -57,7 +57,7 @@ impl Random {
         (!self.one_in(3)).then(|| self.pick(&[0, 1, 1_023, 1_024, u32::MAX]))
     }
 
-    fn millis(&mut self, most: u64) -> u64 {
+    pub fn millis(&mut self, most: u64) -> u64 {
         1 + self.below(most)
     }
 }
@@ -419,8 +419,13 @@ fn by_peer<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<char, Vec<Strin
     peers
 }
 
-fn steps() -> u64 {
+pub fn steps() -> u64 {
     std::env::var("PHPMQ_STEPS").map_or(STEPS, |steps| steps.parse().unwrap())
+}
+
+pub fn seed() -> u64 {
+    let seed = std::env::var("PHPMQ_SEED").map(|seed| seed.parse().unwrap());
+    seed.unwrap_or_else(|_| RandomState::new().hash_one(()))
 }
 
 #[test]
@@ -432,8 +437,7 @@ fn the_engine_does_what_the_model_does_with_known_seeds() {
 
 #[test]
 fn the_engine_does_what_the_model_does_with_another_seed_each_time() {
-    let seed = std::env::var("PHPMQ_SEED").map(|seed| seed.parse().unwrap());
-    let seed = seed.unwrap_or_else(|_| RandomState::new().hash_one(()));
+    let seed = seed();
     println!("PHPMQ_SEED={seed} PHPMQ_STEPS={}", steps());
     run(seed, steps());
 }

@@ -30,7 +30,9 @@ impl Engine {
         self.count_worker(who);
         let until = timeout_ms.map_or(Time::NEVER, |timeout| turn.time().plus(timeout));
         let asker = Asker { connection: who, tag };
-        self.begin_work(turn, Work::Reserve { asker, until, count });
+        if let Slice::Left(work) = self.reserve_slice(turn, asker, until, count) {
+            self.go_on_later(work);
+        }
     }
 
     /// Answers a reservation, or makes it wait. A work only because there may be more expired

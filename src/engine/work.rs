@@ -30,8 +30,8 @@ pub(super) enum Work {
     Kick { asker: Asker, queue: QueueSlot, from: Kicked, left: u64, count: u64 },
     /// Give back what a window holds, and end it.
     EndWindow { asker: Asker, queue: QueueSlot },
-    /// Give back what an ended session holds, and forget it.
-    EndSession(ConnectionId),
+    /// Give back what an ended session holds, and let go what it refers to.
+    EndSession { connection: ConnectionId, windows: Vec<QueueSlot> },
     /// Go on serving a queue at whose head many messages had expired.
     Serve(QueueSlot),
     /// Go on looking for a message where many had expired.
@@ -88,7 +88,7 @@ impl Engine {
         }
     }
 
-    fn go_on_later(&mut self, work: Work) {
+    pub(super) fn go_on_later(&mut self, work: Work) {
         if let Some(asker) = work.asker()
             && let Some(session) = self.sessions.get_mut(&asker.connection)
         {
@@ -125,7 +125,9 @@ impl Engine {
                 self.kick_slice(turn, asker, queue, from, (left, count))
             }
             Work::EndWindow { asker, queue } => self.end_window_slice(turn, asker, queue),
-            Work::EndSession(connection) => self.end_session_slice(turn, connection),
+            Work::EndSession { connection, windows } => {
+                self.end_session_slice(turn, connection, windows)
+            }
             Work::Serve(queue) => {
                 if let Some(here) = self.queues.get_mut(queue) {
                     here.to_be_served = false;
@@ -377,7 +379,7 @@ impl Work {
             | Work::Reserve { asker, .. }
             | Work::Survey { asker, .. }
             | Work::Names { asker, .. } => Some(asker),
-            Work::EndSession(_) | Work::Serve(_) => None,
+            Work::EndSession { .. } | Work::Serve(_) => None,
         }
     }
 

@@ -166,15 +166,15 @@ impl Model {
         match command {
             Command::Use(_) => self.say(who, &format!("using {queue}")),
             Command::Watch(_) => self.say(who, &format!("watching {count}")),
-            _ => {}
+            _ => self.queues.get_mut(&queue).unwrap().is_first = true,
         }
     }
 
     fn reserve_message(&mut self, who: char, id: u64) {
-        self.session(who).worker = true;
         match self.find(id).map(|message| message.at) {
             None | Some(At::Reserved(..)) => self.say(who, "NotFound"),
             Some(_) => {
+                self.session(who).worker = true;
                 self.start_clock(id);
                 self.hand(who, id, 1);
             }
@@ -274,8 +274,10 @@ impl Model {
             let (buried, delayed) = self.aside(&queue);
             ids = if buried.is_empty() { delayed } else { buried };
             ids.truncate(usize::try_from(bound).unwrap());
-            ids.iter().for_each(|id| self.kick(*id));
-            self.serve(&queue);
+            for id in &ids {
+                self.kick(*id);
+                self.serve(&queue);
+            }
         }
         self.say(who, &format!("kicked {}", ids.len()));
     }

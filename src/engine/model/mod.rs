@@ -70,6 +70,7 @@ pub struct Queue {
     pub puts: u64,
     pub removes: u64,
     pub pauses: u64,
+    pub is_first: bool,
 }
 
 #[derive(Default)]
@@ -218,8 +219,9 @@ impl Model {
         let named = |s: &Session, q: &QueueName| {
             s.used.as_ref() == Some(q) || s.watched.contains(q) || s.windows.contains_key(q)
         };
-        self.queues.retain(|q, _| {
-            self.messages.iter().any(|m| m.queue == *q)
+        self.queues.retain(|q, here| {
+            here.is_first
+                || self.messages.iter().any(|m| m.queue == *q)
                 || self.sessions.values().any(|s| named(s, q))
         });
     }
@@ -262,13 +264,26 @@ impl Model {
         self.hang_up(who);
     }
     fn end(&mut self, who: char) {
-        let held = |m: &&Message| matches!(m.at, At::Reserved(by, ..) if by == who);
-        let held = self.messages.iter().filter(held).map(|m| (m.id, m.queue.clone()));
-        let (ids, queues): (Vec<u64>, Vec<QueueName>) = held.unzip();
-        for id in ids {
+        let mut held: Vec<(bool, u64, u64, QueueName)> = (self.messages.iter())
+            .filter_map(|m| match m.at {
+                At::Reserved(by, until, order) if by == who => {
+                    Some((until.is_none(), order, m.id, m.queue.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        held.sort_unstable();
+        let mut queues = Vec::new();
+        for (through_window, _, id, queue) in held {
             self.put_back(id);
+            self.tidy();
+            if through_window {
+                queues.push(queue);
+            } else {
+                // One by one, the first that was reserved first.
+                self.serve(&queue);
+            }
         }
-        self.tidy();
         self.serve_in_order(queues);
         self.sessions.remove(&who);
         self.say(who, "finished");

@@ -21,6 +21,19 @@ fn what_was_asked_for_before_the_end_is_done() {
 }
 
 #[test]
+fn the_queue_that_connections_start_with_stays() {
+    let mut t = Talk::new();
+    t.open('a', crate::command::Manner::Serial, 0);
+    t.say('a', "start q");
+    t.say('a', "watch r");
+    t.say('a', "use r");
+    t.say('a', "ignore q");
+    assert_eq!(t.say('a', "queues"), "a queues q r");
+    t.close('a');
+    assert_eq!(t.engine.queues.len(), 1, "q");
+}
+
+#[test]
 fn an_ended_connection_leaves_nothing_behind() {
     let mut t = Talk::new().workers("a").consumers_timed("c", 5_000);
     t.say('a', "watch r");
@@ -65,6 +78,7 @@ fn the_end_of_one_that_held_5000_is_done_in_slices() {
     }
     assert_eq!(t.engine.totals.messages.reserved, 0);
     assert_eq!(t.engine.totals.messages.ready, 5_000);
+    assert_eq!(t.settle(), "a finished");
     assert_eq!(t.engine.sessions.len(), 2);
 }
 
@@ -131,6 +145,24 @@ fn many_windows_of_one_connection_are_ended_with_what_they_hold() {
     assert_eq!(t.settle(), "c finished");
     t.engine.check_invariants();
     assert_eq!(t.engine.totals.messages.ready, 3_000);
+}
+
+#[test]
+fn windows_and_watched_queues_by_the_thousand_are_let_go_in_slices() {
+    let mut t = Talk::new().workers("a");
+    t.checking = false;
+    for number in 0..1_500 {
+        t.say('a', &format!("watch w{number}"));
+        t.say('a', &format!("consume c{number} 1"));
+    }
+    t.turn();
+    assert_eq!(t.close('a'), "");
+    assert_eq!(t.engine.queues.len(), 2_001);
+    t.turn();
+    assert_eq!(t.engine.queues.len(), 1_001);
+    t.engine.check_invariants();
+    assert_eq!(t.settle(), "a finished");
+    assert_eq!(t.engine.queues.len(), 0);
 }
 
 #[test]

@@ -60,11 +60,14 @@ impl Talk {
         Talk { engine, now, changes: vec![], replies: vec![], checking: true }
     }
 
-    /// Connections of serial protocols that use and watch `q`.
+    /// Connections of serial protocols that use and watch `q`, which vanishes like others.
     pub fn workers(mut self, letters: &str) -> Talk {
         for letter in letters.chars() {
             self.open(letter, Manner::Serial, 0);
             self.say(letter, "start q");
+        }
+        if let Some(q) = self.engine.queues.find(&queue("q")) {
+            self.engine.queues[q].is_first = false;
         }
         self
     }

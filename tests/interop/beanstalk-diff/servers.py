@@ -155,6 +155,10 @@ class Pair:
         self.servers = (left, right)
         self.puts_cut_off = 0
         self.controls = [Side(server) for server in self.servers]
+        # Out of the way, so that every tube can be without a peer.
+        for control in self.controls:
+            for line in (b"use control\r\n", b"watch control\r\n", b"ignore default\r\n"):
+                control.request(line)
 
     def connect(self):
         return [Side(server) for server in self.servers]

@@ -100,10 +100,6 @@ impl Process {
         status.unwrap()
     }
 
-    pub fn has_ended(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
-    }
-
     /// Everything that it has logged.
     pub fn log(&self) -> String {
         self.log.text()
@@ -141,6 +137,18 @@ impl Process {
         let names =
             tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
         names.map(|name| name.trim().to_owned()).collect()
+    }
+
+    /// How often its threads have waited for something so far.
+    pub fn waits(&self) -> u64 {
+        let tasks = fs::read_dir(self.proc("task")).unwrap();
+        let texts =
+            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+        let counts = texts.map(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.unwrap().trim().parse::<u64>().unwrap()
+        });
+        counts.sum()
     }
 
     /// How many descriptors it has open.

@@ -81,12 +81,6 @@ impl Setup {
         self
     }
 
-    /// Listens for nothing but this.
-    pub fn only(mut self, protocol: &str) -> Setup {
-        self.listeners.retain(|name, _| *name == protocol);
-        self
-    }
-
     pub fn log_level(self, level: &'static str) -> Setup {
         Setup { level, ..self }
     }

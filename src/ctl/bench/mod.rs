@@ -1,0 +1,143 @@
+//! `phpmqctl bench`: a load generator that checks what it receives.
+//!
+//! A few threads drive many connections each, with one wait for all of them, so that the generator
+//! costs a fraction of the server that it measures. The codecs are its own and know no more than
+//! the few commands that are sent here; they work against beanstalkd as well.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `options` | the command line, checked |
+//! | `worker` | a thread and its connections |
+//! | `line` | the bytes of one connection |
+//! | `conversation` | what every kind of connection has in common: schedule, tally |
+//! | `beanstalk`, `phpmq` | the kinds of connections of each protocol |
+//! | `visits` | connect, put one message, close |
+//! | `ledger` | message bodies, and whether each came once and in order |
+//! | `histogram` | latencies |
+//! | `report` | what is printed |
+//!
+//! # Failure
+//! A message that is lost, doubled, out of order or changed, and an answer that was not expected,
+//! fails the whole run: exit code 1, and the first faults on standard error.
+
+mod beanstalk;
+mod conversation;
+mod fault;
+mod histogram;
+mod ledger;
+mod line;
+mod options;
+mod phpmq;
+mod report;
+mod target;
+mod visits;
+mod worker;
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::clock::monotonic_us;
+
+use conversation::{Shared, Tally};
+use fault::Fault;
+use options::{Plan, Work};
+use report::Report;
+
+pub use options::Options;
+
+/// The exit code when what came back was wrong.
+const EXIT_WRONG: u8 = 1;
+/// The exit code when the server cannot be reached (`EX_UNAVAILABLE` of sysexits.h).
+const EXIT_UNREACHABLE: u8 = 69;
+/// How often the progress line is drawn, in milliseconds.
+const PROGRESS_MS: u64 = 500;
+
+/// Runs a benchmark and prints its figures.
+pub fn run(options: &Options) -> ExitCode {
+    let plan = match Plan::new(options) {
+        Ok(plan) => Arc::new(plan),
+        Err(error) => {
+            eprintln!("phpmqctl: {error}");
+            return ExitCode::from(super::EXIT_USAGE);
+        }
+    };
+    match measure(&plan) {
+        Ok(report) => {
+            println!("{}", if plan.json { report.json() } else { report.text() });
+            if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_WRONG) }
+        }
+        Err(fault) => {
+            eprintln!("phpmqctl: {fault}");
+            ExitCode::from(if fault.is_unreachable() { EXIT_UNREACHABLE } else { EXIT_WRONG })
+        }
+    }
+}
+
+type Running = JoinHandle<Result<Tally, Fault>>;
+
+fn measure(plan: &Arc<Plan>) -> Result<Report, Fault> {
+    let threads_count = match plan.work {
+        Work::Connect => plan.connections,
+        _ => plan.lines().len().div_ceil(plan.connections_per_thread),
+    };
+    let shared = Arc::new(Shared::new(threads_count));
+    let threads = start_threads(plan, &shared, threads_count)?;
+    let ready = shared.await_ready(monotonic_us);
+    let shows = !plan.json && !plan.quiet && std::io::stderr().is_terminal();
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        std::thread::park_timeout(Duration::from_millis(if shows { PROGRESS_MS } else { 20 }));
+        if shows {
+            draw_progress(plan, &shared, ready);
+        }
+    }
+    if shows {
+        eprint!("\r\x1b[K");
+    }
+    let mut total = Tally::new(plan);
+    for thread in threads {
+        // A panic is a defect of this program, and has said so itself.
+        let tally = thread.join().map_err(|_| Fault::Panicked)??;
+        total.add(tally);
+    }
+    Ok(Report::new(plan, total, shared.began_us()))
+}
+
+fn start_threads(
+    plan: &Arc<Plan>,
+    shared: &Arc<Shared>,
+    count: usize,
+) -> Result<Vec<Running>, Fault> {
+    let lines = plan.lines();
+    let mut threads = Vec::new();
+    for number in 0..count {
+        let (plan, shared) = (plan.clone(), shared.clone());
+        let from = (number * plan.connections_per_thread).min(lines.len());
+        let to = (from + plan.connections_per_thread).min(lines.len());
+        let mine = lines[from..to].to_vec();
+        let body = move || match plan.work {
+            Work::Connect => visits::run(&plan, &shared, number),
+            _ => worker::run(&plan, &shared, &mine),
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("bench-{number}"))
+            .spawn(body)
+            .map_err(Fault::Thread)?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+fn draw_progress(plan: &Plan, shared: &Shared, ready: u64) {
+    let done = shared.done();
+    let elapsed_us = monotonic_us().saturating_sub(ready).max(1);
+    let rate = done as f64 / (elapsed_us as f64 / 1e6);
+    let _ = write!(
+        std::io::stderr(),
+        "\r\x1b[K{:.1} s  {done} {}  {rate:.0}/s",
+        elapsed_us as f64 / 1e6,
+        plan.work.unit(),
+    );
+}

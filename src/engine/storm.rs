@@ -1,0 +1,282 @@
+//! The engine in bad weather: a turn may do next to nothing, ids come late and few at a time,
+//! peers take next to nothing, the clock leaps. What comes out is not foretold, but checked:
+//!
+//! - the invariants hold after each step;
+//! - every request that is answered at all is answered once, in the order of the requests;
+//! - no message is in two hands at once, told after it is gone, or lost;
+//! - when everybody has left, nothing of them is left.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use crate::change::{Change, MessageState};
+use crate::clock::{Now, Time};
+use crate::command::{Command, Handing, Manner, Put, Reply, Request, Tag, Target};
+use crate::ids::{ConnectionId, MessageId};
+use crate::limits::{LimitValues, Limits};
+
+use super::random::{Random, seed, steps};
+use super::{Effect, Engine, Input};
+
+const SERIAL: u64 = 5;
+const CONNECTIONS: u64 = 9;
+
+struct Storm {
+    random: Random,
+    engine: Engine,
+    now: Now,
+    /// The tags of the requests that are still to be answered.
+    unanswered: BTreeMap<ConnectionId, VecDeque<u64>>,
+    answering: BTreeMap<ConnectionId, u64>,
+    closed: BTreeSet<ConnectionId>,
+    next_tag: u64,
+    /// What is stored.
+    stored: BTreeSet<MessageId>,
+    granted: u64,
+    asked: bool,
+}
+
+fn run(seed: u64, steps: u64) {
+    let mut random = Random(seed);
+    let max_output = usize::try_from(random.pick(&[0, 10, 30, 1_000_000])).unwrap();
+    let limits = LimitValues { max_output, max_queues: 5, ..LimitValues::default() };
+    let mut engine = Engine::new(Arc::new(Limits::new(&limits)), 1, 2, 1);
+    engine.work_per_turn = usize::try_from(random.pick(&[3, 5, 20, 100])).unwrap();
+    let mut storm = Storm {
+        random,
+        engine,
+        now: Now { time: Time(1_000_000), wall_offset_ms: 0 },
+        unanswered: BTreeMap::new(),
+        answering: BTreeMap::new(),
+        closed: BTreeSet::new(),
+        next_tag: 0,
+        stored: BTreeSet::new(),
+        granted: 2,
+        asked: false,
+    };
+    for step in 0..=steps {
+        let end = step == steps;
+        let part = || if end { storm.all_leave() } else { storm.step() };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(part)) {
+            eprintln!("step {step} failed; replay with PHPMQ_SEED={seed} PHPMQ_STEPS={steps}");
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Storm {
+    fn step(&mut self) {
+        let who = ConnectionId(1 + self.random.below(CONNECTIONS));
+        match self.random.below(100) {
+            0..15 => self.turn(),
+            15..19 => {
+                let most = self.random.pick(&[1, 300, 5_000, 100_000]);
+                self.now.time = self.now.time.plus(self.random.millis(most));
+            }
+            19..22 if self.asked => {
+                self.asked = false;
+                self.granted += self.random.pick(&[1, 3, 40]);
+                self.input(Input::IdsReserved(self.granted));
+            }
+            22..24 => {
+                let slow = self.random.one_in(2);
+                self.input(Input::Stalled(who, slow));
+            }
+            24 => self.input(Input::HungUp(who)),
+            25 => self.leave(who),
+            _ if self.closed.contains(&who) => {}
+            _ if !self.unanswered.contains_key(&who) => {
+                let manner = if who.0 <= SERIAL { Manner::Serial } else { Manner::Streaming };
+                let ack_timeout_ms = self.random.pick(&[0, 500, 3_000]);
+                self.unanswered.insert(who, VecDeque::new());
+                self.input(Input::Opened { connection: who, manner, ack_timeout_ms });
+                let name = self.random.name();
+                self.request(who, Command::Start(name));
+            }
+            _ => {
+                let command = self.command(who);
+                self.request(who, command);
+            }
+        }
+    }
+
+    fn leave(&mut self, who: ConnectionId) {
+        if self.unanswered.contains_key(&who) {
+            self.closed.insert(who);
+            self.input(Input::Closed(who));
+        }
+    }
+
+    fn request(&mut self, who: ConnectionId, command: Command) {
+        self.next_tag += 1;
+        let answered = !matches!(command, Command::Start(_) | Command::Consume { .. });
+        if answered && let Some(tags) = self.unanswered.get_mut(&who) {
+            tags.push_back(self.next_tag);
+        }
+        let request = Request { tag: Tag::Code(self.next_tag), command };
+        self.input(Input::Request(who, request));
+    }
+
+    fn input(&mut self, input: Input) {
+        let mut effects = Vec::new();
+        self.engine.handle(self.now, input, &mut effects);
+        self.check(effects);
+    }
+
+    fn turn(&mut self) {
+        let mut effects = Vec::new();
+        self.engine.next_deadline();
+        self.engine.turn(self.now, &mut effects);
+        self.check(effects);
+    }
+
+    fn check(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Change(Change::Put(row)) => {
+                    assert!(self.stored.insert(row.id), "put twice")
+                }
+                Effect::Change(Change::Removed(id)) => {
+                    assert!(self.stored.remove(&id), "{id} was removed twice");
+                }
+                Effect::Change(Change::Moved(row)) => {
+                    assert!(self.stored.contains(&row.id), "{} was moved when gone", row.id);
+                }
+                Effect::Change(_) | Effect::Gate(..) | Effect::Close(..) => {}
+                Effect::Reply(who, tag, reply) => self.answered(who, &tag, &reply),
+                Effect::Deliver(who, tag, handed) => {
+                    if handed.handing != Handing::Dispatched {
+                        self.answered(who, &tag, &Reply::Echo);
+                    } else {
+                        assert!(!self.closed.contains(&who), "dispatched to a closed connection");
+                    }
+                }
+                Effect::Finished(who) => {
+                    assert!(self.closed.remove(&who), "finished, but not closed");
+                    let left = self.unanswered.remove(&who).unwrap();
+                    assert!(left.is_empty(), "never answered: {left:?}");
+                    self.answering.remove(&who);
+                }
+                Effect::ReserveIds(_) => self.asked = true,
+            }
+        }
+        self.engine.check_invariants();
+        assert_eq!(self.engine.stored().1, self.stored.len() as u64, "messages");
+    }
+
+    /// An answer, or a part of one, must be for the first request that has none.
+    fn answered(&mut self, who: ConnectionId, tag: &Tag, reply: &Reply) {
+        let Tag::Code(tag) = tag else { panic!("an answer without its tag") };
+        let tags = self.unanswered.get_mut(&who).expect("an answer to nobody");
+        if tags.front() == Some(tag) {
+            tags.pop_front();
+            self.answering.insert(who, *tag);
+        } else {
+            let refused = matches!(reply, Reply::Refused(_));
+            assert!(refused || self.answering.get(&who) == Some(tag), "{reply:?} out of order");
+        }
+    }
+
+    fn command(&mut self, who: ConnectionId) -> Command {
+        let random = &mut self.random;
+        let all: Vec<MessageId> = self.stored.iter().copied().collect();
+        let id = if all.is_empty() { MessageId(1) } else { random.pick(&all) };
+        let name = random.name();
+        let queue = (!random.one_in(4)).then(|| random.name());
+        let put = |random: &mut Random, queue: Target| {
+            Command::Put(Put {
+                priority: Some(u32::try_from(random.below(3)).unwrap()),
+                delay_ms: random.pick(&[0, 0, 0, 200]),
+                time_to_run_ms: Some(random.pick(&[0, 300, 5_000])),
+                time_to_live_ms: random.pick(&[None, None, Some(0), Some(400), Some(9_000)]),
+                ..Put::new(queue, vec![b'x'; usize::try_from(random.below(20)).unwrap()])
+            })
+        };
+        if who.0 > SERIAL {
+            return match random.below(10) {
+                0..3 => put(random, Target::Named(name)),
+                3..6 => {
+                    let window = random.pick(&[0, 1, 2, 30]);
+                    Command::Consume { queue: name, window }
+                }
+                6..8 => Command::Acknowledge { id, queue },
+                8 => Command::Requeue { id, queue, time_to_live_ms: random.pick(&[None, Some(0)]) },
+                _ => Command::Bury { id, queue, priority: None },
+            };
+        }
+        use MessageState::{Buried, Delayed, Ready};
+        match random.below(60) {
+            0..20 => put(random, Target::Used),
+            20 => Command::Use(name),
+            21..24 => Command::Watch(name),
+            24 => Command::Ignore(name),
+            25..33 => Command::Reserve {
+                timeout_ms: random.pick(&[None, Some(0), Some(200)]),
+                count: random.pick(&[1, 2, 30]),
+            },
+            33 => Command::ReserveMessage(id),
+            34..37 => Command::Remove(id),
+            37 => Command::Release { id, priority: None, delay_ms: random.pick(&[0, 100]) },
+            38..41 => Command::Bury { id, queue: None, priority: None },
+            41 => Command::Touch(id),
+            42 => Command::Peek(id),
+            43 => Command::PeekNext(random.pick(&[Ready, Delayed, Buried])),
+            44..47 => Command::Kick(random.pick(&[1, 5, 1_000])),
+            47 => Command::KickMessage(id),
+            48 => Command::Pause { queue: name, for_ms: random.pick(&[0, 300]) },
+            49 => Command::Flush(name),
+            50 if random.one_in(4) => Command::FlushAll,
+            51 => Command::Survey { pattern: None, lines_max: 3 },
+            52 => Command::ListQueues,
+            53 => Command::List { queue: name, lines_max: 5 },
+            54 => Command::MessageStatistics(id),
+            55 => Command::QueueStatistics(name),
+            56 => Command::Consume { queue: name, window: random.pick(&[0, 1, 30]) },
+            _ => Command::Echo,
+        }
+    }
+
+    /// Everybody leaves, for good; what is left must be nobody's.
+    fn all_leave(&mut self) {
+        for who in (1..=CONNECTIONS).map(ConnectionId) {
+            if !self.closed.contains(&who) {
+                self.leave(who);
+            }
+            self.input(Input::Closed(who));
+        }
+        for _ in 0..20_000 {
+            if self.unanswered.is_empty() {
+                break;
+            }
+            self.granted += 10;
+            self.input(Input::IdsReserved(self.granted));
+            self.turn();
+        }
+        assert!(self.unanswered.is_empty(), "never finished: {:?}", self.unanswered);
+        assert_eq!(self.engine.sessions.len(), 0);
+        assert_eq!(self.engine.totals.messages.reserved, 0);
+        while self.engine.next_deadline() < Time::NEVER {
+            self.now.time = self.now.time.max(self.engine.next_deadline());
+            self.turn();
+        }
+        assert!(self.engine.works.is_empty() && self.engine.ids.waiting.is_empty());
+        for id in self.stored.clone() {
+            assert!(self.engine.find(id).is_some(), "{id} is lost");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_in_known_storms() {
+    for seed in 1..=30 {
+        run(seed, 400);
+    }
+}
+
+#[test]
+fn nothing_is_lost_in_another_storm_each_time() {
+    let seed = seed();
+    println!("PHPMQ_SEED={seed} PHPMQ_STEPS={}", steps());
+    run(seed, steps());
+}
