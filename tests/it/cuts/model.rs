@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use phpmq::change::{Attributes, Change, MessageRow, MessageState, StateRow};
-use phpmq::command::Counters;
+use phpmq::change::{Attributes, Change, Counters, MessageRow, MessageState, StateRow};
+
 use phpmq::ids::{MessageId, QueueId, QueueName, Sequence};
 use phpmq::store::{self, Connection, Memory};
 
