@@ -92,10 +92,11 @@ fn a_disk_with_little_room_refuses_puts_until_there_is_more() {
         println!("skipped: only root can mount a small disk");
         return;
     }
+    // More than a checkpoint of the log may take at once.
     let mut server = Setup::new()
-        .storage("min_free_disk = \"4MiB\"")
+        .storage("min_free_disk = \"12MiB\"")
         .storage("commit_timeout = \"500ms\"")
-        .on_disk_of("40m")
+        .on_disk_of("50m")
         .start();
     let mut peer = server.beanstalk();
     let (ids, refusal) = fill(&mut peer);
