@@ -6,7 +6,8 @@
 //!   dispatcher ── Order ───────────────────► persistence     (try_send: at most one at a time)
 //!   persistence ── Finished ───────────────► dispatcher      (the order's other half, same bound)
 //!   dispatcher ── chunk ───────────────────► writer          (try_send: one chunk at a time)
-//!   everybody ── Notice ───────────────────► main            (ends of threads, signals)
+//!   everybody ── Notice ───────────────────► main            (ends of threads, signals; the
+//!                                                             dispatcher's is a try_send)
 //! ```
 //!
 //! Neither side of a pair ever blocks on the other in both directions, so nothing can lock up.
@@ -65,6 +66,20 @@ pub enum Event {
     Ping,
     /// Stop: every client thread has been told to end; serve until this many have.
     Stop,
+}
+
+impl Event {
+    /// The connection that it is of, if it is of one.
+    pub fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Event::Opened(opened) => Some(opened.connection),
+            Event::Requests { connection, .. }
+            | Event::HungUp(connection)
+            | Event::Ended { connection, .. }
+            | Event::Written { connection, .. } => Some(*connection),
+            Event::Persisted | Event::ToggleDrain | Event::Ping | Event::Stop => None,
+        }
+    }
 }
 
 /// How a connection's requests ended.
@@ -188,8 +203,8 @@ pub enum Notice {
     ThreadEnded(u64),
     /// The dispatcher is at its end.
     DispatcherEnded,
-    /// The watchdog's next ping is due.
-    Tick,
+    /// The dispatcher's [`Health`](crate::dispatcher::Health) has changed.
+    HealthChanged,
 }
 
 /// Events for the dispatcher. Long enough that clients seldom block while a turn runs; each event

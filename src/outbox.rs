@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::net::Shutdown;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
@@ -198,6 +199,44 @@ impl Outbox {
     /// Whether bytes wait for a commit that has not been seen yet.
     pub fn held(&self) -> bool {
         !self.holds.is_empty()
+    }
+
+    /// Where the next byte is appended, counted from the first one ever.
+    pub fn position(&self) -> u64 {
+        self.end()
+    }
+
+    /// Puts other words in the place of held answers, which are in rising order and all before
+    /// `until`, and lets everything up to there leave whatever is committed. `words` writes those
+    /// for the answer of that index. Returns where `until` is now; what lies behind it has moved
+    /// along.
+    pub fn replace_held(
+        &mut self,
+        answers: &[Range<u64>],
+        until: u64,
+        mut words: impl FnMut(usize, &mut Vec<u8>),
+    ) -> u64 {
+        let base = self.base;
+        // Invariant: what is held has not left, so all of it lies in `bytes`.
+        let index = |position: u64| usize::try_from(position - base).unwrap_or(usize::MAX);
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        let mut copied = 0;
+        for (number, answer) in answers.iter().enumerate() {
+            bytes.extend_from_slice(&self.bytes[copied..index(answer.start)]);
+            words(number, &mut bytes);
+            copied = index(answer.end);
+        }
+        bytes.extend_from_slice(&self.bytes[copied..index(until)]);
+        let until_now = base + bytes.len() as u64;
+        bytes.extend_from_slice(&self.bytes[index(until)..]);
+        self.bytes = bytes;
+        self.holds.retain_mut(|hold| {
+            let is_behind = hold.end > until;
+            hold.end = if is_behind { hold.end - until + until_now } else { hold.end };
+            is_behind
+        });
+        self.released = until_now;
+        until_now
     }
 
     /// Ends the connection: drops what is unsent, shuts the socket down so that whoever reads or

@@ -74,7 +74,7 @@ fn take(notice: Notice, joiner: &mut Joiner, log: &Logger) -> bool {
             std::process::exit(128 + signal);
         }
         Notice::DispatcherEnded => return true,
-        Notice::Signal(_) | Notice::Tick => {}
+        Notice::Signal(_) | Notice::HealthChanged => {}
     }
     false
 }

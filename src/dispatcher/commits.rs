@@ -7,8 +7,9 @@
 //! # Failure
 //! A commit that fails comes back whole and is tried again with every tick; when the file is
 //! suspect, a new one is written instead (`rewrite`). Until one succeeds,
-//! puts are refused; answers that wait longer than `storage.commit_timeout` are given up with
-//! their connection, whose peer so knows no outcome.
+//! puts are refused. An answer that has waited for `storage.commit_timeout`, for a commit that
+//! failed or for one that does not end, is given up: its peer is told that the outcome is unknown,
+//! and its change stays queued for the disk.
 
 use crossbeam_channel::{Receiver, Sender};
 use slog::{crit, info};
@@ -120,6 +121,13 @@ impl Commits {
         self.journal.number()
     }
 
+    /// Notes a peer whose first answer has waited since then.
+    pub fn hold(&mut self, connection: ConnectionId, since: Option<Time>) {
+        self.holding.push(connection);
+        // An answer can wait for the commit after the one that has just set the others free.
+        self.waiting_since = self.waiting_since.into_iter().chain(since).min();
+    }
+
     /// The commit up to which answers may leave.
     pub fn committed(&self) -> CommitNumber {
         self.committed
@@ -132,15 +140,23 @@ impl Commits {
 
     /// When something here is due by itself.
     pub fn deadline(&self) -> Time {
-        let tick = if self.under_way.is_some() { Time::NEVER } else { self.tick };
+        let tick = match self.under_way {
+            Some(_) => Time::NEVER,
+            // Said at the end of a turn, when a peer that keeps up again went on.
+            None if self.is_demanded() => Time(0),
+            None => self.tick,
+        };
         tick.min(self.give_up_at())
     }
 
+    /// Whether an answer waits for the next commit, which does not wait for the tick.
+    fn is_demanded(&self) -> bool {
+        // While commits fail, they are tried with the tick and not with every answer.
+        self.demanded.is_some() && !self.failing
+    }
+
     fn give_up_at(&self) -> Time {
-        match self.waiting_since {
-            Some(since) if self.failing => since.plus(self.timeout_ms),
-            _ => Time::NEVER,
-        }
+        self.waiting_since.map_or(Time::NEVER, |since| since.plus(self.timeout_ms))
     }
 
     fn start_tick(&mut self, now: Time) {
@@ -240,8 +256,7 @@ impl<'c> Dispatcher<'c> {
         let commits = &mut self.commits;
         let Some(orders) = &commits.orders else { return };
         let tick_due = commits.tick <= now || bad_news;
-        // While commits fail, they are tried with the tick and not with every answer.
-        let demanded = commits.demanded.filter(|_| !commits.failing);
+        let demanded = commits.demanded.filter(|_| commits.is_demanded());
         if !tick_due && demanded.is_none() {
             return;
         }
@@ -271,17 +286,18 @@ impl<'c> Dispatcher<'c> {
         commits.ids_under_way = commits.ids_asked.take();
     }
 
-    /// Ends the connections whose answers have waited for too long.
+    /// Answers that have waited for too long are told that the outcome is unknown.
     fn give_up_waiting(&mut self, now: Time) {
         if self.commits.give_up_at() > now {
             return;
         }
+        let since = Time(now.0.saturating_sub(self.commits.timeout_ms));
         self.commits.waiting_since = None;
         for connection in std::mem::take(&mut self.commits.holding) {
-            if let Some(peer) = self.peers.get_mut(&connection)
-                && peer.outbox.held()
-            {
-                peer.shut();
+            if let Some(peer) = self.peers.get_mut(&connection) {
+                peer.give_up(since);
+                // The next flush notes it again if it still has answers that wait.
+                peer.holding = false;
                 peer.mark(connection, &mut self.dirty);
             }
         }

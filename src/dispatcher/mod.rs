@@ -12,6 +12,7 @@
 //! | `commits` | when changes go to persistence, and what waits for that |
 //! | `rewrite` | a suspect file written anew |
 //! | `pressure` | who is held back when memory or journal are full, or the daemon drains |
+//! | `health` | what the service manager is told of all that |
 //! | `stop` | the last turn |
 //!
 //! # Failure
@@ -19,11 +20,15 @@
 //! state and answers apart, so it ends the process: the file has all that was confirmed.
 
 mod commits;
+mod health;
 mod peers;
 mod pressure;
 mod rewrite;
 mod stop;
+#[cfg(test)]
+mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,10 +37,10 @@ use rustc_hash::FxHashMap;
 use slog::{Logger, debug, info};
 
 use crate::change::Change;
-use crate::channels::{Durability, End, Event, Finished, Opened, Order};
+use crate::channels::{Durability, End, Event, Finished, Notice, Opened, Order};
 use crate::clients::Clients;
 use crate::clock::{Clock, Now, Time};
-use crate::command::{Command, Delivery, Reply, Request, Tag};
+use crate::command::{Command, Delivery, Handing, Manner, Reply, Request, Tag};
 use crate::engine::{Effect, Engine, Handed, Input};
 use crate::facts::Facts;
 use crate::ids::{CommitNumber, ConnectionId, MessageId, QueueName};
@@ -50,6 +55,7 @@ use commits::Commits;
 use peers::{Closed, Peer};
 use pressure::Pressure;
 
+pub use health::Health;
 pub use stop::Stopped;
 
 /// What the dispatcher is made of, apart from the in-memory database that its thread owns.
@@ -78,6 +84,10 @@ pub struct Parts {
     pub progress: Arc<Progress>,
     /// Turns so far, for the watchdog.
     pub turns: Arc<AtomicU64>,
+    /// How it is, for the main thread to tell.
+    pub health: Arc<Health>,
+    /// Where it says that its health has changed.
+    pub notices: Sender<Notice>,
     /// Facts of the process.
     pub facts: Facts,
     /// `storage.snapshot_interval`, in milliseconds.
@@ -108,8 +118,10 @@ pub struct Dispatcher<'c> {
     now: Now,
     protocol_errors: u64,
     stopping: bool,
-    /// Events put aside while another connection's end was awaited.
-    later: Vec<Event>,
+    /// Events put aside while a connection's end was awaited; they come before the channel's.
+    later: VecDeque<Event>,
+    /// Whether a connection's end is awaited.
+    awaiting_end: bool,
     events: Receiver<Event>,
     writers: Arc<Writers>,
     clients: Arc<Clients>,
@@ -118,6 +130,8 @@ pub struct Dispatcher<'c> {
     budget: Arc<Budget>,
     progress: Arc<Progress>,
     turns: Arc<AtomicU64>,
+    health: Arc<Health>,
+    notices: Sender<Notice>,
     facts: Facts,
     stop_timeout_ms: u64,
     exit_on_io_error: bool,
@@ -147,7 +161,8 @@ impl<'c> Dispatcher<'c> {
             now,
             protocol_errors: 0,
             stopping: false,
-            later: Vec::new(),
+            later: VecDeque::new(),
+            awaiting_end: false,
             events: parts.events,
             writers: parts.writers,
             clients: parts.clients,
@@ -156,6 +171,8 @@ impl<'c> Dispatcher<'c> {
             budget: parts.budget,
             progress: parts.progress,
             turns: parts.turns,
+            health: parts.health,
+            notices: parts.notices,
             facts: parts.facts,
             stop_timeout_ms: parts.stop_timeout_ms,
             exit_on_io_error: parts.exit_on_io_error,
@@ -180,14 +197,17 @@ impl<'c> Dispatcher<'c> {
 
     fn turn(&mut self) -> Result<(), StoreError> {
         let first = self.wait();
-        self.now = self.clock.now();
+        self.turn_at(self.clock.now(), first)
+    }
+
+    fn turn_at(&mut self, now: Now, first: Option<Event>) -> Result<(), StoreError> {
+        self.now = now;
         self.turns.fetch_add(1, Ordering::Relaxed);
-        for event in std::mem::take(&mut self.later).into_iter().chain(first) {
+        let mut next = first;
+        for _ in 0..EVENTS_PER_TURN_MAX {
+            let Some(event) = next.or_else(|| self.next_event()) else { break };
             self.take(event)?;
-        }
-        for _ in 1..EVENTS_PER_TURN_MAX {
-            let Ok(event) = self.events.try_recv() else { break };
-            self.take(event)?;
+            next = None;
         }
         self.engine.turn(self.now, &mut self.effects);
         self.carry_out()?;
@@ -198,13 +218,18 @@ impl<'c> Dispatcher<'c> {
     fn wait(&mut self) -> Option<Event> {
         let due = self.engine.next_deadline().min(self.commits.deadline());
         if due <= self.now.time || !self.later.is_empty() {
-            return self.events.try_recv().ok();
+            return self.next_event();
         }
         match self.clock.deadline(due) {
             None => self.events.recv().ok(),
             // The senders outlive the dispatcher, so only the time can run out.
             Some(deadline) => self.events.recv_deadline(deadline).ok(),
         }
+    }
+
+    /// The next event that has come already.
+    fn next_event(&mut self) -> Option<Event> {
+        self.later.pop_front().or_else(|| self.events.try_recv().ok())
     }
 
     /// What comes after all events of a turn: keep, then tell.
@@ -266,7 +291,11 @@ impl<'c> Dispatcher<'c> {
     ) -> Result<(), StoreError> {
         for request in requests {
             match &request.command {
-                Command::Put(_) => self.hold_back_putter(connection),
+                Command::Put(_) => {
+                    let serial =
+                        self.peers.get(&connection).is_some_and(|p| p.manner == Manner::Serial);
+                    self.hold_back_putter(connection, serial || request.tag != Tag::None);
+                }
                 Command::ReserveMessage(id) | Command::Remove(id) => {
                     self.await_end_of_holder(connection, *id)?;
                 }
@@ -280,32 +309,36 @@ impl<'c> Dispatcher<'c> {
 
     /// Before somebody is told that another connection holds a message: if that connection's peer
     /// has gone already, its end is handled first. Its thread has read all there was (a peer with
-    /// unread bytes is not seen as gone) and its last events are on their way.
+    /// unread bytes is not seen as gone) and its last events are on their way; all others keep
+    /// their order and come after the request that asks.
     fn await_end_of_holder(
         &mut self,
         asking: ConnectionId,
         id: MessageId,
     ) -> Result<(), StoreError> {
+        // What the holder itself asked for last waits for nobody: it would not hear the answer.
+        if self.awaiting_end {
+            return Ok(());
+        }
         let Some(holder) = self.engine.other_holder(id, asking) else { return Ok(()) };
         let gone = self.peers.get(&holder).is_some_and(Peer::is_on_its_way_out);
         if !gone {
             return Ok(());
         }
-        let mut later = Vec::new();
+        self.awaiting_end = true;
+        let mut put_aside = VecDeque::new();
         while self.peers.get(&holder).is_some_and(|peer| !peer.ended) {
-            let Ok(event) = self.events.recv() else { break };
-            match event {
-                Event::Stop => self.stopping = true,
-                Event::Requests { connection, .. } | Event::Ended { connection, .. }
-                    if connection == asking =>
-                {
-                    later.push(event);
-                }
-                // Nested waits end too: each waits for a connection that is at its end.
-                other => self.take(other)?,
+            let event = self.later.pop_front().or_else(|| self.events.recv().ok());
+            let Some(event) = event else { break };
+            if event.connection() == Some(holder) {
+                self.take(event)?;
+            } else {
+                put_aside.push_back(event);
             }
         }
-        self.later.extend(later);
+        self.awaiting_end = false;
+        put_aside.append(&mut self.later);
+        self.later = put_aside;
         Ok(())
     }
 
@@ -337,6 +370,14 @@ impl<'c> Dispatcher<'c> {
                 peer.broken = true;
             }
         }
+        let broken = peer.broken;
+        self.input(Input::Closed(connection))?;
+        if broken { self.give_up_unsent(connection) } else { Ok(()) }
+    }
+
+    /// Nothing can be sent to a peer whose requests have ended: its session waits no more for it
+    /// to take what is unsent.
+    pub(super) fn give_up_unsent(&mut self, connection: ConnectionId) -> Result<(), StoreError> {
         self.input(Input::Closed(connection))
     }
 
@@ -397,14 +438,20 @@ impl<'c> Dispatcher<'c> {
         if peer.broken {
             return;
         }
-        let before = peer.outbox.buffer().len();
+        let start = peer.outbox.position();
         peer.encoder.reply(tag, &reply, peer.outbox.buffer());
         // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
-        let said = peer.outbox.buffer().len() > before;
+        let said = peer.outbox.position() > start;
+        if !said && let Reply::Refused(refusal) = reply {
+            // Who cannot be told must not go on as if all were well.
+            debug!(self.log, "connection ended, since its refusal has no answer";
+                "connection" => connection.0, "protocol" => peer.protocol, "error" => %refusal);
+            peer.shut();
+        }
         if said && peer.durability != Durability::Periodic {
             if reply.promises() {
                 let commit = self.commits.demand(peer.durability, self.now.time);
-                peer.outbox.hold_until(commit);
+                peer.hold(tag, start, commit, self.now.time);
             } else {
                 peer.outbox.free();
             }
@@ -461,6 +508,9 @@ impl<'c> Dispatcher<'c> {
             peer.outbox.free();
         }
         peer.mark(connection, &mut self.dirty);
+        if handed.handing != Handing::Found {
+            self.let_holder_go_on(connection);
+        }
         Ok(())
     }
 

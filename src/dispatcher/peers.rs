@@ -1,15 +1,18 @@
 //! One peer as the dispatcher sees it: what is to be sent to it, and what holds it back.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use slog::debug;
 use socket2::Socket;
 
 use crate::channels::{Durability, Profile};
-use crate::command::Manner;
+use crate::clock::Time;
+use crate::command::{Manner, Refusal, Reply, Tag};
 use crate::engine::Input;
 use crate::gate::Gate;
-use crate::ids::ConnectionId;
+use crate::ids::{CommitNumber, ConnectionId};
 use crate::outbox::{Flush, Outbox, peek_closed};
 use crate::protocol::Encoder;
 use crate::store::StoreError;
@@ -39,6 +42,17 @@ pub(super) struct Peer {
     pub finished: bool,
     /// Whether nothing can be sent to it any more.
     pub broken: bool,
+    /// The answers in its outbox that wait for a commit, in their order.
+    promises: VecDeque<Promise>,
+}
+
+/// An answer that waits for a commit.
+struct Promise {
+    tag: Tag,
+    /// Where it lies in the outbox.
+    place: Range<u64>,
+    commit: CommitNumber,
+    since: Time,
 }
 
 /// Why a gate is closed.
@@ -79,6 +93,51 @@ impl Peer {
             ended: false,
             finished: false,
             broken: false,
+            promises: VecDeque::new(),
+        }
+    }
+
+    /// Holds the answer that begins at `start`, the last one in the outbox, until that commit.
+    pub fn hold(&mut self, tag: &Tag, start: u64, commit: CommitNumber, now: Time) {
+        self.outbox.hold_until(commit);
+        let place = start..self.outbox.position();
+        self.promises.push_back(Promise { tag: tag.clone(), place, commit, since: now });
+    }
+
+    /// Forgets the answers that this commit has let go.
+    fn keep_promises(&mut self, committed: CommitNumber) {
+        while self.promises.front().is_some_and(|promise| promise.commit <= committed) {
+            self.promises.pop_front();
+        }
+    }
+
+    /// What its output costs: a promise takes more memory than the few bytes of its answer.
+    fn output_bytes(&self) -> usize {
+        self.outbox.unsent_bytes() + self.promises.len() * size_of::<Promise>()
+    }
+
+    /// Since when the first of its answers waits.
+    pub fn waiting_since(&self) -> Option<Time> {
+        self.promises.front().map(|promise| promise.since)
+    }
+
+    /// Says of the answers that have waited since then or longer that their outcome is unknown.
+    pub fn give_up(&mut self, since: Time) {
+        let count = self.promises.partition_point(|promise| promise.since <= since);
+        let given_up: Vec<Promise> = self.promises.drain(..count).collect();
+        if given_up.is_empty() || self.broken {
+            return;
+        }
+        let places: Vec<Range<u64>> = given_up.iter().map(|p| p.place.clone()).collect();
+        let until = self.promises.front().map_or(self.outbox.position(), |next| next.place.start);
+        let encoder = &mut self.encoder;
+        let until_now = self.outbox.replace_held(&places, until, |number, out| {
+            let unknown = Reply::Refused(Refusal::OutcomeUnknown);
+            encoder.reply(&given_up[number].tag, &unknown, out);
+        });
+        for promise in &mut self.promises {
+            let moved = |position: u64| position - until + until_now;
+            promise.place = moved(promise.place.start)..moved(promise.place.end);
         }
     }
 
@@ -146,13 +205,17 @@ impl Dispatcher<'_> {
         connection: ConnectionId,
         flush: Flush,
     ) -> Result<(), StoreError> {
+        let committed = self.committed();
+        if let Some(peer) = self.peers.get_mut(&connection) {
+            peer.keep_promises(committed);
+        }
         match flush {
             Flush::Empty => self.keeps_up(connection, true)?,
             Flush::Held => {
                 if let Some(peer) = self.peers.get_mut(&connection)
                     && !std::mem::replace(&mut peer.holding, true)
                 {
-                    self.commits.holding.push(connection);
+                    self.commits.hold(connection, peer.waiting_since());
                 }
                 self.check_output(connection)?;
             }
@@ -162,6 +225,9 @@ impl Dispatcher<'_> {
                     "error" => %error);
                 if let Some(peer) = self.peers.get_mut(&connection) {
                     peer.shut();
+                    if peer.ended {
+                        self.give_up_unsent(connection)?;
+                    }
                 }
             }
         }
@@ -173,14 +239,14 @@ impl Dispatcher<'_> {
     fn check_output(&mut self, connection: ConnectionId) -> Result<(), StoreError> {
         let half = self.limits.max_output() / 2;
         let Some(peer) = self.peers.get(&connection) else { return Ok(()) };
-        self.keeps_up(connection, peer.outbox.unsent_bytes() <= half)
+        self.keeps_up(connection, peer.output_bytes() <= half)
     }
 
     fn keeps_up(&mut self, connection: ConnectionId, up: bool) -> Result<(), StoreError> {
         let half = self.limits.max_output() / 2;
         let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
         // A writer that empties a small rest is no reason to stop reading what the peer says.
-        let over = !up && peer.outbox.unsent_bytes() > half;
+        let over = !up && peer.output_bytes() > half;
         peer.set_gate(Closed::OUTPUT, over);
         if peer.slow == up {
             peer.slow = !up;

@@ -1,12 +1,14 @@
 //! Who is held back when memory or journal are full, or the daemon drains.
 //!
-//! Protocols with answers are refused their puts. Protocols without are held behind their gate:
-//! what they have sent is kept. A peer that holds messages or waits for some is not held back,
-//! since its acknowledgements are what makes room.
+//! Puts with answers are refused. Senders without are held behind their gate: what they have sent
+//! is kept. A peer that holds messages is not held back, since its acknowledgements are what makes
+//! room, unless memory is exceeded by far; one that is held back goes on when it is handed one.
 
+use rustc_hash::FxHashSet;
 use slog::{info, warn};
 
-use crate::command::{Manner, Refusal};
+use crate::channels::Notice;
+use crate::command::Refusal;
 use crate::engine::Input;
 use crate::ids::ConnectionId;
 use crate::limits::{JOURNAL_BYTES_MAX, MESSAGE_OVERHEAD_BYTES};
@@ -14,6 +16,7 @@ use crate::store::StoreError;
 
 use super::Dispatcher;
 use super::commits::MEASURE_AGAIN_MS;
+use super::health::Ill;
 use super::peers::Closed;
 
 /// The state of the pressure.
@@ -21,9 +24,11 @@ use super::peers::Closed;
 pub(super) struct Pressure {
     draining: bool,
     out_of_memory: bool,
+    /// Memory is exceeded by so much that who holds messages is held back too when it puts.
+    far_out_of_memory: bool,
     journal_full: bool,
     /// Peers behind their gates.
-    held_back: Vec<ConnectionId>,
+    held_back: FxHashSet<ConnectionId>,
 }
 
 impl Pressure {
@@ -50,22 +55,45 @@ impl Dispatcher<'_> {
         } else {
             None
         };
+        let changed = self.health.note([
+            (Ill::Draining, self.pressure.draining),
+            (Ill::Failing, self.commits.failing),
+            (Ill::DiskLow, self.commits.disk_low),
+            (Ill::OutOfMemory, self.pressure.out_of_memory),
+        ]);
+        if changed {
+            // When the channel is full the main thread is about to look by itself.
+            let _ = self.notices.try_send(Notice::HealthChanged);
+        }
         self.input(Input::RefusePuts(refusal))
     }
 
-    /// Before a put: closes the gate of who should wait until there is room.
-    pub(super) fn hold_back_putter(&mut self, connection: ConnectionId) {
-        if !self.pressure.is_on(self.disk_refuses()) || self.engine.is_consumer(connection) {
+    /// Before a put, which has an answer or none: closes the gate of who should wait until there
+    /// is room.
+    pub(super) fn hold_back_putter(&mut self, connection: ConnectionId, is_answered: bool) {
+        if !self.pressure.is_on(self.disk_refuses()) {
             return;
         }
-        // Protocols with answers are told, and so need not be held back, except when nothing but
-        // time is short.
+        // Who is told need not be held back, except when nothing but time is short.
+        if is_answered && !self.pressure.journal_full {
+            return;
+        }
+        if self.engine.is_holding(connection) && !self.pressure.far_out_of_memory {
+            return;
+        }
         let Some(peer) = self.peers.get_mut(&connection) else { return };
-        if peer.manner == Manner::Serial && !self.pressure.journal_full {
-            return;
-        }
         peer.set_gate(Closed::PRESSURE, true);
-        self.pressure.held_back.push(connection);
+        self.pressure.held_back.insert(connection);
+    }
+
+    /// Lets a peer go on that was held back and has been handed a message: that it can acknowledge
+    /// it is what makes room.
+    pub(super) fn let_holder_go_on(&mut self, connection: ConnectionId) {
+        if self.pressure.held_back.remove(&connection)
+            && let Some(peer) = self.peers.get_mut(&connection)
+        {
+            peer.set_gate(Closed::PRESSURE, false);
+        }
     }
 
     /// Once a turn: measures, and lets those go on for whom there is room again.
@@ -78,6 +106,7 @@ impl Dispatcher<'_> {
         let was_out = self.pressure.out_of_memory;
         // Ten per cent of slack keep the state from flickering.
         self.pressure.out_of_memory = used > if was_out { max / 10 * 9 } else { max };
+        self.pressure.far_out_of_memory = used > max.saturating_add(max / 4);
         if was_out != self.pressure.out_of_memory {
             if was_out {
                 info!(self.log, "memory has room again"; "bytes" => used);

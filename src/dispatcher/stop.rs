@@ -58,8 +58,10 @@ impl Dispatcher<'_> {
                 return Ok(());
             }
             let due = until.min(self.commits.deadline()).min(self.engine.next_deadline());
-            let event = self.clock.deadline(due).and_then(|at| self.events.recv_deadline(at).ok());
-            if let Some(event) = event {
+            let event = self.next_event();
+            let wait =
+                || self.clock.deadline(due).and_then(|at| self.events.recv_deadline(at).ok());
+            if let Some(event) = event.or_else(wait) {
                 self.take(event)?;
             }
         }
@@ -82,6 +84,7 @@ impl Dispatcher<'_> {
                 Err(_) => journal.restore(batch),
             }
         }
+        let mut told = false;
         loop {
             journal.stop_cleanly(next_id);
             let batch = journal.take();
@@ -97,7 +100,9 @@ impl Dispatcher<'_> {
                     "rows" => rows, "error" => %error);
                 return Stopped::Lost(rows, error);
             }
-            crit!(log, "the last commit failed, trying again"; "error" => %error);
+            if !std::mem::replace(&mut told, true) {
+                crit!(log, "the last commit failed, trying again"; "error" => %error);
+            }
             journal.restore(batch);
             if suspect && rewrite_now(memory, journal, orders, finished).is_ok() {
                 continue;

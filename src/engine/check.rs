@@ -119,6 +119,8 @@ impl Engine {
                 assert_eq!(window.lost_places, lost, "lost places");
                 assert!(window.lost.values().all(|count| *count > 0));
             }
+            let out: u32 = session.windows.values().map(|window| window.held.len()).sum();
+            assert_eq!(session.dispatched, out, "out through the windows of {who}");
         }
         assert_eq!(of_queues, of_holders, "reservations of queues and of holders");
         assert_eq!(of_queues.len(), self.reservations.len(), "reservations on lists");

@@ -4,9 +4,18 @@ use crate::ids::{ConnectionId, MessageId};
 
 use super::hand::Lost;
 use super::message::{Slot, State};
+use super::queue::QueueSlot;
 use super::session::Hold;
 use super::work::{Slice, Work};
 use super::{Due, Effect, Engine, Turn};
+
+/// What the end of a session gives back or lets go.
+enum LetGo {
+    Reserved(Slot),
+    Dispatched(Slot),
+    Window(QueueSlot),
+    Watched(QueueSlot),
+}
 
 impl Engine {
     /// No request follows: its windows take nothing more, and the session ends once what was
@@ -27,73 +36,82 @@ impl Engine {
     pub(super) fn end_session(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) {
         let Some(session) = self.sessions.get_mut(&connection) else { return };
         session.hold = Hold::Ended;
-        self.begin_work(turn, Work::EndSession(connection));
+        let windows = session.windows.keys().copied().collect();
+        self.begin_work(turn, Work::EndSession { connection, windows });
     }
 
     pub(super) fn end_session_slice(
         &mut self,
         turn: &mut Turn<'_>,
         connection: ConnectionId,
+        mut windows: Vec<QueueSlot>,
     ) -> Slice {
         let mut touched = Vec::new();
-        let mut held = self.next_held(turn, connection);
+        let mut next = self.next_to_let_go(connection, &windows);
         while self.budget > 0
-            && let Some(slot) = held
+            && let Some(what) = next
         {
             self.budget -= 1;
-            let queue = self.queue_of(slot);
-            let is_reservation = !self.sessions[&connection].held.is_empty();
-            self.take_back(turn, slot, Lost::PlaceIsFree);
-            self.put_back(turn, slot);
-            if is_reservation {
-                // One by one, as with beanstalkd: who waits gets the first that was reserved.
-                self.serve(turn, queue);
-                self.drop_if_unneeded(turn, queue);
-            } else {
-                touched.push(queue);
+            match what {
+                LetGo::Reserved(slot) => {
+                    // One by one, as with beanstalkd: who waits gets the first that was reserved.
+                    let queue = self.give_back(turn, slot);
+                    self.serve(turn, queue);
+                    self.drop_if_unneeded(turn, queue);
+                }
+                LetGo::Dispatched(slot) => touched.push(self.give_back(turn, slot)),
+                LetGo::Window(queue) => {
+                    windows.pop();
+                    self.forget_window(connection, queue);
+                    touched.push(queue);
+                }
+                LetGo::Watched(queue) => {
+                    let session = self.sessions.get_mut(&connection).expect("it watches");
+                    session.watched.pop();
+                    self.queues[queue].watching -= 1;
+                    touched.push(queue);
+                }
             }
-            held = self.next_held(turn, connection);
+            next = self.next_to_let_go(connection, &windows);
         }
         self.serve_all(turn, &mut touched);
-        if held.is_some() {
-            return Slice::Left(Work::EndSession(connection));
+        if next.is_some() {
+            return Slice::Left(Work::EndSession { connection, windows });
         }
         self.forget_session(turn, connection);
         turn.effects.push(Effect::Finished(connection));
         Slice::Done
     }
 
-    /// What is to be given back next. Windows without any are let go on the way, so that each is
-    /// looked at once, however many there are.
-    fn next_held(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) -> Option<Slot> {
-        loop {
-            let session = self.sessions.get(&connection)?;
-            if let Some(first) = session.held.first() {
-                return Some(self.reservations[first].message);
-            }
-            let (queue, window) = session.windows.iter().next()?;
-            if let Some(first) = window.held.first() {
-                return Some(self.reservations[first].message);
-            }
-            let queue = *queue;
-            self.forget_window(connection, queue);
-            self.drop_if_unneeded(turn, queue);
-        }
+    fn give_back(&mut self, turn: &mut Turn<'_>, slot: Slot) -> QueueSlot {
+        let queue = self.queue_of(slot);
+        self.take_back(turn, slot, Lost::PlaceIsFree);
+        self.put_back(turn, slot);
+        queue
     }
 
-    /// Forgets a session that holds nothing.
-    pub(super) fn forget_session(&mut self, turn: &mut Turn<'_>, who: ConnectionId) {
+    /// What goes back or is let go next: messages before what they came through.
+    fn next_to_let_go(&self, connection: ConnectionId, windows: &[QueueSlot]) -> Option<LetGo> {
+        let session = self.sessions.get(&connection)?;
+        let window = windows.last().copied();
+        let through = window.and_then(|queue| session.windows[&queue].held.first());
+        if let Some(first) = session.held.first() {
+            return Some(LetGo::Reserved(self.reservations[first].message));
+        }
+        if let Some(first) = through {
+            return Some(LetGo::Dispatched(self.reservations[first].message));
+        }
+        window.map(LetGo::Window).or_else(|| session.watched.last().copied().map(LetGo::Watched))
+    }
+
+    /// Forgets a session that holds, consumes and watches nothing.
+    fn forget_session(&mut self, turn: &mut Turn<'_>, who: ConnectionId) {
         let session = self.sessions.remove(&who).expect("its end has begun");
         self.deadlines.cancel(session.armed, Due::Session(who));
         self.totals.producers -= u64::from(session.producer);
         self.totals.workers -= u64::from(session.worker);
-        for queue in session.watched.iter().copied() {
-            self.queues[queue].watching -= 1;
-        }
         if let Some(queue) = session.used {
             self.queues[queue].using -= 1;
-        }
-        for queue in session.watched.into_iter().chain(session.used) {
             self.drop_if_unneeded(turn, queue);
         }
     }

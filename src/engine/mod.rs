@@ -16,6 +16,8 @@
 //! | `clocks` | what happens by itself |
 //! | `load` | the start from stored messages |
 //! | `session`, `queue`, `message`, `reservation`, `deadlines` | the data |
+//! | `tests`, `check` | each rule as a dialogue, and what must always hold |
+//! | `random`, `model`, `storm` | random runs beside a plain model, and in bad weather |
 //!
 //! Invariant: after each input no queue that is not paused has both a ready message and somebody
 //! with room for it.
@@ -93,8 +95,8 @@ pub enum Input {
     Stalled(ConnectionId, bool),
     /// The database has reserved the ids below this one.
     IdsReserved(u64),
-    /// Why puts are refused from now on, if they are. Protocols without answers are not refused:
-    /// the dispatcher holds their senders back.
+    /// Why puts are refused from now on, if they are. A put without an answer (a streaming
+    /// protocol's, without a tag) is not refused: the dispatcher holds such senders back.
     RefusePuts(Option<Refusal>),
 }
 
@@ -294,12 +296,11 @@ impl Engine {
         self.ids.next
     }
 
-    /// Whether this connection holds a message or waits for one: back-pressure on it would keep
-    /// it from finishing its work.
-    pub fn is_consumer(&self, connection: ConnectionId) -> bool {
-        self.sessions.get(&connection).is_some_and(|session| {
-            !session.windows.is_empty() || !session.held.is_empty() || session.is_waiting()
-        })
+    /// Whether this connection holds a message: back-pressure on it would keep it from finishing
+    /// its work.
+    pub fn is_holding(&self, connection: ConnectionId) -> bool {
+        let session = self.sessions.get(&connection);
+        session.is_some_and(|session| session.dispatched > 0 || !session.held.is_empty())
     }
 
     /// Who holds this message, if it is another connection than `asking`.

@@ -21,6 +21,15 @@ impl Engine {
         message.sequence <= self.queues[message.queue].flushed_through
     }
 
+    /// Whether the time to live of a message is over.
+    pub(super) fn is_over(&self, now: Time, slot: Slot) -> bool {
+        let message = &self.messages[slot];
+        match message.state {
+            State::Buried(_) => message.expires == Time(0),
+            _ => message.expires <= now,
+        }
+    }
+
     /// Takes a message off the list that its state puts it on. What it had in a window is up to
     /// the caller: its place is free now.
     pub(super) fn detach(&mut self, slot: Slot) {
@@ -66,6 +75,7 @@ impl Engine {
         let list = match terms {
             Terms::Until(_) => &mut session.held,
             Terms::Window { .. } => {
+                session.dispatched -= 1;
                 let window = session.windows.get_mut(&queue);
                 &mut window.expect("a window outlives what is out through it").held
             }
@@ -127,6 +137,7 @@ impl Engine {
                 self.reservations.push_back(&mut session.held, Of::Holder, reservation);
             }
             Terms::Window { since } => {
+                session.dispatched += 1;
                 let window = session.windows.get_mut(&queue_slot).expect("handed through a window");
                 if window.held.is_empty() {
                     window.clock_since = since;

@@ -15,9 +15,9 @@ impl Engine {
     pub(super) fn put(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, put: Put) {
         self.count_producer(who);
         let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        if session.manner == Manner::Serial
-            && let Some(refusal) = self.refuse_puts
-        {
+        // Who would not hear a refusal is not refused: the dispatcher holds such senders back.
+        let hears = session.manner == Manner::Serial || tag != Tag::None;
+        if hears && let Some(refusal) = self.refuse_puts {
             return turn.reply(who, tag, Reply::Refused(refusal));
         }
         let used = session.used;

@@ -23,6 +23,8 @@ pub struct Session {
     pub used: Option<QueueSlot>,
     pub watched: Vec<QueueSlot>,
     pub windows: FxHashMap<QueueSlot, Window>,
+    /// How many messages are out through all of them.
+    pub dispatched: u32,
     /// What it has reserved (not what came through windows), the oldest first.
     pub held: List,
     /// No reservation in `held` ends before this; [`Time::NEVER`] when there is none.
@@ -139,6 +141,7 @@ impl Session {
             used: None,
             watched: Vec::new(),
             windows: FxHashMap::default(),
+            dispatched: 0,
             held: List::default(),
             soonest: Time::NEVER,
             armed: Time::NEVER,

@@ -30,8 +30,8 @@ pub(super) enum Work {
     Kick { asker: Asker, queue: QueueSlot, from: Kicked, left: u64, count: u64 },
     /// Give back what a window holds, and end it.
     EndWindow { asker: Asker, queue: QueueSlot },
-    /// Give back what an ended session holds, and forget it.
-    EndSession(ConnectionId),
+    /// Give back what an ended session holds, and let go what it refers to.
+    EndSession { connection: ConnectionId, windows: Vec<QueueSlot> },
     /// Go on serving a queue at whose head many messages had expired.
     Serve(QueueSlot),
     /// Go on looking for a message where many had expired.
@@ -125,7 +125,9 @@ impl Engine {
                 self.kick_slice(turn, asker, queue, from, (left, count))
             }
             Work::EndWindow { asker, queue } => self.end_window_slice(turn, asker, queue),
-            Work::EndSession(connection) => self.end_session_slice(turn, connection),
+            Work::EndSession { connection, windows } => {
+                self.end_session_slice(turn, connection, windows)
+            }
             Work::Serve(queue) => {
                 if let Some(here) = self.queues.get_mut(queue) {
                     here.to_be_served = false;
@@ -259,8 +261,12 @@ impl Engine {
         Slice::Done
     }
 
-    /// Makes a buried or delayed message ready; the queue is still to be served.
+    /// Makes a buried or delayed message ready; the queue is still to be served. One whose time
+    /// was over before it was buried is not brought back: nobody would get it.
     pub(super) fn kick(&mut self, turn: &mut Turn<'_>, slot: Slot) {
+        if self.is_over(turn.time(), slot) {
+            return self.expire(turn, slot);
+        }
         let buried = matches!(self.messages[slot].state, State::Buried(_));
         self.detach(slot);
         if buried {
@@ -377,7 +383,7 @@ impl Work {
             | Work::Reserve { asker, .. }
             | Work::Survey { asker, .. }
             | Work::Names { asker, .. } => Some(asker),
-            Work::EndSession(_) | Work::Serve(_) => None,
+            Work::EndSession { .. } | Work::Serve(_) => None,
         }
     }
 

@@ -361,3 +361,36 @@ fn peeking_tells_a_peer_that_has_gone_from_one_that_is_silent_or_has_more_to_say
     recv(&socket, &mut [0_u8; 1], RecvFlags::empty()).unwrap();
     assert!(peek_closed(&socket));
 }
+
+#[test]
+fn held_answers_can_be_given_other_words_in_their_places() {
+    let mut scene = scene();
+    scene.say("a1 ");
+    scene.outbox.free();
+    let first = scene.outbox.position()..scene.outbox.position() + 4;
+    scene.say("put1");
+    scene.hold(1);
+    scene.say(" b2 ");
+    scene.outbox.free();
+    let second = scene.outbox.position()..scene.outbox.position() + 4;
+    scene.say("put2");
+    scene.hold(2);
+    scene.say(" c3");
+    scene.outbox.free();
+    assert!(matches!(scene.flush(0), Flush::Held));
+    assert_eq!(scene.heard(), "a1 ");
+
+    let until = scene.outbox.replace_held(&[first], second.start, |number, out| {
+        assert_eq!(number, 0);
+        out.extend_from_slice(b"sorry, no");
+    });
+    assert_eq!(until, second.start + 5);
+    assert!(matches!(scene.flush(0), Flush::Held));
+    assert_eq!(scene.heard(), "sorry, no b2 ");
+    assert!(matches!(scene.flush(2), Flush::Empty));
+    assert_eq!(scene.heard(), "put2 c3");
+    scene.say("more");
+    scene.hold(3);
+    assert!(matches!(scene.flush(2), Flush::Held));
+    assert_eq!(scene.heard(), "");
+}

@@ -10,12 +10,13 @@
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 
-use rusqlite::{Result, Statement};
+use rusqlite::{OptionalExtension as _, Result, Statement};
 
 use super::StoreError;
 use super::ballast::Ballast;
 use super::file::{Sizes, StoreFile, keep_log_on_close, run_checkpoint};
 use super::paths::{Paths, file_bytes, remove_if_there};
+use super::rows::unsigned;
 use super::schema::{PAGE_BYTES, setting};
 use super::tables::Tables;
 use crate::journal::Batch;
@@ -33,9 +34,15 @@ pub struct File<'c> {
     syncing: bool,
     /// Whether something was committed since the last fsync.
     unsynced: bool,
+    /// What the file has under this name, for writing it once more would change no page either.
     tick: u64,
     /// Frames in the log when it was last checkpointed; 0 once it has begun anew.
     checkpointed_frames: u32,
+    /// At least so many frames as were added to the log since then: asking for the number costs as
+    /// much as a small commit.
+    frames_guessed: u64,
+    /// Bytes of the file when it was last measured.
+    file_bytes: u64,
     free_pages: Statement<'c>,
     pages: Statement<'c>,
     vacuum: Statement<'c>,
@@ -74,8 +81,14 @@ impl<'c> File<'c> {
             checkpoint: prepare("PRAGMA wal_checkpoint(PASSIVE)")?,
             syncing: true,
             unsynced: false,
-            tick: 0,
+            tick: connection
+                .query_row(TICK, [setting::TICK], |row| row.get(0))
+                .optional()
+                .map_err(failed)?
+                .map_or(0, unsigned),
             checkpointed_frames: 0,
+            frames_guessed: u64::from(LOG_FRAMES_MAX),
+            file_bytes: 0,
             free_pages: prepare("PRAGMA freelist_count")?,
             pages: prepare("PRAGMA page_count")?,
             vacuum: prepare("VACUUM")?,
@@ -102,6 +115,8 @@ impl<'c> File<'c> {
         }
         result?;
         self.unsynced = !sync;
+        let body_pages = batch.bytes() / u64::from(PAGE_BYTES);
+        self.frames_guessed += FRAMES_PER_COMMIT + FRAMES_PER_ROW * batch.rows() + 2 * body_pages;
         if let Some(up_to) = batch.ids_reserved() {
             self.file.place.ids_are_reserved(up_to);
         }
@@ -123,8 +138,9 @@ impl<'c> File<'c> {
         self.set_syncing(sync)?;
         self.begin.raw_execute()?;
         self.tables.apply_batch(batch)?;
-        if batch.is_empty() {
-            // An empty transaction would not fsync.
+        if sync && self.unsynced {
+            // A transaction that changes no page does not fsync. The batch may be such a one even
+            // when it has rows, which are in the file already.
             self.tick += 1;
             self.tables.set_number(setting::TICK, self.tick)?;
         }
@@ -161,16 +177,22 @@ impl<'c> File<'c> {
     }
 
     fn checkpoint(&mut self) -> Result<Checkpoint> {
+        if self.frames_guessed < u64::from(LOG_FRAMES_MAX) {
+            return Ok(Checkpoint::NotDue);
+        }
         let (_, frames, _) = run_checkpoint(&mut self.log_frames)?;
         if frames < self.checkpointed_frames {
             self.checkpointed_frames = 0;
         }
-        // A log that a reader holds up only grows: it is not looked at after each commit.
-        if frames - self.checkpointed_frames < LOG_FRAMES_MAX {
+        // A log that a reader holds up only grows: what counts is how much since the last time.
+        let grown = frames - self.checkpointed_frames;
+        self.frames_guessed = u64::from(grown);
+        if grown < LOG_FRAMES_MAX {
             return Ok(Checkpoint::NotDue);
         }
         let (_, frames, moved) = run_checkpoint(&mut self.checkpoint)?;
         self.checkpointed_frames = frames;
+        self.frames_guessed = 0;
         Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
     }
 
@@ -194,6 +216,9 @@ impl<'c> File<'c> {
     }
 
     fn shrink(&mut self) -> Result<bool> {
+        if self.file_bytes < u64::from(SHRINK_PAGES_MIN) * u64::from(PAGE_BYTES) {
+            return Ok(false);
+        }
         let free: u32 = self.free_pages.query_row([], |row| row.get(0))?;
         if free < SHRINK_PAGES_MIN {
             return Ok(false);
@@ -218,6 +243,7 @@ impl<'c> File<'c> {
     /// What the system said.
     pub fn sizes(&mut self) -> Result<Sizes, StoreError> {
         let sizes = self.file.sizes()?;
+        self.file_bytes = sizes.file_bytes;
         self.ballast.take_in(&self.file.place.paths, sizes.disk_free_bytes);
         Ok(sizes)
     }
@@ -244,10 +270,15 @@ fn is_full(result: &Result<(), StoreError>) -> bool {
 /// The log is moved into the file when it has grown by 4 MB: a larger one makes commits slower
 /// (133 µs each at 4 MB, 218 µs at 64 MB) and its checkpoints stalls of 100 ms.
 pub const LOG_FRAMES_MAX: u32 = 4 * 1024 * 1024 / PAGE_BYTES;
+/// What a commit of one row adds to the log at most, but for its body: the pages from the root to
+/// the row in two tables, and what is merged or split.
+const FRAMES_PER_COMMIT: u64 = 4;
+const FRAMES_PER_ROW: u64 = 4;
 /// Less than 16 MB is not worth giving back.
 const SHRINK_PAGES_MIN: u32 = 16 * 1024 * 1024 / PAGE_BYTES;
 /// More than 32 MB takes so long to copy that confirmations would be late.
 const SHRINK_KEPT_PAGES_MAX: u32 = 32 * 1024 * 1024 / PAGE_BYTES;
+const TICK: &str = "SELECT value FROM meta WHERE name = ?";
 // Extended result codes that also stand for a full disk.
 const IOERR_WRITE: i32 = rusqlite::ffi::SQLITE_IOERR_WRITE;
 const IOERR_TRUNCATE: i32 = rusqlite::ffi::SQLITE_IOERR_TRUNCATE;
@@ -317,6 +348,33 @@ mod tests {
         assert_eq!(frames(&mut file), synced);
     }
 
+    /// A restart once counted its ticks from the beginning. The first one then wrote what was in
+    /// the file already, which changes no page, so that nothing was fsynced and a power cut took
+    /// what had been confirmed. Found by the power cuts of `tests/it/cuts`.
+    #[test]
+    fn regression_4_the_first_sync_after_a_restart_writes_too() {
+        let (_directory, path) = folder();
+        for life in 1..=3 {
+            let store_file = reopen(&path).file.unwrap();
+            let mut file = File::new(&store_file).unwrap();
+            file.commit(&mut batch(vec![queue(life, "q"), put(life, life, b"a")]), false).unwrap();
+            let unsynced = frames(&mut file);
+            file.commit(&mut batch(vec![]), true).unwrap();
+            assert!(frames(&mut file) > unsynced, "life {life}: without a write there is no fsync");
+        }
+    }
+
+    #[test]
+    fn a_sync_with_changes_that_change_nothing_writes_too() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        file.commit(&mut batch(vec![queue(1, "q"), put(1, 1, b"a")]), false).unwrap();
+        let unsynced = frames(&mut file);
+        file.commit(&mut batch(vec![removed(99)]), true).unwrap();
+        assert!(frames(&mut file) > unsynced, "without a write there is no fsync");
+    }
+
     #[test]
     fn a_failed_commit_leaves_nothing_and_the_next_one_succeeds() {
         let (_directory, path) = folder();
@@ -383,6 +441,8 @@ mod tests {
         let mut changes = vec![queue(1, "q")];
         changes.extend((1..=40).map(|id| put(id, 1, &vec![b'x'; 1024 * 1024])));
         commit_to(&mut file, changes);
+        file.checkpoint_if_due().unwrap();
+        assert!(file.sizes().unwrap().file_bytes > 40 * 1024 * 1024);
         assert!(!file.shrink_if_worth_it().unwrap(), "nothing is free");
         commit_to(&mut file, (1..=39).map(removed).collect());
         assert!(file.shrink_if_worth_it().unwrap());

@@ -1,6 +1,8 @@
 //! The database in memory: the bodies of all messages, and every row that the file will have.
 //!
-//! Owned by the dispatcher, which runs one transaction a turn.
+//! Owned by the dispatcher, which runs one transaction a turn. Pages that messages have left are
+//! used again but never freed: tried with VACUUM and glibc, freeing them took time and gave the
+//! system nothing back.
 //!
 //! # Failure
 //!
@@ -24,9 +26,6 @@ pub struct Memory<'c> {
     body: Statement<'c>,
     begin: Statement<'c>,
     commit: Statement<'c>,
-    freed_pages: Statement<'c>,
-    pages: Statement<'c>,
-    vacuum: Statement<'c>,
     pub(super) reader: Reader<'c>,
 }
 
@@ -45,9 +44,6 @@ impl<'c> Memory<'c> {
             body: connection.prepare("SELECT attributes, body FROM message WHERE id = ?")?,
             begin: connection.prepare("BEGIN")?,
             commit: connection.prepare("COMMIT")?,
-            freed_pages: connection.prepare("PRAGMA freelist_count")?,
-            pages: connection.prepare("PRAGMA page_count")?,
-            vacuum: connection.prepare("VACUUM")?,
             reader: Reader::new(connection)?,
         })
     }
@@ -105,34 +101,7 @@ impl<'c> Memory<'c> {
         };
         Ok(Some(use_it(&attributes, row.get_ref(1)?.as_blob()?)))
     }
-
-    /// Gives memory back after a backlog has drained: pages that messages have left are used again
-    /// but never freed otherwise. Works only between two transactions, and only when little is
-    /// left to be copied, so that it never takes longer than a few milliseconds. Says whether it
-    /// gave anything back.
-    ///
-    /// # Errors
-    /// [`StoreError::Internal`].
-    pub fn shrink(&mut self) -> Result<bool, StoreError> {
-        self.shrink_if_worth_it().map_err(failed)
-    }
-
-    fn shrink_if_worth_it(&mut self) -> Result<bool> {
-        let freed: u32 = self.freed_pages.query_row([], |row| row.get(0))?;
-        let pages: u32 = self.pages.query_row([], |row| row.get(0))?;
-        let kept = pages.saturating_sub(freed);
-        let worth_it = freed >= SHRINK_PAGES_MIN && kept <= SHRINK_KEPT_PAGES_MAX;
-        if worth_it {
-            self.vacuum.raw_execute()?;
-        }
-        Ok(worth_it)
-    }
 }
-
-/// Less than 64 MB is not worth giving back.
-const SHRINK_PAGES_MIN: u32 = 64 * 1024 * 1024 / PAGE_BYTES;
-/// More than 4 MB takes too long to copy in the dispatcher's turn.
-const SHRINK_KEPT_PAGES_MAX: u32 = 4 * 1024 * 1024 / PAGE_BYTES;
 
 pub(super) fn failed(source: rusqlite::Error) -> StoreError {
     StoreError::Internal { file: Path::new(":memory:").to_path_buf(), source }
@@ -231,28 +200,5 @@ mod tests {
         let mut memory = Memory::new(&connection).unwrap();
         memory.apply(&Change::Removed(MessageId(2))).unwrap();
         assert_eq!((count(&connection, "message"), count(&connection, "message_state")), (0, 0));
-    }
-
-    #[test]
-    fn memory_is_given_back_when_a_backlog_has_drained() {
-        let connection = connect_empty().unwrap();
-        let mut memory = Memory::new(&connection).unwrap();
-        let body = vec![1_u8; 1024 * 1024];
-        memory.begin().unwrap();
-        for id in 1..=70 {
-            memory.apply(&message(id, &body)).unwrap();
-        }
-        memory.commit().unwrap();
-        assert!(!memory.shrink().unwrap(), "nothing is free");
-        memory.begin().unwrap();
-        for id in 2..=70 {
-            memory.apply(&Change::Removed(MessageId(id))).unwrap();
-        }
-        memory.commit().unwrap();
-        assert!(memory.shrink().unwrap());
-        let pages: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-        assert!(pages < 300, "{pages} pages are left");
-        assert_eq!(memory.body(MessageId(1), |_, kept| kept == body).unwrap(), Some(true));
-        assert!(!memory.shrink().unwrap(), "nothing is left to give back");
     }
 }

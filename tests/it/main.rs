@@ -1,20 +1,46 @@
 //! Tests of the tree and of the whole daemon, in one binary.
 //!
+//! - `accounting`: every message is accounted for over kills at random moments.
 //! - `beanstalk`: every command and every error of beanstalk, as dialogues.
 //! - `console`: the maintenance console by hand.
 //! - `cross_protocol`: sent through one protocol, worked through another.
+//! - `cuts`: power cuts, kills and failing disks under the real persistence code.
+//! - `database`: which files are refused, and what other programs see.
+//! - `disk`: full disks and failing ones under the running daemon.
 //! - `docs`: manual pages, sample file and unit files say what the program does.
-//! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
+//! - `exits`: command lines and surroundings that end in an exit code.
 //! - `harness`: starts the daemon, on either transport, and talks to it.
+//! - `hostile`: what strangers send to any port.
+//! - `limits`: the operator's limits, each reached on purpose.
+//! - `notify`: what the service manager is told.
 //! - `phpmq`: messages from end to end, in both revisions.
+//! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
+//! - `restart`: what is there after a stop and after a kill, at every level.
+//! - `shortage`: no descriptors left, nothing to do, everybody gone again.
+//! - `signals`: stop, drain, reload.
+//! - `slow_peers`: who does not read, and who sends more than is answered.
+//! - `sockets`: Unix sockets, and sockets that are passed in.
 //! - `tidy`: the rules of structure: imports, channels, clocks, SQL, lengths, first lines.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it is")]
 
+mod accounting;
 mod beanstalk;
 mod console;
 mod cross_protocol;
+mod cuts;
+mod database;
+mod disk;
 mod docs;
+mod exits;
 mod harness;
+mod hostile;
+mod limits;
+mod notify;
 mod phpmq;
 mod process;
+mod restart;
+mod shortage;
+mod signals;
+mod slow_peers;
+mod sockets;
 mod tidy;

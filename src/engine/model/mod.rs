@@ -264,26 +264,26 @@ impl Model {
         self.hang_up(who);
     }
     fn end(&mut self, who: char) {
-        let mut reserved: Vec<(u64, u64, QueueName)> = (self.messages.iter())
+        let mut held: Vec<(bool, u64, u64, QueueName)> = (self.messages.iter())
             .filter_map(|m| match m.at {
-                At::Reserved(by, Some(_), order) if by == who => {
-                    Some((order, m.id, m.queue.clone()))
+                At::Reserved(by, until, order) if by == who => {
+                    Some((until.is_none(), order, m.id, m.queue.clone()))
                 }
                 _ => None,
             })
             .collect();
-        reserved.sort_unstable();
-        for (_, id, queue) in reserved {
+        held.sort_unstable();
+        let mut queues = Vec::new();
+        for (through_window, _, id, queue) in held {
             self.put_back(id);
-            self.serve(&queue);
+            self.tidy();
+            if through_window {
+                queues.push(queue);
+            } else {
+                // One by one, the first that was reserved first.
+                self.serve(&queue);
+            }
         }
-        let held = |m: &&Message| matches!(m.at, At::Reserved(by, ..) if by == who);
-        let held = self.messages.iter().filter(held).map(|m| (m.id, m.queue.clone()));
-        let (ids, queues): (Vec<u64>, Vec<QueueName>) = held.unzip();
-        for id in ids {
-            self.put_back(id);
-        }
-        self.tidy();
         self.serve_in_order(queues);
         self.sessions.remove(&who);
         self.say(who, "finished");

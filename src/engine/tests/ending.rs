@@ -12,6 +12,17 @@ fn reservations_end_with_the_connection_at_once() {
 }
 
 #[test]
+fn what_is_said_of_a_connection_that_is_not_there_changes_nothing() {
+    let mut t = Talk::new().workers("a");
+    t.say('a', "put");
+    assert_eq!(t.say('z', "reserve"), "");
+    assert_eq!(t.hang_up('z') + &t.stall('z', true) + &t.close('z'), "");
+    assert_eq!(t.close('a'), "a finished");
+    assert_eq!(t.close('a') + &t.say('a', "take 1"), "");
+    assert_eq!(t.state(1), "Ready");
+}
+
+#[test]
 fn what_was_asked_for_before_the_end_is_done() {
     let mut t = Talk::new().workers("ab");
     t.say('a', "reserve");
@@ -78,6 +89,7 @@ fn the_end_of_one_that_held_5000_is_done_in_slices() {
     }
     assert_eq!(t.engine.totals.messages.reserved, 0);
     assert_eq!(t.engine.totals.messages.ready, 5_000);
+    assert_eq!(t.settle(), "a finished");
     assert_eq!(t.engine.sessions.len(), 2);
 }
 
@@ -144,6 +156,24 @@ fn many_windows_of_one_connection_are_ended_with_what_they_hold() {
     assert_eq!(t.settle(), "c finished");
     t.engine.check_invariants();
     assert_eq!(t.engine.totals.messages.ready, 3_000);
+}
+
+#[test]
+fn windows_and_watched_queues_by_the_thousand_are_let_go_in_slices() {
+    let mut t = Talk::new().workers("a");
+    t.checking = false;
+    for number in 0..1_500 {
+        t.say('a', &format!("watch w{number}"));
+        t.say('a', &format!("consume c{number} 1"));
+    }
+    t.turn();
+    assert_eq!(t.close('a'), "");
+    assert_eq!(t.engine.queues.len(), 2_001);
+    t.turn();
+    assert_eq!(t.engine.queues.len(), 1_001);
+    t.engine.check_invariants();
+    assert_eq!(t.settle(), "a finished");
+    assert_eq!(t.engine.queues.len(), 0);
 }
 
 #[test]

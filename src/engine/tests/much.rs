@@ -110,9 +110,10 @@ fn a_served_queue_may_vanish_before_its_turn() {
     let mut t = expiring(1_500);
     t.say('c', "consume q 3");
     for letter in ['p', 'w', 'x', 'c'] {
-        assert_eq!(t.close(letter), format!("{letter} finished"));
+        assert_eq!(t.close(letter), "", "the turn's budget is used up");
     }
-    t.settle();
+    let told = t.settle();
+    assert_eq!(told.matches("finished").count(), 4, "{told}");
     t.engine.check_invariants();
     assert_eq!(t.engine.queues.len(), 0);
 }

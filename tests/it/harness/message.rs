@@ -150,18 +150,22 @@ impl Phpmq {
         message.body
     }
 
-    /// Any message: its type and its packets.
     fn message(&mut self) -> (u16, Vec<(u8, String)>) {
-        let head = String::from_utf8(self.stream.exactly(8)).unwrap();
+        self.try_message().expect("the connection lives")
+    }
+
+    /// Any message: its type and its packets. Nothing when the connection ends first.
+    pub fn try_message(&mut self) -> Option<(u16, Vec<(u8, String)>)> {
+        let head = String::from_utf8(self.stream.try_exactly(8)?).unwrap();
         assert!(head.starts_with("H01"), "{head}");
         let count: usize = head[6..].parse().unwrap();
-        let packets = (0..count).map(|_| {
-            let head = String::from_utf8(self.stream.exactly(32)).unwrap();
+        let mut packets = Vec::with_capacity(count);
+        for _ in 0..count {
+            let head = String::from_utf8(self.stream.try_exactly(32)?).unwrap();
             assert!(head.starts_with('P'), "{head}");
-            let content = self.stream.exactly(head[3..].parse().unwrap());
-            (head[1..3].parse().unwrap(), String::from_utf8(content).unwrap())
-        });
-        let packets = packets.collect();
-        (head[3..6].parse().unwrap(), packets)
+            let content = self.stream.try_exactly(head[3..].parse().unwrap())?;
+            packets.push((head[1..3].parse().unwrap(), String::from_utf8(content).unwrap()));
+        }
+        Some((head[3..6].parse().unwrap(), packets))
     }
 }

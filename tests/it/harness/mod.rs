@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 
 pub use console::Console;
 pub use dialogue::{Beanstalk, check};
-pub use message::{Delivered, Phpmq, REVISIONS, packets};
+pub use message::{Phpmq, REVISIONS, packets};
 pub use process::Process;
-pub use server::{Server, Setup};
+pub use server::{PHPMQD, Server, Setup};
 pub use stream::Stream;
 
 /// How long anything may take before its test fails. Far more than it needs, since the machine may

@@ -83,6 +83,11 @@ impl Stream {
         self.socket.shutdown(Shutdown::Write).unwrap();
     }
 
+    /// The same to a daemon that may have closed already.
+    pub fn half_close_if_open(&self) {
+        let _ = self.socket.shutdown(Shutdown::Write);
+    }
+
     /// Ends in a reset and not in an orderly close (on TCP).
     pub fn reset(self) {
         self.socket.set_linger(Some(Duration::ZERO)).unwrap();
@@ -101,11 +106,36 @@ impl Stream {
         }
     }
 
-    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
-        while self.buffer.len() < count {
-            assert!(self.fill(), "the connection ended early: {:?}", self.shown());
+    /// A line, or nothing when the connection ends first.
+    pub fn try_line(&mut self) -> Option<String> {
+        while !self.buffer.contains(&b'\n') {
+            if !self.fill() {
+                return None;
+            }
         }
-        self.buffer.drain(..count).collect()
+        Some(self.line())
+    }
+
+    /// The document behind an `OK` line, or nothing when the connection ends first.
+    pub fn rest_of_stats(&mut self) -> Option<String> {
+        let head = self.try_line()?;
+        let length = head.strip_prefix("OK ")?.parse().ok()?;
+        Some(String::from_utf8_lossy(&self.exactly(length)).into_owned())
+    }
+
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        let bytes = self.try_exactly(count);
+        bytes.unwrap_or_else(|| panic!("the connection ended early: {:?}", self.shown()))
+    }
+
+    /// So many bytes, or nothing when the connection ends first.
+    pub fn try_exactly(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < count {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.buffer.drain(..count).collect())
     }
 
     /// Everything up to the end of the connection, an orderly one or a reset.
@@ -136,12 +166,6 @@ impl Stream {
             self.buffer.extend_from_slice(&bytes[..count]);
         }
         !self.buffer.is_empty()
-    }
-
-    /// Takes up to `count` bytes from the socket, as a slow reader does. 0 is the end.
-    pub fn sip(&mut self, count: usize) -> usize {
-        let mut bytes = vec![0; count];
-        self.socket.read(&mut bytes).unwrap_or(0)
     }
 
     fn shown(&self) -> String {

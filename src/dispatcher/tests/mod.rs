@@ -1,0 +1,314 @@
+//! The dispatcher with everything real but time and disk: peers are socket pairs that speak real
+//! protocols, and the test is persistence at the other end of the orders.
+//!
+//! [`Stage`] keeps the clock: it stands still until it is moved, and a turn happens when it is
+//! called for.
+
+mod answers;
+mod ends;
+mod failure;
+mod pressure;
+mod slow;
+mod tick;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use rustix::net::{RecvFlags, recv};
+use socket2::{Domain, Socket, Type};
+
+use super::*;
+use crate::channels::{self, Notice, Profile};
+use crate::command::Requests;
+use crate::gate::Gate;
+use crate::journal::Batch;
+use crate::limits::LimitValues;
+use crate::protocol::{self, Decoder, Setup};
+use crate::store::{self, Cause};
+use crate::threads::Threads;
+
+/// What differs between stages.
+pub(super) struct Settings {
+    pub limits: LimitValues,
+    pub on_disk: bool,
+    pub exit_on_io_error: bool,
+    pub min_free_disk: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let limits = LimitValues::default();
+        Settings { limits, on_disk: true, exit_on_io_error: false, min_free_disk: 0 }
+    }
+}
+
+/// The tick of every stage, in milliseconds.
+pub(super) const TICK_MS: u64 = 50;
+/// Its `commit_timeout`, in milliseconds.
+pub(super) const TIMEOUT_MS: u64 = 5_000;
+
+/// A dispatcher, its peers, and the ends of the channels that other threads would hold.
+pub(super) struct Stage {
+    pub dispatcher: Dispatcher<'static>,
+    pub events: Sender<Event>,
+    pub orders: Receiver<Order>,
+    pub finished: Sender<Finished>,
+    pub now: Now,
+    clients: HashMap<char, Client>,
+    shared: Shared,
+}
+
+struct Shared {
+    limits: Arc<Limits>,
+    budget: Arc<Budget>,
+    progress: Arc<Progress>,
+    notices: Receiver<Notice>,
+}
+
+/// A peer and what would be its thread.
+struct Client {
+    id: ConnectionId,
+    stream: Option<UnixStream>,
+    decoder: Box<dyn Decoder>,
+    gate: Arc<Gate>,
+}
+
+impl Stage {
+    pub fn new() -> Stage {
+        Stage::with(Settings::default())
+    }
+
+    pub fn with(settings: Settings) -> Stage {
+        let (events, events_received) = channels::events();
+        let (orders_sent, orders) = channels::orders();
+        let (finished, finished_received) = channels::finished();
+        let (notices_in, notices) = channels::notices();
+        let limits = Arc::new(Limits::new(&settings.limits));
+        let (budget, progress) = (Arc::<Budget>::default(), Arc::<Progress>::default());
+        let threads = Threads::new(notices_in.clone());
+        let writers = Writers { events: events.clone(), threads, limits: limits.clone() };
+        let clock = Clock::start();
+        let on_disk = settings.on_disk;
+        let parts = Parts {
+            engine: Engine::new(limits.clone(), 1, 1 << 40, 1),
+            journal: if on_disk { Journal::new() } else { Journal::disabled() },
+            events: events_received,
+            orders: on_disk.then_some(orders_sent),
+            finished: finished_received,
+            writers: Arc::new(writers),
+            clients: Arc::default(),
+            clock,
+            limits: limits.clone(),
+            budget: budget.clone(),
+            progress: progress.clone(),
+            turns: Arc::default(),
+            health: Arc::default(),
+            notices: notices_in.clone(),
+            facts: Facts::new("test".to_owned()),
+            snapshot_interval_ms: TICK_MS,
+            commit_timeout_ms: TIMEOUT_MS,
+            stop_timeout_ms: 0,
+            exit_on_io_error: settings.exit_on_io_error,
+            min_free_disk: settings.min_free_disk,
+            log: Logger::root(slog::Discard, slog::o!()),
+        };
+        // Lives as long as the process: the dispatcher borrows it for as long as it likes.
+        let memory = Box::leak(Box::new(store::open(None, &mut |_| ()).unwrap().memory));
+        let dispatcher = Dispatcher::new(parts, Memory::new(memory).unwrap());
+        let shared = Shared { limits, budget, progress, notices };
+        let now = dispatcher.now;
+        Stage { dispatcher, events, orders, finished, now, clients: HashMap::new(), shared }
+    }
+
+    /// Peers of a protocol, called by these letters, at this level.
+    pub fn connect(mut self, letters: &str, protocol: &str, durability: Durability) -> Stage {
+        for letter in letters.chars() {
+            self.open(letter, protocol, durability);
+        }
+        self
+    }
+
+    fn open(&mut self, letter: char, protocol: &str, durability: Durability) {
+        self.open_of(Type::STREAM, letter, protocol, durability);
+    }
+
+    /// The same with a socket of this type: with packets each send is heard by itself.
+    pub fn open_of(
+        &mut self,
+        socket_type: Type,
+        letter: char,
+        protocol: &str,
+        durability: Durability,
+    ) {
+        let protocol = protocol::find(protocol).unwrap();
+        let setup =
+            Setup { limits: self.shared.limits.clone(), message_key: [7; 16], revision: None };
+        let (decoder, encoder) = (protocol.connect)(&setup);
+        let (ours, theirs) = Socket::pair(Domain::UNIX, socket_type, None).unwrap();
+        let theirs = UnixStream::from(OwnedFd::from(theirs));
+        let id = ConnectionId(u64::from(letter));
+        let gate = Arc::new(Gate::default());
+        let opened = Opened {
+            connection: id,
+            socket: Arc::new(ours),
+            encoder,
+            gate: gate.clone(),
+            profile: Profile { protocol, durability, ack_timeout_ms: 0 },
+            peer: channels::Peer::Unix,
+        };
+        self.events.send(Event::Opened(Box::new(opened))).unwrap();
+        self.clients.insert(letter, Client { id, stream: Some(theirs), decoder, gate });
+        self.turn();
+    }
+
+    /// What a peer sends reaches the channel, decoded; nobody has taken it yet.
+    pub fn send(&mut self, letter: char, text: impl AsRef<[u8]>) {
+        let client = self.clients.get_mut(&letter).unwrap();
+        let mut requests = Requests::default();
+        let text = text.as_ref();
+        let taken = client.decoder.decode(self.now.time, text, &mut requests).unwrap();
+        assert_eq!(taken, text.len());
+        let charge = Charge::new(self.shared.budget.clone());
+        let requests = requests.take();
+        self.events.send(Event::Requests { connection: client.id, requests, charge }).unwrap();
+    }
+
+    /// The same, and the turn that takes it.
+    pub fn say(&mut self, letter: char, text: impl AsRef<[u8]>) {
+        self.send(letter, text);
+        self.turn();
+    }
+
+    /// Turns until nothing more has come.
+    pub fn turn(&mut self) {
+        self.try_turn().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    pub fn try_turn(&mut self) -> Result<(), StoreError> {
+        loop {
+            self.dispatcher.turn_at(self.now, None)?;
+            let busy = self.dispatcher.engine.next_deadline() == Time(0);
+            if self.dispatcher.events.is_empty() && !busy {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets time pass, and takes the turn that is due then.
+    pub fn pass(&mut self, millis: u64) {
+        self.now.time = self.now.time.plus(millis);
+        self.turn();
+    }
+
+    /// When the dispatcher wakes up by itself, in milliseconds from now.
+    pub fn wakes_in(&self) -> Option<u64> {
+        let due = self.dispatcher.commits.deadline();
+        (due != Time::NEVER).then(|| due.since(self.now.time))
+    }
+
+    /// What has reached a peer.
+    pub fn hear(&mut self, letter: char) -> String {
+        let stream = self.clients[&letter].stream.as_ref().unwrap();
+        let mut bytes = vec![0; 1024 * 1024];
+        let heard = recv(stream, &mut bytes[..], RecvFlags::DONTWAIT);
+        let count = heard.map_or(0, |(_, count)| count);
+        String::from_utf8(bytes[..count].to_vec()).unwrap()
+    }
+
+    /// Whether the peer's connection has been closed from our side.
+    pub fn is_closed(&self, letter: char) -> bool {
+        let stream = self.clients[&letter].stream.as_ref().unwrap();
+        recv(stream, &mut [0_u8; 1][..], RecvFlags::DONTWAIT | RecvFlags::PEEK) == Ok((0, 0))
+    }
+
+    /// Whether the peer's thread is held back.
+    pub fn is_gated(&self, letter: char) -> bool {
+        self.clients[&letter].gate.is_closed()
+    }
+
+    /// The peer closes its sending side; its thread has not said so yet.
+    pub fn half_close(&mut self, letter: char) {
+        self.clients[&letter].stream.as_ref().unwrap().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// The peer is gone; its thread has not said so yet.
+    pub fn vanish(&mut self, letter: char) {
+        self.clients.get_mut(&letter).unwrap().stream = None;
+    }
+
+    /// A peer's thread says that it has ended; nobody has taken it yet.
+    pub fn end(&mut self, letter: char, end: End) {
+        let client = &self.clients[&letter];
+        client.gate.leave();
+        self.events.send(Event::Ended { connection: client.id, end }).unwrap();
+    }
+
+    /// Whether the dispatcher still knows the peer.
+    pub fn knows(&self, letter: char) -> bool {
+        self.dispatcher.peers.contains_key(&self.clients[&letter].id)
+    }
+
+    /// The batch that persistence is asked to commit, and whether with fsync.
+    pub fn order(&self) -> Option<(Batch, bool)> {
+        match self.orders.try_recv().ok()? {
+            Order::Commit { batch, sync } => Some((batch, sync)),
+            _ => panic!("no commit was asked for but something else"),
+        }
+    }
+
+    /// Persistence has done what it was asked.
+    pub fn finish(&mut self, batch: Batch, result: Result<(), StoreError>) {
+        self.finished.send(Finished { batch, result }).unwrap();
+        self.events.send(Event::Persisted).unwrap();
+        self.turn();
+    }
+
+    /// The order there must be is carried out. Says how many rows it had, and whether it ended in
+    /// an fsync.
+    pub fn commit(&mut self) -> (u64, bool) {
+        let (batch, sync) = self.order().expect("an order was due");
+        let rows = batch.rows();
+        self.finish(batch, Ok(()));
+        (rows, sync)
+    }
+
+    /// The order there must be fails.
+    pub fn fail(&mut self, error: StoreError) {
+        let (batch, _) = self.order().expect("an order was due");
+        self.finish(batch, Err(error));
+    }
+
+    /// The disk has so much room left, as persistence has measured.
+    pub fn disk_has(&self, free_bytes: u64) {
+        let sizes = store::Sizes { file_bytes: 0, wal_bytes: 0, disk_free_bytes: free_bytes };
+        self.shared.progress.measured(&sizes);
+    }
+}
+
+pub(super) fn disk_full() -> StoreError {
+    let source = Cause::System(io::Error::from(io::ErrorKind::StorageFull));
+    StoreError::Full { file: PathBuf::from("q.db"), source }
+}
+
+pub(super) fn io_error() -> StoreError {
+    let source = Cause::System(io::Error::from_raw_os_error(5));
+    StoreError::Io { file: PathBuf::from("q.db"), source }
+}
+
+/// Puts a message with beanstalk.
+pub(super) fn put(body: &str) -> String {
+    format!("put 0 0 60 {}\r\n{body}\r\n", body.len())
+}
+
+/// A php-mq message of these packets.
+pub(super) fn phpmq(kind: u8, packets: &[(u8, &str)]) -> String {
+    let mut text = format!("H01{kind:03}{:02}", packets.len());
+    for (kind, content) in packets {
+        text += &format!("P{kind:02}{:029}{content}", content.len());
+    }
+    text
+}

@@ -1,0 +1,447 @@
+//! Every message is accounted for, outside of the daemon, while it is killed at random moments.
+//!
+//! Producers and consumers of both protocols note in one ledger what they sent, what was confirmed
+//! to them, what they were handed and what they did with it. A body says who made it, its number,
+//! and a checksum. After the last restart everything is drained, and [`Ledger::verdict`] compares.
+//! A run without the promise (answers long before the disk) must be seen to lose: the ledger can
+//! find something.
+//!
+//! `PHPMQ_KILL_CYCLES` sets how often each level is killed, `PHPMQ_SEED` repeats a run's choices.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::harness::{Beanstalk, Phpmq, Server, Setup, Stream, eventually, now, packets};
+
+const BEANSTALK_PRODUCERS: u64 = 2;
+const PHP_MQ_PRODUCERS: u64 = 2;
+const CONSUMERS_OF_EACH_KIND: u64 = 2;
+/// Sent and not confirmed at the same time, per producer.
+const UNDER_WAY_MAX: usize = 8;
+const TUBE: &str = "work";
+
+/// What level `periodic` may lose: its tick and one commit, on a machine that is busy with tests.
+const PERIODIC_BOUND: Duration = Duration::from_secs(1);
+
+/// A producer and the number of its message.
+type Name = (u64, u64);
+
+/// When something was confirmed, and in which life of the daemon.
+#[derive(Clone, Copy, Debug)]
+struct Confirmed {
+    life: u64,
+    at: Instant,
+}
+
+impl Confirmed {
+    fn now(life: u64) -> Confirmed {
+        Confirmed { life, at: now() }
+    }
+}
+
+/// What is known of one message.
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    confirmed: Option<Confirmed>,
+    /// The lives of the daemon in which it was handed out, one for each time.
+    handed: Vec<u64>,
+    /// The lives in which somebody gave it back, so that it might be handed out once more.
+    released: Vec<u64>,
+    /// Somebody has said that it is done, and may have been heard.
+    done: bool,
+    done_confirmed: Option<Confirmed>,
+    buried: Option<Confirmed>,
+}
+
+/// What all peers note.
+#[derive(Default)]
+struct Ledger {
+    entries: Mutex<BTreeMap<Name, Entry>>,
+    ids: Mutex<BTreeSet<u64>>,
+    complaints: Mutex<Vec<String>>,
+    confirmed: AtomicU64,
+    /// When each life ended.
+    kills: Mutex<Vec<Instant>>,
+}
+
+impl Ledger {
+    fn note(&self, name: Name, change: impl FnOnce(&mut Entry)) {
+        change(self.entries.lock().unwrap().get_mut(&name).expect("it was sent"));
+    }
+
+    fn complain(&self, text: String) {
+        self.complaints.lock().unwrap().push(text);
+    }
+
+    fn sent(&self, name: Name) {
+        self.entries.lock().unwrap().insert(name, Entry::default());
+    }
+
+    fn confirmed(&self, name: Name, id: u64, life: u64) {
+        self.note(name, |entry| entry.confirmed = Some(Confirmed::now(life)));
+        if !self.ids.lock().unwrap().insert(id) {
+            self.complain(format!("id {id} was given twice"));
+        }
+        self.confirmed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that this body was handed out, as the consumer's `last` ones before it show in order.
+    fn handed(&self, body: &str, life: u64, last: &mut BTreeMap<u64, u64>) -> Option<Name> {
+        let name = read_body(body);
+        let mut entries = self.entries.lock().unwrap();
+        let Some((name, entry)) = name.and_then(|name| Some((name, entries.get_mut(&name)?)))
+        else {
+            self.complain(format!("unexpected: {body:?} was never sent"));
+            return None;
+        };
+        // Whom a consumer meets for the first time it meets in the order of sending.
+        if entry.handed.is_empty()
+            && let Some(before) = last.insert(name.0, name.1)
+            && before > name.1
+        {
+            self.complain(format!("out of order: {name:?} after {before}"));
+        }
+        entry.handed.push(life);
+        Some(name)
+    }
+
+    /// What was wrong, by kind. The last life is the one in which everything was drained. What
+    /// was confirmed less than `bound` before a kill was not promised yet.
+    fn verdict(&self, drained: u64, bound: Duration) -> Vec<String> {
+        let mut verdict = self.complaints.lock().unwrap().clone();
+        let kills = self.kills.lock().unwrap();
+        let promised = |confirmed: Option<Confirmed>| {
+            confirmed.filter(|confirmed| {
+                let kill = usize::try_from(confirmed.life).ok().and_then(|life| kills.get(life));
+                kill.is_none_or(|kill| bound.is_zero() || confirmed.at + bound <= *kill)
+            })
+        };
+        for (name, entry) in self.entries.lock().unwrap().iter() {
+            let handed_in = |life: u64| entry.handed.iter().filter(|l| **l == life).count();
+            // Who is not said to be done is there to the end.
+            if promised(entry.confirmed).is_some() && !entry.done && handed_in(drained) == 0 {
+                verdict.push(format!("lost: {name:?} {entry:?}"));
+            }
+            for life in entry.handed.iter().copied().collect::<BTreeSet<_>>() {
+                let released = entry.released.iter().filter(|l| **l == life).count();
+                if handed_in(life) > 1 + released {
+                    verdict.push(format!("twice without a cause: {name:?} {entry:?}"));
+                }
+                if promised(entry.done_confirmed).is_some_and(|done| done.life < life) {
+                    verdict.push(format!("resurrected: {name:?} {entry:?}"));
+                }
+                let buried = promised(entry.buried);
+                if buried.is_some_and(|buried| buried.life < life && life < drained) {
+                    verdict.push(format!("buried and handed out: {name:?} {entry:?}"));
+                }
+            }
+        }
+        verdict
+    }
+}
+
+fn body_of((producer, number): Name) -> String {
+    let text = format!("{producer},{number}");
+    format!("{text},{}", crc32c::crc32c(text.as_bytes()))
+}
+
+fn read_body(body: &str) -> Option<Name> {
+    let (text, checksum) = body.rsplit_once(',')?;
+    let (producer, number) = text.split_once(',')?;
+    let sound = checksum.parse() == Ok(crc32c::crc32c(text.as_bytes()));
+    sound.then_some((producer.parse().ok()?, number.parse().ok()?))
+}
+
+/// Numbers that look random and are the same for the same seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Sends through beanstalk until the daemon is gone.
+fn produce_beanstalk(mut peer: Stream, producer: u64, life: u64, ledger: &Ledger) -> Option<()> {
+    let mut number = life * 1_000_000;
+    peer.try_send(format!("use {TUBE}\r\n")).ok()?;
+    peer.try_line()?;
+    loop {
+        let names: Vec<Name> = (0..UNDER_WAY_MAX as u64).map(|i| (producer, number + i)).collect();
+        number += names.len() as u64;
+        let mut sent = String::new();
+        for name in &names {
+            ledger.sent(*name);
+            let body = body_of(*name);
+            sent += &format!("put 1024 0 600 {}\r\n{body}\r\n", body.len());
+        }
+        peer.try_send(sent).ok()?;
+        for name in names {
+            let answer = peer.try_line()?;
+            let id = answer.strip_prefix("INSERTED ").expect("a put is confirmed");
+            ledger.confirmed(name, id.parse().unwrap(), life);
+        }
+    }
+}
+
+/// The same through php-mq, in the second revision.
+fn produce_php_mq(stream: Stream, producer: u64, life: u64, ledger: &Ledger) -> Option<()> {
+    let mut peer = Phpmq::new(stream, 2);
+    let mut number = life * 1_000_000;
+    loop {
+        let first = number;
+        number += UNDER_WAY_MAX as u64;
+        let mut sent = Vec::new();
+        for place in first..number {
+            ledger.sent((producer, place));
+            let body = body_of((producer, place));
+            let correlation = place.to_string();
+            let parts = [
+                (1, TUBE.as_bytes()),
+                (2, body.as_bytes()),
+                (5, &b"0"[..]),
+                (6, correlation.as_bytes()),
+            ];
+            sent.extend(packets(1, &parts));
+        }
+        peer.stream.try_send(sent).ok()?;
+        for place in first..number {
+            let (kind, parts) = peer.try_message()?;
+            assert_eq!((kind, &*parts[1].1), (7, &*place.to_string()));
+            let id = u64::from_str_radix(&parts[0].1[..16], 16).unwrap();
+            ledger.confirmed((producer, place), id, life);
+        }
+    }
+}
+
+/// Works through beanstalk: mostly done, sometimes given back or set aside.
+fn consume_beanstalk(mut peer: Stream, life: u64, seed: u64, ledger: &Ledger) -> Option<()> {
+    let mut random = Random(seed);
+    let mut last = BTreeMap::new();
+    peer.try_send(format!("watch {TUBE}\r\n")).ok()?;
+    peer.try_line()?;
+    loop {
+        peer.try_send("reserve\r\n").ok()?;
+        let head = peer.try_line()?;
+        let id = head.strip_prefix("RESERVED ").expect("a message is reserved");
+        let id = id.split(' ').next().unwrap();
+        let body = peer.try_line()?;
+        let name = ledger.handed(&body, life, &mut last)?;
+        match random.below(20) {
+            0 => {
+                ledger.note(name, |entry| entry.released.push(life));
+                peer.try_send(format!("release {id} 1024 0\r\n")).ok()?;
+                assert_eq!(peer.try_line()?, "RELEASED");
+            }
+            1 => {
+                peer.try_send(format!("bury {id} 1024\r\n")).ok()?;
+                assert_eq!(peer.try_line()?, "BURIED");
+                ledger.note(name, |entry| entry.buried = Some(Confirmed::now(life)));
+            }
+            _ => {
+                ledger.note(name, |entry| entry.done = true);
+                peer.try_send(format!("delete {id}\r\n")).ok()?;
+                assert_eq!(peer.try_line()?, "DELETED");
+                ledger.note(name, |entry| entry.done_confirmed = Some(Confirmed::now(life)));
+            }
+        }
+    }
+}
+
+/// Works through a php-mq window; its acknowledgements are not confirmed.
+fn consume_php_mq(stream: Stream, life: u64, ledger: &Ledger) -> Option<()> {
+    let mut peer = Phpmq::new(stream, 2);
+    let mut last = BTreeMap::new();
+    peer.stream.try_send(packets(2, &[(1, TUBE.as_bytes()), (4, b"5")])).ok()?;
+    loop {
+        let (kind, parts) = peer.try_message()?;
+        assert_eq!(kind, 3);
+        let name = ledger.handed(&parts[1].1, life, &mut last)?;
+        ledger.note(name, |entry| entry.done = true);
+        let acknowledgement = packets(4, &[(1, TUBE.as_bytes()), (3, parts[2].1.as_bytes())]);
+        peer.stream.try_send(acknowledgement).ok()?;
+    }
+}
+
+/// How long a life lasts.
+#[derive(Clone, Copy)]
+enum Life {
+    /// Until some random number of messages was confirmed.
+    Random,
+    /// So long.
+    For(Duration),
+}
+
+/// One life of the daemon: everybody at work, then a kill.
+fn live_and_die(server: &mut Server, life: u64, how: Life, random: &mut Random, ledger: &Ledger) {
+    let until = ledger.confirmed.load(Ordering::Relaxed) + 20 + random.below(400);
+    let began = now();
+    let connect = |protocol| server.connect(protocol);
+    let mut producers = Vec::new();
+    for producer in 0..BEANSTALK_PRODUCERS {
+        producers.push((producer, connect("beanstalk")));
+    }
+    let php_mq: Vec<_> =
+        (0..PHP_MQ_PRODUCERS).map(|place| (100 + place, connect("phpmq"))).collect();
+    let workers: Vec<_> = (0..CONSUMERS_OF_EACH_KIND)
+        .map(|_| (random.below(u64::MAX) | 1, connect("beanstalk")))
+        .collect();
+    let windows: Vec<_> = (0..CONSUMERS_OF_EACH_KIND).map(|_| connect("phpmq")).collect();
+    std::thread::scope(|scope| {
+        for (producer, stream) in producers {
+            scope.spawn(move || produce_beanstalk(stream, producer, life, ledger));
+        }
+        for (producer, stream) in php_mq {
+            scope.spawn(move || produce_php_mq(stream, producer, life, ledger));
+        }
+        for (seed, stream) in workers {
+            scope.spawn(move || consume_beanstalk(stream, life, seed, ledger));
+        }
+        for stream in windows {
+            scope.spawn(move || consume_php_mq(stream, life, ledger));
+        }
+        eventually("it has lived enough", || match how {
+            Life::Random => ledger.confirmed.load(Ordering::Relaxed) >= until,
+            Life::For(time) => began.elapsed() >= time,
+        });
+        ledger.kills.lock().unwrap().push(now());
+        server.kill();
+    });
+}
+
+/// Takes everything that is there, buried ones last.
+fn drain(server: &Server, life: u64, ledger: &Ledger) {
+    let mut peer = Beanstalk::new(server.connect("beanstalk"));
+    peer.ask(&format!("watch {TUBE}"));
+    peer.ask(&format!("use {TUBE}"));
+    let mut last = BTreeMap::new();
+    for _ in 0..2 {
+        loop {
+            let head = peer.ask("reserve-with-timeout 0");
+            if head == "TIMED_OUT" {
+                break;
+            }
+            let body = peer.stream.line();
+            ledger.handed(&body, life, &mut last);
+            let id = head.split(' ').nth(1).unwrap();
+            assert_eq!(peer.ask(&format!("delete {id}")), "DELETED");
+        }
+        assert!(peer.ask("kick 1000000").starts_with("KICKED"));
+        // Who comes back from there comes at its old place.
+        last.clear();
+    }
+}
+
+/// Kills the daemon so often and returns what was wrong in the end.
+fn account(setup: Setup, cycles: u64, how: Life, bound: Duration) -> Vec<String> {
+    let seed = seed();
+    println!("seed {seed} (PHPMQ_SEED), {cycles} cycles (PHPMQ_KILL_CYCLES)");
+    let mut random = Random(seed);
+    let ledger = Ledger::default();
+    let mut server = setup.log_level("info").start();
+    for life in 0..cycles {
+        live_and_die(&mut server, life, how, &mut random, &ledger);
+        server.start_again();
+    }
+    drain(&server, cycles, &ledger);
+    println!("{} confirmed", ledger.confirmed.load(Ordering::Relaxed));
+    ledger.verdict(cycles, bound)
+}
+
+fn number_from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn seed() -> u64 {
+    let random = || rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_nsec;
+    number_from_environment("PHPMQ_SEED")
+        .unwrap_or_else(|| u64::try_from(random()).unwrap() << 8 | 1)
+}
+
+fn cycles() -> u64 {
+    number_from_environment("PHPMQ_KILL_CYCLES").unwrap_or(4)
+}
+
+/// Nothing confirmed is lost, however shortly before the kill.
+fn keeps_its_word(setup: Setup, cycles: u64) {
+    let verdict = account(setup, cycles, Life::Random, Duration::ZERO);
+    assert!(verdict.is_empty(), "{verdict:#?}");
+}
+
+#[test]
+fn kills_at_random_moments_lose_nothing_confirmed_at_level_write() {
+    keeps_its_word(Setup::new().durability("write"), cycles());
+}
+
+#[test]
+fn kills_at_random_moments_lose_nothing_confirmed_at_level_sync() {
+    keeps_its_word(Setup::new().durability("sync"), cycles());
+}
+
+#[test]
+fn with_a_long_tick_the_promised_levels_still_keep_their_word() {
+    // Nothing but the answers' own commits is there to help.
+    let setup = Setup::new().durability("write").storage("snapshot_interval = \"1h\"");
+    keeps_its_word(setup, cycles().div_ceil(2));
+}
+
+#[test]
+fn a_kill_at_level_periodic_loses_only_the_last_moment() {
+    let setup = Setup::new().durability("periodic");
+    let life = Life::For(PERIODIC_BOUND * 2);
+    let verdict = account(setup, cycles().div_ceil(4), life, PERIODIC_BOUND);
+    assert!(verdict.is_empty(), "{verdict:#?}");
+}
+
+#[test]
+fn the_ledger_sees_what_a_daemon_that_promises_nothing_loses() {
+    let setup = Setup::new().durability("periodic").storage("snapshot_interval = \"10s\"");
+    let verdict = account(setup, 1, Life::Random, Duration::ZERO);
+    assert!(verdict.iter().any(|line| line.starts_with("lost")), "the control lost nothing");
+    assert!(verdict.iter().all(|line| line.starts_with("lost")), "{verdict:#?}");
+}
+
+#[test]
+fn the_ledger_sees_a_tick_that_does_not_come() {
+    let setup = Setup::new().durability("periodic").storage("snapshot_interval = \"10s\"");
+    let verdict = account(setup, 1, Life::For(PERIODIC_BOUND * 2), PERIODIC_BOUND);
+    assert!(verdict.iter().any(|line| line.starts_with("lost")), "the control lost nothing");
+}
+
+#[test]
+fn the_ledger_names_each_kind_of_fault() {
+    let ledger = Ledger::default();
+    let mut last = BTreeMap::new();
+    for number in 0..6 {
+        ledger.sent((1, number));
+        ledger.confirmed((1, number), number, 0);
+    }
+    ledger.confirmed((1, 5), 5, 0);
+    ledger.handed(&body_of((1, 2)), 0, &mut last);
+    ledger.handed(&body_of((1, 2)), 0, &mut last);
+    ledger.handed(&body_of((1, 1)), 0, &mut last);
+    ledger.handed(&body_of((1, 9)), 0, &mut last);
+    ledger.handed("1,3,12345", 0, &mut last);
+    ledger.note((1, 3), |entry| entry.done_confirmed = Some(Confirmed::now(0)));
+    ledger.note((1, 4), |entry| entry.buried = Some(Confirmed::now(0)));
+    ledger.handed(&body_of((1, 3)), 1, &mut BTreeMap::new());
+    ledger.handed(&body_of((1, 4)), 1, &mut BTreeMap::new());
+    let verdict = ledger.verdict(2, Duration::ZERO);
+    for start in [
+        "id 5 was given twice",
+        "out of order: (1, 1) after 2",
+        "unexpected: \"1,9,",
+        "unexpected: \"1,3,12345",
+        "lost: (1, 0)",
+        "twice without a cause: (1, 2)",
+        "resurrected: (1, 3)",
+        "buried and handed out: (1, 4)",
+    ] {
+        assert!(verdict.iter().any(|line| line.starts_with(start)), "{start} not in {verdict:#?}");
+    }
+}

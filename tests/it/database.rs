@@ -1,0 +1,151 @@
+//! Which database files are refused, untouched, and what other programs see of a good one.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::harness::{PHPMQD, Process, Server, check};
+
+/// A database with some messages, of a daemon that has stopped.
+fn stopped_with_messages() -> Server {
+    let mut server = Server::start();
+    let mut sender = server.phpmq(2);
+    for number in 0..200 {
+        sender.send("q", &format!("the body of message {number}"));
+    }
+    sender.send_confirmed("q", "the last one");
+    assert_eq!(server.stop().code(), Some(0));
+    server
+}
+
+/// The daemon refuses the file with exit code 65, names it, and changes nothing.
+fn is_refused(database: &Path) -> String {
+    let before = fs::read(database).unwrap();
+    let mut command = Command::new(PHPMQD);
+    command.arg("--database").arg(database).args(["--listen", "console=127.0.0.1:0"]);
+    let mut process = Process::start(&mut command);
+    let status = process.wait();
+    let text = process.log();
+    assert_eq!(status.code(), Some(65), "{text}");
+    assert!(text.contains(database.to_str().unwrap()), "{text}");
+    assert!(fs::read(database).unwrap() == before, "the file was changed");
+    text
+}
+
+#[test]
+fn a_changed_body_is_refused_and_recovered_without_it() {
+    let mut server = stopped_with_messages();
+    let mut bytes = fs::read(server.database()).unwrap();
+    let body = b"the body of message 77";
+    // Old copies may lie about in free space: all of them, so that the one in force is hit.
+    let mut hits = 0;
+    for place in 0..bytes.len() - body.len() {
+        if bytes[place..].starts_with(body) {
+            bytes[place] ^= 1;
+            hits += 1;
+        }
+    }
+    assert!(hits > 0);
+    fs::write(server.database(), bytes).unwrap();
+    let text = is_refused(&server.database());
+    assert!(text.contains("message 78 fails its checksum"), "{text}");
+    assert!(text.contains("--recover"), "{text}");
+
+    let mut command = Command::new(PHPMQD);
+    command.arg("--database").arg(server.database()).arg("--recover");
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("200"), "{text}");
+    server.start_again();
+    assert_eq!(server.console().number("messages"), 200);
+    let mut consumer = server.phpmq(2);
+    consumer.consume("q", 1_000);
+    let bodies: Vec<String> = (0..200).map(|_| consumer.receive().body).collect();
+    assert!(!bodies.contains(&"the body of message 77".to_owned()));
+    assert_eq!(bodies[199], "the last one");
+}
+
+#[test]
+fn a_file_with_a_damaged_structure_is_refused() {
+    let server = stopped_with_messages();
+    let mut bytes = fs::read(server.database()).unwrap();
+    // The header of the second page.
+    let page = 8 * 1024;
+    bytes[page..page + 64].fill(0xa5);
+    fs::write(server.database(), bytes).unwrap();
+    is_refused(&server.database());
+}
+
+#[test]
+fn a_cut_file_is_refused() {
+    let server = stopped_with_messages();
+    let bytes = fs::read(server.database()).unwrap();
+    fs::write(server.database(), &bytes[..bytes.len() - 8 * 1024]).unwrap();
+    is_refused(&server.database());
+}
+
+#[test]
+fn what_is_no_database_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("letter.txt");
+    fs::write(&path, "Dear Sir or Madam,\n".repeat(100)).unwrap();
+    is_refused(&path);
+}
+
+#[test]
+fn a_database_of_another_program_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("other.db");
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("CREATE TABLE precious(data); INSERT INTO precious VALUES (1);").unwrap();
+    drop(other);
+    let text = is_refused(&path);
+    assert!(text.contains("is not a database of phpmqd"), "{text}");
+}
+
+#[test]
+fn a_database_from_the_future_is_refused() {
+    let server = stopped_with_messages();
+    let other = Connection::open(server.database()).unwrap();
+    other.execute_batch("PRAGMA user_version = 1000; PRAGMA journal_mode = DELETE;").unwrap();
+    drop(other);
+    let text = is_refused(&server.database());
+    assert!(text.contains("1000"), "{text}");
+}
+
+#[test]
+fn other_programs_can_read_while_the_daemon_runs() {
+    let server = Server::start();
+    check(
+        &server,
+        "
+        > use jobs
+        < USING jobs
+        > put 5 0 60 5
+        > hello
+        < INSERTED 1
+        > put 5 0 60 5
+        > world
+        < INSERTED 2
+        ",
+    );
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let reader = Connection::open_with_flags(server.database(), flags).unwrap();
+    let sql = "SELECT m.id, q.name, m.priority, CAST(m.body AS TEXT) FROM message m \
+               JOIN queue q ON q.id = m.queue ORDER BY m.id";
+    let mut statement = reader.prepare(sql).unwrap();
+    let rows: Vec<(i64, String, i64, String)> = statement
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let row = |id, body: &str| (id, "jobs".to_owned(), 5, body.to_owned());
+    assert_eq!(rows, [row(1, "hello"), row(2, "world")]);
+    // And the daemon goes on while somebody reads.
+    let mut open = statement.query([]).unwrap();
+    open.next().unwrap();
+    assert_eq!(server.beanstalk().put("more"), 3);
+}

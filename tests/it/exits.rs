@@ -1,0 +1,215 @@
+//! Command lines and surroundings that end in an exit code and a message that helps.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::harness::{PHPMQD, Process, Server};
+
+/// The program with these flags and without a home.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(PHPMQD);
+    command.args(arguments).env("HOME", "/nonexistent").env_remove("NOTIFY_SOCKET");
+    command
+}
+
+/// Runs it to its end; for flags that make it end.
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+/// What it says on standard error before it ends in this exit code.
+fn fails(code: i32, arguments: &[&str]) -> String {
+    let mut process = Process::start(&mut command(arguments));
+    let status = process.wait();
+    assert_eq!(status.code(), Some(code), "{arguments:?} said {}", process.log());
+    process.log()
+}
+
+/// What it says of a configuration file.
+fn fails_with(config: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("it.toml");
+    fs::write(&path, config).unwrap();
+    let text = fails(78, &["--config", path.to_str().unwrap(), "--database", ""]);
+    text.replace(path.to_str().unwrap(), "it.toml")
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for flag in ["--help", "-h", "--version", "-V"] {
+        let output = run(&[flag]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(output.stderr.is_empty());
+        assert!(String::from_utf8(output.stdout).unwrap().contains("phpmqd"));
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    assert!(fails(64, &["--no-such-flag"]).contains("--no-such-flag"));
+    assert!(fails(64, &["--durability", "never"]).contains("periodic"));
+    assert!(fails(64, &["word"]).contains("word"));
+}
+
+#[test]
+fn a_wrong_configuration_is_named_with_file_line_and_key() {
+    let text = fails_with("[storage]\n\nsnapshot_intervall = \"1s\"\n");
+    assert!(text.contains("it.toml:3: "), "{text}");
+    assert!(
+        text.contains("snapshot_intervall") && text.contains("did you mean snapshot_interval?")
+    );
+    let text = fails_with("[storrage]\n");
+    assert!(text.contains("did you mean storage?"), "{text}");
+    let text = fails_with("[limits]\nmax_connections = \"many\"\n");
+    assert!(text.contains("it.toml:2: ") && text.contains("max_connections"), "{text}");
+    let text = fails_with("[storage]\nsnapshot_interval = \"soon\"\n");
+    assert!(text.contains("it.toml:2: ") && text.contains("snapshot_interval"), "{text}");
+    let text = fails_with("[[listener]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:0\"\n");
+    assert!(text.contains("it.toml:2: ") && text.contains("phpmq, console, beanstalk"), "{text}");
+    let text = fails_with("[[listener]]\nprotocol = \"phpmq\"\naddress = \"127.0.0.1:99999\"\n");
+    assert!(text.contains("it.toml:3: ") && text.contains("127.0.0.1:99999"), "{text}");
+    let text = fails_with("[storage\n");
+    assert!(text.contains("it.toml:1"), "{text}");
+    let text = fails(78, &["--config", "/nonexistent.toml"]);
+    assert!(text.contains("/nonexistent.toml"), "{text}");
+}
+
+#[test]
+fn an_address_for_everybody_has_to_be_allowed() {
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let text =
+            fails_with(&format!("[[listener]]\nprotocol = \"phpmq\"\naddress = \"{address}\"\n"));
+        assert!(text.contains("allow_remote"), "{text}");
+        let text = fails(78, &["--listen", &format!("beanstalk={address}"), "--database", ""]);
+        assert!(text.contains("allow_remote"), "{text}");
+    }
+}
+
+#[test]
+fn a_configuration_can_be_checked_and_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.toml");
+    fs::write(
+        &path,
+        "[limits]\nmax_window = 7\n[[listener]]\nprotocol = \"console\"\n\
+         address = \"127.0.0.1:0\"\n[storage]\ndatabase = \"/x/q.db\"\n",
+    )
+    .unwrap();
+    let output = run(&["-c", path.to_str().unwrap(), "--check-config"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stdout.is_empty() && output.stderr.is_empty());
+    let printed = run(&["-c", path.to_str().unwrap(), "--print-config"]);
+    let text = String::from_utf8(printed.stdout).unwrap();
+    assert!(text.contains("max_window = 7") && text.contains("/x/q.db"), "{text}");
+    // What is printed is a configuration that prints the same.
+    let second = directory.path().join("b.toml");
+    fs::write(&second, &text).unwrap();
+    let again = run(&["-c", second.to_str().unwrap(), "--print-config"]);
+    let again = String::from_utf8(again.stdout).unwrap();
+    // But for the first line, which says where it was read from.
+    assert_eq!(again.split_once('\n').unwrap().1, text.split_once('\n').unwrap().1);
+    fs::write(&path, "[limits]\nmax_windows = 7\n").unwrap();
+    let output = run(&["-c", path.to_str().unwrap(), "--check-config"]);
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_owner_and_the_flag_to_change_it() {
+    let server = Server::start();
+    let address = server.address("phpmq");
+    let text = fails(69, &["--listen", &format!("phpmq={address}"), "--database", ""]);
+    assert!(text.contains(address), "{text}");
+    assert!(text.contains("--listen phpmq=ADDRESS"), "{text}");
+    assert!(text.contains(&server.process.id().to_string()), "who has it is not in {text}");
+    assert_eq!(server.console().number("messages"), 0, "the first one is undisturbed");
+}
+
+#[test]
+fn a_missing_directory_cannot_be_created_into() {
+    let text = fails(73, &["--database", "/nonexistent/q.db", "--listen", "console=127.0.0.1:0"]);
+    assert!(text.contains("/nonexistent"), "{text}");
+    let directory = tempfile::tempdir().unwrap();
+    let socket = format!("console=unix:{}/none/x.sock", directory.path().display());
+    let text = fails(73, &["--database", "", "--listen", &socket]);
+    assert!(text.contains("none/x.sock"), "{text}");
+}
+
+#[test]
+fn what_is_no_socket_is_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("precious");
+    fs::write(&path, "data").unwrap();
+    fails(73, &["--database", "", "--listen", &format!("console=unix:{}", path.display())]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+}
+
+/// A command that runs the program as somebody without rights.
+fn as_nobody() -> Option<Command> {
+    if !rustix::process::geteuid().is_root() {
+        return Some(Command::new(PHPMQD));
+    }
+    let known = Command::new("setpriv").arg("--version").output().is_ok();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", PHPMQD]);
+    known.then_some(command)
+}
+
+#[test]
+fn what_is_not_permitted_is_said_so() {
+    let Some(mut command) = as_nobody() else {
+        println!("skipped: root may do everything, and setpriv is not installed");
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    // Others may look but not write; not even its owner may.
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let database = directory.path().join("q.db");
+    let arguments = ["--listen", "console=127.0.0.1:0", "--database"];
+    let mut process = Process::start(command.args(arguments).arg(&database));
+    let status = process.wait();
+    let text = process.log();
+    assert_eq!(status.code(), Some(77), "{text}");
+    assert!(text.contains(database.to_str().unwrap()), "{text}");
+}
+
+#[test]
+fn a_second_daemon_on_the_same_database_is_refused_and_the_first_goes_on() {
+    let server = Server::start();
+    server.beanstalk().put("x");
+    let link = server.path("link");
+    std::os::unix::fs::symlink(server.database(), &link).unwrap();
+    for path in [server.database(), link] {
+        let began = crate::harness::now();
+        let text =
+            fails(69, &["--database", path.to_str().unwrap(), "--listen", "console=127.0.0.1:0"]);
+        assert!(began.elapsed().as_secs() < 5);
+        assert!(text.contains(&server.process.id().to_string()), "{text}");
+    }
+    assert_eq!(server.beanstalk().put("y"), 2);
+}
+
+/// Starts the program with a passed socket of that name.
+fn passed(name: &str, script: &str) -> Process {
+    let mut command = Command::new("python3");
+    command.args(["-c", script, PHPMQD, name]);
+    Process::start(&mut command)
+}
+
+#[test]
+fn a_passed_socket_of_an_unknown_name_is_refused() {
+    if !Path::new("/usr/bin/python3").exists() && Command::new("python3").output().is_err() {
+        println!("skipped: python3 is not installed");
+        return;
+    }
+    let script = "import os, socket, sys\n\
+        s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
+        os.dup2(s.fileno(), 3)\n\
+        e = dict(os.environ, LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), \
+        LISTEN_FDNAMES=sys.argv[2])\n\
+        os.execve(sys.argv[1], [sys.argv[1], '--database', ''], e)";
+    let mut process = passed("gopher", script);
+    assert_eq!(process.wait().code(), Some(78), "{}", process.log());
+    assert!(process.log().contains("gopher"), "{}", process.log());
+}

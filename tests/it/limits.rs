@@ -1,0 +1,202 @@
+//! The operator's limits, each reached on purpose.
+
+use crate::harness::{Server, Setup, check, eventually, now, over_both, packets};
+
+over_both! {
+    fn connections_over_the_limit_are_told_so_in_their_protocol(transport) {
+        let server = Setup::on(transport).limits("max_connections = 3").start();
+        let mut held: Vec<_> = (0..3).map(|_| server.beanstalk()).collect();
+        assert_eq!(held[2].put("x"), 1);
+        assert_eq!(server.connect("beanstalk").rest(), "OUT_OF_MEMORY\r\n");
+        assert!(server.connect("console").rest().to_lowercase().contains("connections"));
+        // php-mq has no word for it.
+        assert_eq!(server.connect("phpmq").rest(), "");
+        assert_eq!(held[0].server("current-connections"), 3);
+        // A place that is given back can be taken again.
+        drop(held.pop());
+        eventually("there is room", || {
+            let mut peer = server.connect("beanstalk");
+            // Refused ones may be closed before this arrives.
+            let sent = peer.try_send("list-tube-used\r\n");
+            sent.is_ok() && peer.try_line().is_some_and(|line| line == "USING default")
+        });
+        drop(held);
+        eventually("all are gone", || {
+            let mut peer = server.connect("beanstalk");
+            peer.try_send("stats\r\n").is_ok()
+                && peer.rest_of_stats().is_some_and(|text| text.contains("current-connections: 1\n"))
+        });
+        assert!(server.console().number("connections refused") >= 3);
+    }
+
+    fn one_peer_has_a_limit_of_its_own(transport) {
+        let server = Setup::on(transport).limits("max_connections_per_peer = 2").start();
+        let _held = [server.beanstalk(), server.beanstalk()];
+        assert_eq!(server.connect("beanstalk").rest(), "OUT_OF_MEMORY\r\n");
+    }
+
+    fn a_frame_that_never_ends_is_given_up(transport) {
+        let server = Setup::on(transport).limits("frame_timeout = \"400ms\"").start();
+        let whole = packets(1, &[(1, b"q"), (2, b"whole")]);
+        let half = &whole[..whole.len() - 3];
+        let starts: Vec<(&str, Vec<u8>)> = vec![
+            ("phpmq", [&whole[..], half].concat()),
+            ("phpmq", b"H".to_vec()),
+            ("beanstalk", b"put 0 0 60 100\r\nabc".to_vec()),
+            ("beanstalk", b"list-tub".to_vec()),
+            ("console", b"plain\nstat".to_vec()),
+        ];
+        let mut idle = server.beanstalk();
+        let began = now();
+        let mut peers: Vec<_> = starts
+            .iter()
+            .map(|(protocol, bytes)| {
+                let mut peer = server.connect(protocol);
+                peer.send(bytes);
+                peer
+            })
+            .collect();
+        for peer in &mut peers {
+            peer.rest();
+        }
+        assert!(began.elapsed().as_millis() >= 400);
+        // What was whole stands, and who is merely idle stays.
+        assert_eq!(idle.tube("q", "current-jobs-ready"), 1);
+        assert_eq!(server.console().number("protocol errors"), 5);
+    }
+
+    fn a_byte_now_and_then_does_not_prolong_a_frame(transport) {
+        let server = Setup::on(transport).limits("frame_timeout = \"500ms\"").start();
+        let mut drip = server.connect("beanstalk");
+        let began = now();
+        drip.send("put 0 0 60 1000000\r\n");
+        eventually("it is closed", || drip.try_send("x").is_err());
+        assert!(began.elapsed().as_millis() >= 500);
+    }
+
+    fn an_idle_peer_is_closed_where_that_is_wanted(transport) {
+        let server = Setup::on(transport).limits("idle_timeout = \"300ms\"").start();
+        let mut idle = server.beanstalk();
+        let began = now();
+        assert_eq!(idle.put("x"), 1);
+        assert_eq!(idle.stream.rest(), "");
+        assert!(began.elapsed().as_millis() >= 300);
+    }
+
+    fn a_full_memory_refuses_puts_and_serves_consumers(transport) {
+        let server = Setup::on(transport).limits("max_memory = \"3MiB\"").start();
+        let mut peer = server.beanstalk();
+        let body = "x".repeat(10_000);
+        let mut put = 0;
+        let refused = loop {
+            let answer = peer.ask(&format!("put 0 0 60 10000\r\n{body}"));
+            if !answer.starts_with("INSERTED") {
+                break answer;
+            }
+            put += 1;
+            assert!(put < 1_000, "3 MiB hold more than 10 MB");
+        };
+        assert_eq!(refused, "OUT_OF_MEMORY");
+        assert!(put > 200, "only {put} messages of 10 kB found room in 3 MiB");
+        // A consumer makes room.
+        for _ in 0..put / 2 {
+            let (id, _) = peer.reserve();
+            assert_eq!(peer.ask(&format!("delete {id}")), "DELETED");
+        }
+        peer.put("there is room again");
+    }
+
+    fn a_full_memory_holds_php_mq_senders_until_there_is_room(transport) {
+        let server = Setup::on(transport).limits("max_memory = \"3MiB\"").start();
+        let mut sender = server.phpmq(1);
+        let body = "x".repeat(50_000);
+        let message = packets(1, &[(1, b"q"), (2, body.as_bytes())]);
+        let sent = sender.stream.stuff(&message, 200_000_000);
+        assert!(sent < 100_000_000, "{sent} bytes were taken");
+        let mut console = server.console();
+        let kept = console.number("messages");
+        assert!(kept * 50_000 < 8 * 1024 * 1024, "{kept} messages are in memory");
+        // What the sender has sent whole arrives when there is room.
+        let mut consumer = server.phpmq(1);
+        consumer.consume("q", 10);
+        for _ in 0..sent / message.len() {
+            assert_eq!(consumer.work().len(), body.len());
+        }
+    }
+
+    fn a_window_is_cut_to_the_limit(transport) {
+        let server = Setup::on(transport).limits("max_window = 3").start();
+        let mut sender = server.phpmq(1);
+        for number in 0..9 {
+            sender.send("q", &number.to_string());
+        }
+        sender.send_confirmed("q", "9");
+        let mut consumer = server.phpmq(1).consuming(&server, "q", 100_000);
+        for _ in 0..3 {
+            consumer.receive();
+        }
+        assert!(!consumer.stream.has_something());
+    }
+
+    fn queues_over_the_limit_are_refused(transport) {
+        let server = Setup::on(transport).limits("max_queues = 4").start();
+        check(&server, "
+            > use a
+            < USING a
+            > put 0 0 60 1
+            > x
+            < INSERTED 1
+            > watch b
+            < WATCHING 2
+            > watch c
+            < WATCHING 3
+            > watch d
+            < OUT_OF_MEMORY
+            > watch a
+            < WATCHING 4
+            > ignore b
+            < WATCHING 3
+            > watch d
+            < WATCHING 4
+        ");
+    }
+}
+
+#[test]
+fn priority_and_time_to_run_have_defaults_for_php_mq() {
+    let server = Setup::new().queue("priority = 7").queue("time_to_run = \"9s\"").start();
+    server.phpmq(1).send_confirmed("q", "x");
+    let mut peer = server.beanstalk();
+    assert_eq!(peer.figure("stats-job 1", "pri"), "7");
+    assert_eq!(peer.figure("stats-job 1", "ttr"), "9");
+}
+
+#[test]
+fn a_message_over_the_limit_ends_a_php_mq_connection_and_what_came_before_stands() {
+    let server = Setup::new().limits("max_message_size = 1000").start();
+    let mut sender = server.phpmq(1);
+    let mut exact = server.phpmq(1);
+    exact.send_confirmed("q", &"x".repeat(1_000));
+    sender.send("q", "before");
+    sender.send("q", &"x".repeat(1_001));
+    assert_eq!(sender.stream.rest(), "");
+    assert_eq!(server.console().number("messages"), 2);
+}
+
+#[test]
+fn without_a_limit_on_peers_hundreds_of_connections_are_served() {
+    let server = Setup::new().without_database().log_level("info").start();
+    let mut peers: Vec<_> = (0..300).map(|_| server.beanstalk()).collect();
+    for (place, peer) in peers.iter_mut().enumerate() {
+        assert_eq!(peer.put("x"), place as u64 + 1);
+    }
+    assert_eq!(peers[0].server("current-connections"), 300);
+    let resident = server.process.resident_bytes();
+    assert!(resident < 200 * 1024 * 1024, "{resident} bytes");
+    drop(peers);
+    let mut last = Server::beanstalk(&server);
+    eventually("they are gone", || last.server("current-connections") == 1);
+    eventually("so are their threads", || {
+        server.process.threads().iter().filter(|name| name.starts_with("client-")).count() == 1
+    });
+}

@@ -1,0 +1,98 @@
+//! No descriptors left, nothing to do, everybody gone again.
+
+use std::time::Duration;
+
+use crate::harness::{Server, Setup, Stream, eventually, now, over_both};
+
+over_both! {
+    fn an_idle_daemon_does_not_wake_up(transport) {
+        let server = Server::on(transport);
+        // Peers that wait in every way there is.
+        let _consumer = server.phpmq(1).consuming(&server, "q", 5);
+        let mut worker = server.connect("beanstalk");
+        worker.send("reserve\r\n");
+        let mut observer = server.beanstalk();
+        observer.ask("use other");
+        observer.put("x");
+        let _console = server.console();
+        eventually("it waits", || observer.server("current-waiting") == 1);
+        // The tick after the last change is still to come; then nothing is.
+        let mut waits = server.process.waits();
+        let mut since = now();
+        eventually("there are three seconds without a wake-up", || {
+            let before = std::mem::replace(&mut waits, server.process.waits());
+            if before != waits {
+                since = now();
+            }
+            since.elapsed() > Duration::from_secs(3)
+        });
+    }
+
+    fn who_comes_and_goes_leaves_nothing_behind(transport) {
+        let server = Server::on(transport);
+        let mut observer = server.beanstalk();
+        observer.put("x");
+        eventually("it has settled", || observer.server("current-connections") == 1);
+        let (threads, descriptors) =
+            (server.process.threads().len(), server.process.descriptors());
+        for round in 0..5 {
+            let mut peers: Vec<Stream> = Vec::new();
+            for protocol in ["phpmq", "console", "beanstalk"] {
+                for _ in 0..10 {
+                    let mut peer = server.connect(protocol);
+                    // Each in another state when it goes.
+                    match round {
+                        0 => {}
+                        1 => peer.send("H01"),
+                        2 => peer.send("reserve\r\nplain\n"),
+                        3 => peer.half_close(),
+                        _ => {
+                            let _ = peer.try_send("nonsense nonsense\r\n");
+                        }
+                    }
+                    peers.push(peer);
+                }
+            }
+            for (place, peer) in peers.into_iter().enumerate() {
+                if place % 2 == 0 { drop(peer) } else { peer.reset() }
+            }
+        }
+        eventually("all are gone", || observer.server("current-connections") == 1);
+        eventually("so are threads and descriptors", || {
+            (server.process.threads().len(), server.process.descriptors()) == (threads, descriptors)
+        });
+    }
+}
+
+#[test]
+fn without_descriptors_it_goes_on_and_recovers() {
+    let server = Setup::new()
+        .prefix(&["bash", "-c", "ulimit -n 64; exec \"$@\"", "-"])
+        .limits("max_connections = 1000")
+        .start();
+    let mut existing = server.beanstalk();
+    existing.put("x");
+    let lines = server.process.lines();
+    let address = server.address("beanstalk").to_owned();
+    let mut peers: Vec<Stream> =
+        (0..120).filter_map(|_| Stream::try_connect(&address).ok()).collect();
+    server.process.logged_from(lines, "no descriptor is left");
+    // Those that find no room are told, or wait to be accepted; either way nobody spins.
+    let ticks = server.process.processor_ticks();
+    let began = now();
+    for _ in 0..200 {
+        assert_eq!(existing.ask("list-tube-used"), "USING default");
+    }
+    eventually("a second and a half pass", || began.elapsed() > Duration::from_millis(1_500));
+    let spent = server.process.processor_ticks() - ticks;
+    assert!(spent < 60, "{spent} ticks of the processor's time in 1.5 s");
+    let warnings = server.process.count_logged("no descriptor is left");
+    assert!(warnings <= 3, "{warnings} lines about it");
+    peers.truncate(1);
+    eventually("it accepts again", || {
+        let Ok(mut peer) = Stream::try_connect(&address) else { return false };
+        peer.try_send("list-tube-used\r\n").is_ok()
+            && peer.try_line().is_some_and(|line| line == "USING default")
+    });
+    assert_eq!(existing.ask("list-tube-used"), "USING default");
+}
