@@ -162,3 +162,14 @@ fn replies_and_messages_of_one_turn_leave_in_one_send() {
     s.dispatcher.finish_turn().unwrap();
     assert_eq!(s.hear('a'), "INSERTED 1\r\nRESERVED 1 1\r\n1\r\nUSING default\r\n");
 }
+
+#[test]
+fn no_wait_is_over_before_its_time() {
+    // The request may have come at the very end of the millisecond that the clock shows.
+    let mut s = Stage::new().connect("a", "beanstalk", Periodic);
+    s.say('a', "reserve-with-timeout 1\r\n");
+    s.pass(1_000);
+    assert_eq!(s.hear('a'), "");
+    s.pass(1);
+    assert_eq!(s.hear('a'), "TIMED_OUT\r\n");
+}
