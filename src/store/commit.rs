@@ -10,12 +10,13 @@
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 
-use rusqlite::{Result, Statement};
+use rusqlite::{OptionalExtension as _, Result, Statement};
 
 use super::StoreError;
 use super::ballast::Ballast;
 use super::file::{Sizes, StoreFile, keep_log_on_close, run_checkpoint};
 use super::paths::{Paths, file_bytes, remove_if_there};
+use super::rows::unsigned;
 use super::schema::{PAGE_BYTES, setting};
 use super::tables::Tables;
 use crate::journal::Batch;
@@ -33,6 +34,7 @@ pub struct File<'c> {
     syncing: bool,
     /// Whether something was committed since the last fsync.
     unsynced: bool,
+    /// What the file has under this name, for writing it once more would change no page either.
     tick: u64,
     /// Frames in the log when it was last checkpointed; 0 once it has begun anew.
     checkpointed_frames: u32,
@@ -79,7 +81,11 @@ impl<'c> File<'c> {
             checkpoint: prepare("PRAGMA wal_checkpoint(PASSIVE)")?,
             syncing: true,
             unsynced: false,
-            tick: 0,
+            tick: connection
+                .query_row(TICK, [setting::TICK], |row| row.get(0))
+                .optional()
+                .map_err(failed)?
+                .map_or(0, unsigned),
             checkpointed_frames: 0,
             frames_guessed: u64::from(LOG_FRAMES_MAX),
             file_bytes: 0,
@@ -132,8 +138,9 @@ impl<'c> File<'c> {
         self.set_syncing(sync)?;
         self.begin.raw_execute()?;
         self.tables.apply_batch(batch)?;
-        if batch.is_empty() {
-            // An empty transaction would not fsync.
+        if sync && self.unsynced {
+            // A transaction that changes no page does not fsync. The batch may be such a one even
+            // when it has rows, which are in the file already.
             self.tick += 1;
             self.tables.set_number(setting::TICK, self.tick)?;
         }
@@ -271,6 +278,7 @@ const FRAMES_PER_ROW: u64 = 4;
 const SHRINK_PAGES_MIN: u32 = 16 * 1024 * 1024 / PAGE_BYTES;
 /// More than 32 MB takes so long to copy that confirmations would be late.
 const SHRINK_KEPT_PAGES_MAX: u32 = 32 * 1024 * 1024 / PAGE_BYTES;
+const TICK: &str = "SELECT value FROM meta WHERE name = ?";
 // Extended result codes that also stand for a full disk.
 const IOERR_WRITE: i32 = rusqlite::ffi::SQLITE_IOERR_WRITE;
 const IOERR_TRUNCATE: i32 = rusqlite::ffi::SQLITE_IOERR_TRUNCATE;
@@ -338,6 +346,33 @@ mod tests {
         assert!(synced > unsynced, "without a write there is no fsync");
         file.commit(&mut empty, true).unwrap();
         assert_eq!(frames(&mut file), synced);
+    }
+
+    /// A restart once counted its ticks from the beginning. The first one then wrote what was in
+    /// the file already, which changes no page, so that nothing was fsynced and a power cut took
+    /// what had been confirmed. Found by the power cuts of `tests/it/cuts`.
+    #[test]
+    fn regression_4_the_first_sync_after_a_restart_writes_too() {
+        let (_directory, path) = folder();
+        for life in 1..=3 {
+            let store_file = reopen(&path).file.unwrap();
+            let mut file = File::new(&store_file).unwrap();
+            file.commit(&mut batch(vec![queue(life, "q"), put(life, life, b"a")]), false).unwrap();
+            let unsynced = frames(&mut file);
+            file.commit(&mut batch(vec![]), true).unwrap();
+            assert!(frames(&mut file) > unsynced, "life {life}: without a write there is no fsync");
+        }
+    }
+
+    #[test]
+    fn a_sync_with_changes_that_change_nothing_writes_too() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        file.commit(&mut batch(vec![queue(1, "q"), put(1, 1, b"a")]), false).unwrap();
+        let unsynced = frames(&mut file);
+        file.commit(&mut batch(vec![removed(99)]), true).unwrap();
+        assert!(frames(&mut file) > unsynced, "without a write there is no fsync");
     }
 
     #[test]

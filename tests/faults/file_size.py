@@ -1,0 +1,41 @@
+#!/usr/bin/env python3
+"""Row 6: a limit on the size of files (RLIMIT_FSIZE). SIGXFSZ kills a process by default; the
+daemon has to live on, refuse puts as on a full disk, and go on when the limit is lifted."""
+
+import resource
+
+from daemon import Daemon, Ledger, eventually, figure, finish, folder, promise
+
+LIMIT = 2 * 1024 * 1024
+
+
+def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, resource.RLIM_INFINITY))
+
+
+for level in ("write", "sync"):
+    daemon = Daemon(folder(), f'durability = "{level}"\ncommit_timeout = "1s"', before=limit)
+    promise(daemon.ready(), f"{level}: starts")
+    ledger, peer, answers = Ledger(), daemon.connect(), {}
+    for _ in range(100_000):
+        try:
+            answer = ledger.put(peer, 10_000).split()[0]
+        except ConnectionError:
+            answer = "closed"
+            peer = daemon.connect()
+        answers[answer] = answers.get(answer, 0) + 1
+        if answers.get("OUT_OF_MEMORY", 0) >= 50:
+            break
+    figure(f"{level}: answers to puts", answers)
+    promise(daemon.is_alive(), f"{level}: survives SIGXFSZ")
+    promise(answers.get("OUT_OF_MEMORY", 0) >= 50, f"{level}: puts are refused in words")
+    promise(daemon.log().count(" crit ") <= 3, f"{level}: said once")
+    promise(ledger.work(peer), f"{level}: consumers are served")
+    infinity = resource.RLIM_INFINITY
+    resource.prlimit(daemon.pid(), resource.RLIMIT_FSIZE, (infinity, infinity))
+    took = eventually(f"{level}: goes on", lambda: ledger.put(peer).startswith("INSERTED"))
+    figure(f"{level}: seconds until it goes on", took)
+    daemon.kill()
+    promise(daemon.again(), f"{level}: starts again after kill -9")
+    ledger.judge(ledger.drain(daemon.connect()), level)
+finish()

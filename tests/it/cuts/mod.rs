@@ -1,0 +1,192 @@
+//! Power cuts, kills and failing disks under the real persistence code, by the thousand.
+//!
+//! - `calls`: sees every write, sync, rename and removal of this process;
+//! - `disk`: what would be left of them;
+//! - `model`: what should be left;
+//! - `story`: life after life on one disk, each begun on what the last one left.
+//!
+//! `PHPMQ_CUTS` says how many cuts are made (the ordinary run makes few), `PHPMQ_SEED` repeats one.
+
+mod calls;
+mod disk;
+mod model;
+mod random;
+mod story;
+
+use disk::{End, Fault, Plan};
+use model::Sizes;
+use random::Random;
+use story::{Life, Story};
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+const EDQUOT: i32 = 122;
+
+/// What many lives came to.
+#[derive(Default)]
+struct Report {
+    cuts: u64,
+    cuts_while_opening: u64,
+    commits: u64,
+    broken: Vec<String>,
+}
+
+fn cuts_wanted(ordinary: u64) -> u64 {
+    std::env::var("PHPMQ_CUTS").map_or(ordinary, |cuts| cuts.parse().unwrap())
+}
+
+/// Lives on new disks until there were so many cuts, each disk for some twenty lives.
+fn cut(cuts: u64, seed: u64, sizes: Sizes, lying: bool) -> Report {
+    let mut report = Report::default();
+    let mut disks = Random::new(seed);
+    while report.cuts < cuts {
+        let disk_seed = disks.next();
+        let mut story = Story::new(Random::new(disk_seed), sizes);
+        for _ in 0..20 {
+            let reach = [10, 40, 150, 600, 4_000][story.random.below(5) as usize];
+            let ends_at = Some(1 + story.random.below(reach));
+            let plan = Plan { ends_at, lying, fault: None };
+            let closes = story.random.below(10) == 0;
+            let commits_before = story.commits;
+            match story.live(plan, 25, closes) {
+                Life::Ended if story.commits == commits_before => report.cuts_while_opening += 1,
+                Life::Ended | Life::Lived => {}
+                Life::Closed => story.disk.end(),
+                Life::Refused(error) => unreachable!("no fault was planned: {error}"),
+                Life::Broken(how) => {
+                    report.broken.push(format!("seed {seed}, disk {disk_seed}: {how}"));
+                    story.disk.end();
+                    break;
+                }
+            }
+            report.cuts += 1;
+            let end = if story.random.below(4) == 0 { End::Process } else { End::Power };
+            story.restart(end);
+        }
+        report.commits += story.commits;
+        story.disk.remove();
+    }
+    report
+}
+
+fn lose_nothing(name: &str, cuts: u64, sizes: Sizes) {
+    let seed = Random::seed();
+    let report = cut(cuts, seed, sizes, false);
+    println!(
+        "{name}: {} cuts, {} of them before the first commit of a life, {} commits, {} broken",
+        report.cuts,
+        report.cuts_while_opening,
+        report.commits,
+        report.broken.len()
+    );
+    assert!(report.broken.is_empty(), "{:#?}", report.broken);
+    assert!(report.commits > 0 && report.cuts_while_opening > 0);
+}
+
+#[test]
+fn power_cuts_and_kills_lose_nothing_confirmed_and_corrupt_nothing() {
+    lose_nothing("short commits", cuts_wanted(600), Sizes::SMALL);
+}
+
+#[test]
+fn power_cuts_while_the_log_is_moved_into_the_file_lose_nothing() {
+    lose_nothing("long commits", cuts_wanted(600) / 20, Sizes::LARGE);
+}
+
+#[test]
+fn a_disk_that_lies_about_syncs_is_caught() {
+    let report = cut(300, Random::seed(), Sizes::SMALL, true);
+    println!("lying: {} cuts, {} broken", report.cuts, report.broken.len());
+    assert!(report.broken.len() > 3, "the tests of this module can not fail");
+}
+
+/// What one planned fault came to.
+struct Failed {
+    changes: u64,
+    faults: u64,
+    failures: u64,
+    rewrites: u64,
+    refused: bool,
+}
+
+/// A story that is the same every time until the n-th change fails. Then the power goes or the
+/// process ends, and the next start must find what it may find.
+fn fail(seed: u64, sizes: Sizes, fault: Option<(u64, u64, Fault)>, end: End) -> Failed {
+    let mut story = Story::new(Random::new(seed), sizes);
+    let what = format!("seed {seed}, {fault:?}, then {end:?}");
+    let mut failed = Failed { changes: 0, faults: 0, failures: 0, rewrites: 0, refused: false };
+    // One life without faults, so that the story does not begin with an empty disk.
+    assert!(matches!(story.live(Plan::default(), 6, false), Life::Lived), "{what}");
+    story.restart(End::Process);
+    let plan = Plan { fault, ..Plan::default() };
+    match story.live(plan, 14, false) {
+        Life::Lived => {}
+        Life::Refused(error) => {
+            // Damage that is not there must not be reported: an operator would restore a backup.
+            assert!(error.exit_code() != 65, "{what}: {error}");
+            failed.refused = true;
+            story.disk.end();
+        }
+        Life::Broken(how) => panic!("{what}: {how}"),
+        Life::Ended | Life::Closed => unreachable!("no end was planned"),
+    }
+    (failed.changes, failed.faults) = (story.disk.changes(), story.disk.faults());
+    (failed.failures, failed.rewrites) = (story.failures, story.rewrites);
+    if !failed.refused && failed.failures > 0 {
+        assert!(story.recovered, "{what}: it did not go on by itself");
+    }
+    story.restart(end);
+    match story.live(Plan::default(), 3, true) {
+        Life::Closed => {}
+        Life::Broken(how) => panic!("{what}: {how}"),
+        _ => panic!("{what}: the next start did not come to its end"),
+    }
+    story.disk.remove();
+    failed
+}
+
+/// Lets the n-th change fail, for one n in so many, in all ways.
+fn fail_at_each(name: &str, seed: u64, sizes: Sizes, step: u64) {
+    let unharmed = fail(seed, sizes, None, End::Power);
+    assert_eq!((unharmed.faults, unharmed.failures), (0, 0));
+    let ways = [
+        (1, Fault::Error(EIO)),
+        (3, Fault::Error(EIO)),
+        (1, Fault::Error(ENOSPC)),
+        (12, Fault::Error(ENOSPC)),
+        (1, Fault::Error(EDQUOT)),
+        (1, Fault::Short),
+        (1, Fault::Sync),
+        (8, Fault::Sync),
+    ];
+    let (mut runs, mut faults, mut failures, mut rewrites, mut refused) = (0_u64, 0, 0, 0, 0_u64);
+    for (count, fault) in ways {
+        for number in (1..=unharmed.changes).step_by(step as usize) {
+            let end = if (number / step).is_multiple_of(3) { End::Process } else { End::Power };
+            let failed = fail(seed, sizes, Some((number, count, fault)), end);
+            runs += 1;
+            faults += failed.faults;
+            failures += failed.failures;
+            rewrites += failed.rewrites;
+            refused += u64::from(failed.refused);
+        }
+    }
+    println!(
+        "{name}: {} changes, {runs} runs, {faults} faults, {failures} orders failed, {rewrites} \
+         rewrites, {refused} starts refused, 0 broken",
+        unharmed.changes
+    );
+    assert!(faults > 0 && failures > 0 && rewrites > 0 && refused > 0);
+}
+
+#[test]
+fn every_change_may_fail_and_nothing_confirmed_is_lost() {
+    let step = if cuts_wanted(0) >= 10_000 { 1 } else { 4 };
+    fail_at_each("short commits", 1, Sizes::SMALL, step);
+}
+
+#[test]
+fn every_change_of_a_checkpoint_and_a_long_rewrite_may_fail() {
+    let step = if cuts_wanted(0) >= 10_000 { 7 } else { 211 };
+    fail_at_each("long commits", 2, Sizes::LARGE, step);
+}

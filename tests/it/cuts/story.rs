@@ -1,0 +1,329 @@
+//! Plays the dispatcher for the real persistence thread on a simulated disk, life after life, and
+//! compares what each start finds with what may be there.
+//!
+//! The rule is stronger than "nothing confirmed is lost": what is found must be exactly what the
+//! database held at one of the commits since the last one that is certain. So nothing is lost,
+//! nothing comes back, and no commit is there by half.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+use phpmq::channels::{self, Event, Finished, Order};
+use phpmq::journal::{Batch, Journal};
+use phpmq::persistence::{self, Progress};
+use phpmq::store::{self, Memory, Opened, Remedy, Slices, StoreError};
+
+use super::disk::{Disk, End, Plan};
+use super::model::{Ids, Model, Sizes};
+use super::random::Random;
+
+/// How a life went.
+pub enum Life {
+    /// The disk has ended.
+    Ended,
+    /// Everything was closed in order.
+    Closed,
+    /// It could not begin; only when the disk failed.
+    Refused(StoreError),
+    /// It went on to its last batch, and the disk has not ended.
+    Lived,
+    /// A promise was broken.
+    Broken(String),
+}
+
+pub struct Story {
+    pub disk: Arc<Disk>,
+    pub random: Random,
+    pub sizes: Sizes,
+    /// What the database may hold, the oldest first: everything from the last certain commit on.
+    candidates: Vec<Model>,
+    /// The first of them that may be found when only processes have ended.
+    confirmed: usize,
+    only_processes_ended: bool,
+    highest_id: u64,
+    /// How the lives went, for who reads of a broken promise.
+    history: Vec<String>,
+    pub commits: u64,
+    pub rewrites: u64,
+    /// Orders that failed while the disk had not ended.
+    pub failures: u64,
+    /// Whether a commit has succeeded since the last one that failed.
+    pub recovered: bool,
+}
+
+/// The other side of the persistence thread.
+struct Orders {
+    orders: Sender<Order>,
+    finished: Receiver<Finished>,
+    // So that its wakes arrive somewhere.
+    _events: Receiver<Event>,
+    thread: std::thread::JoinHandle<Result<(), StoreError>>,
+}
+
+impl Orders {
+    fn start(file: store::StoreFile) -> Orders {
+        let (orders, orders_received) = channels::orders();
+        let (finished_sent, finished) = channels::finished();
+        let (events_sent, events) = channels::events();
+        let log = slog::Logger::root(slog::Discard, slog::o!());
+        let progress = Arc::new(Progress::default());
+        let body = move || {
+            persistence::run(file, orders_received, finished_sent, events_sent, progress, log)
+        };
+        let thread = std::thread::Builder::new().name("persistence".into()).spawn(body).unwrap();
+        Orders { orders, finished, _events: events, thread }
+    }
+
+    fn ask(&self, order: Order) -> Option<Finished> {
+        self.orders.send(order).ok()?;
+        self.finished.recv().ok()
+    }
+
+    fn end(self) -> Result<(), StoreError> {
+        drop(self.orders);
+        self.thread.join().expect("persistence does not panic")
+    }
+}
+
+impl Story {
+    pub fn new(mut random: Random, sizes: Sizes) -> Story {
+        Story {
+            disk: Disk::new(random.fork()),
+            random,
+            sizes,
+            candidates: vec![Model::default()],
+            confirmed: 0,
+            only_processes_ended: true,
+            highest_id: 0,
+            history: Vec::new(),
+            commits: 0,
+            rewrites: 0,
+            failures: 0,
+            recovered: true,
+        }
+    }
+
+    /// The disk as the next life finds it.
+    pub fn restart(&mut self, end: End) {
+        self.only_processes_ended &= end == End::Process;
+        self.history.push(format!("{end:?} at {}", self.disk.changes()));
+        let next = self.disk.restarted(end);
+        self.disk.remove();
+        self.disk = next;
+    }
+
+    /// One life: opens the database and makes so many commits, as far as it gets.
+    pub fn live(&mut self, plan: Plan, batches: u64, closes: bool) -> Life {
+        self.disk.plan(plan);
+        let opened = match store::open(Some(&self.disk.database()), &mut |_| ()) {
+            Ok(opened) => opened,
+            Err(_) if self.disk.has_ended() => return Life::Ended,
+            Err(error) if self.disk.faults() > 0 => return Life::Refused(error),
+            Err(error) => return Life::Broken(format!("can not be opened: {error}")),
+        };
+        if let Err(broken) = self.compare(&opened) {
+            return Life::Broken(broken);
+        }
+        let Opened { memory, file, facts } = opened;
+        let orders = Orders::start(file.unwrap());
+        let mut dispatcher = Dispatcher {
+            memory: Memory::new(&memory).unwrap(),
+            journal: Journal::new(),
+            model: self.candidates[0].clone(),
+            ids: Ids { message: facts.next_id, queue: facts.next_queue_id },
+            reserved: facts.ids_reserved,
+            suspect: false,
+        };
+        // A disk that failed at the end of the story gets the chance to work again.
+        let mut turns = 0;
+        while turns < batches || (!self.recovered && turns < batches + 30) {
+            turns += 1;
+            if !self.turn(&mut dispatcher, &orders) {
+                break;
+            }
+        }
+        self.highest_id = self.highest_id.max(dispatcher.ids.message - 1);
+        if closes && !self.disk.has_ended() && self.close(&mut dispatcher, &orders) {
+            let ended = orders.end();
+            return match ended {
+                Err(error) if self.disk.faults() == 0 && !self.disk.has_ended() => {
+                    Life::Broken(format!("can not be closed: {error}"))
+                }
+                _ => Life::Closed,
+            };
+        }
+        // What becomes of the thread after the end is nobody's concern.
+        let lived = !self.disk.has_ended();
+        self.disk.end();
+        let _ = orders.end();
+        if lived { Life::Lived } else { Life::Ended }
+    }
+
+    /// Whether what was found may be there; it is certain from now on.
+    fn compare(&mut self, opened: &Opened) -> Result<(), String> {
+        let found = Model::found(&opened.memory);
+        let from = if self.only_processes_ended { self.confirmed } else { 0 };
+        if !self.candidates[from..].contains(&found) {
+            let (first, last) = (&self.candidates[from], self.candidates.last());
+            let last = last.unwrap_or(first);
+            return Err(format!(
+                "what is found is none of {} states; before: {:?}; found and not in the first: \
+                 {}; in the first and not found: {}; found and not in the last: {}; in the last \
+                 and not found: {}",
+                self.candidates.len() - from,
+                self.history,
+                found.without(first),
+                first.without(&found),
+                found.without(last),
+                last.without(&found),
+            ));
+        }
+        if opened.facts.next_id <= self.highest_id {
+            let (next, highest) = (opened.facts.next_id, self.highest_id);
+            return Err(format!("id {highest} was handed out and would be again from {next} on"));
+        }
+        self.certain(found);
+        self.only_processes_ended = true;
+        Ok(())
+    }
+
+    /// This is on the disk.
+    fn certain(&mut self, model: Model) {
+        self.candidates.clear();
+        self.candidates.push(model);
+        self.confirmed = 0;
+    }
+
+    /// Some changes and one order, as the dispatcher gives it. Says whether life goes on.
+    fn turn(&mut self, dispatcher: &mut Dispatcher<'_>, orders: &Orders) -> bool {
+        for _ in 0..self.random.below(self.sizes.changes_max) {
+            dispatcher.change(&self.sizes, &mut self.random);
+        }
+        if dispatcher.suspect {
+            return self.rewrite(dispatcher, orders);
+        }
+        let reserving = self.random.below(20) == 0;
+        if reserving {
+            dispatcher.journal.reserve_ids(dispatcher.reserved + 500);
+        }
+        let sync = reserving || self.random.below(3) == 0;
+        self.candidates.push(dispatcher.model.clone());
+        let batch = dispatcher.journal.take();
+        let Some(finished) = orders.ask(Order::Commit { batch, sync }) else {
+            return false;
+        };
+        let committed = self.finished(dispatcher, finished, sync);
+        if committed && reserving {
+            // The last ids before the new end are the ones that could be handed out twice.
+            dispatcher.reserved += 500;
+            dispatcher.ids.message = dispatcher.reserved - 10 - self.random.below(20);
+        }
+        committed || !self.disk.has_ended()
+    }
+
+    /// Takes an answer as the dispatcher does. Says whether it was good.
+    fn finished(
+        &mut self,
+        dispatcher: &mut Dispatcher<'_>,
+        finished: Finished,
+        sync: bool,
+    ) -> bool {
+        let Finished { batch, result } = finished;
+        match result {
+            Ok(()) => {
+                dispatcher.journal.done(batch);
+                dispatcher.journal.known_good();
+                dispatcher.suspect = false;
+                self.commits += 1;
+                self.recovered = true;
+                let level = if sync { "sync" } else { "write" };
+                self.history.push(format!("{level} at {}", self.disk.changes()));
+                if sync {
+                    let model = self.candidates.pop().unwrap();
+                    self.certain(model);
+                } else {
+                    self.confirmed = self.candidates.len() - 1;
+                }
+                true
+            }
+            Err(error) => {
+                self.failed(dispatcher, batch, &error);
+                false
+            }
+        }
+    }
+
+    fn failed(&mut self, dispatcher: &mut Dispatcher<'_>, batch: Batch, error: &StoreError) {
+        dispatcher.journal.restore(batch);
+        dispatcher.suspect |= error.remedy() == Remedy::Rewrite;
+        if !self.disk.has_ended() {
+            self.failures += 1;
+            self.recovered = false;
+        }
+    }
+
+    /// Sends all rows, with changes in between. Says whether life goes on.
+    fn rewrite(&mut self, dispatcher: &mut Dispatcher<'_>, orders: &Orders) -> bool {
+        let mut slices = Slices::begin(&mut dispatcher.memory).unwrap();
+        loop {
+            let slice = slices.next_slice(&mut dispatcher.memory).unwrap();
+            let last = slice.last;
+            if last {
+                self.candidates.push(dispatcher.model.clone());
+            }
+            let batch = dispatcher.journal.take();
+            let Some(finished) = orders.ask(Order::Rewrite { slice, batch }) else {
+                return false;
+            };
+            if last {
+                self.rewrites += 1;
+                return self.finished(dispatcher, finished, true) || !self.disk.has_ended();
+            }
+            match finished.result {
+                Ok(()) => dispatcher.journal.done(finished.batch),
+                Err(error) => {
+                    self.failed(dispatcher, finished.batch, &error);
+                    return !self.disk.has_ended();
+                }
+            }
+            for _ in 0..self.random.below(self.sizes.changes_max) {
+                dispatcher.change(&self.sizes, &mut self.random);
+            }
+        }
+    }
+
+    /// An orderly stop. Says whether it came to its end.
+    fn close(&mut self, dispatcher: &mut Dispatcher<'_>, orders: &Orders) -> bool {
+        if dispatcher.suspect && !self.rewrite(dispatcher, orders) {
+            return false;
+        }
+        dispatcher.journal.stop_cleanly(dispatcher.ids.message);
+        self.candidates.push(dispatcher.model.clone());
+        let batch = dispatcher.journal.take();
+        let Some(finished) = orders.ask(Order::Close { batch }) else {
+            return false;
+        };
+        self.finished(dispatcher, finished, true)
+    }
+}
+
+/// What a dispatcher has of the database.
+struct Dispatcher<'c> {
+    memory: Memory<'c>,
+    journal: Journal,
+    model: Model,
+    ids: Ids,
+    reserved: u64,
+    suspect: bool,
+}
+
+impl Dispatcher<'_> {
+    fn change(&mut self, sizes: &Sizes, random: &mut Random) {
+        if self.ids.message >= self.reserved {
+            return;
+        }
+        let change = self.model.change(&mut self.ids, sizes, random);
+        self.memory.apply(&change).unwrap();
+        self.journal.record(change);
+    }
+}
