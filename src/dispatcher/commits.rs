@@ -312,6 +312,7 @@ impl<'c> Dispatcher<'c> {
             file_bytes: self.progress.file_bytes(),
             wal_bytes: self.progress.wal_bytes(),
             degraded: self.commits.failing,
+            log_held_up: self.progress.log_held_up(),
         }
     }
 

@@ -308,9 +308,8 @@ impl<'c> Dispatcher<'c> {
     }
 
     /// Before somebody is told that another connection holds a message: if that connection's peer
-    /// has gone already, its end is handled first. Its thread has read all there was (a peer with
-    /// unread bytes is not seen as gone) and its last events are on their way; all others keep
-    /// their order and come after the request that asks.
+    /// has gone already, its end is handled first. Its thread reads on to the end and its last
+    /// events are on their way; all others keep their order and come after the request that asks.
     fn await_end_of_holder(
         &mut self,
         asking: ConnectionId,
@@ -327,7 +326,8 @@ impl<'c> Dispatcher<'c> {
         }
         self.awaiting_end = true;
         let mut put_aside = VecDeque::new();
-        while self.peers.get(&holder).is_some_and(|peer| !peer.ended) {
+        // What it asked for last may close its gate: then its end does not come before another turn.
+        while self.peers.get(&holder).is_some_and(Peer::will_read_on) {
             let event = self.later.pop_front().or_else(|| self.events.recv().ok());
             let Some(event) = event else { break };
             if event.connection() == Some(holder) {
