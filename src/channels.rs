@@ -6,7 +6,8 @@
 //!   dispatcher ── Order ───────────────────► persistence     (try_send: at most one at a time)
 //!   persistence ── Finished ───────────────► dispatcher      (the order's other half, same bound)
 //!   dispatcher ── chunk ───────────────────► writer          (try_send: one chunk at a time)
-//!   everybody ── Notice ───────────────────► main            (ends of threads, signals)
+//!   everybody ── Notice ───────────────────► main            (ends of threads, signals; the
+//!                                                             dispatcher's is a try_send)
 //! ```
 //!
 //! Neither side of a pair ever blocks on the other in both directions, so nothing can lock up.
@@ -202,8 +203,8 @@ pub enum Notice {
     ThreadEnded(u64),
     /// The dispatcher is at its end.
     DispatcherEnded,
-    /// The watchdog's next ping is due.
-    Tick,
+    /// The dispatcher's [`Health`](crate::dispatcher::Health) has changed.
+    HealthChanged,
 }
 
 /// Events for the dispatcher. Long enough that clients seldom block while a turn runs; each event
@@ -230,6 +231,19 @@ pub fn chunks() -> (Sender<Vec<u8>>, Receiver<Vec<u8>>) {
 /// A thread's own handle on its way to it, so that the thread itself reports its start and whoever
 /// started it waits for nobody: one, as there is one handle.
 pub fn handle() -> (Sender<JoinHandle<()>>, Receiver<JoinHandle<()>>) {
+    bounded(1)
+}
+
+/// What a client's thread that rests is to do next: one connection.
+pub struct Task {
+    /// What the thread is called from then on.
+    pub name: String,
+    /// What it does.
+    pub body: Box<dyn FnOnce() + Send>,
+}
+
+/// A resting thread's way in: one, as it takes one connection and then rests anew.
+pub fn task() -> (Sender<Task>, Receiver<Task>) {
     bounded(1)
 }
 

@@ -26,6 +26,11 @@ pub const READ_SMALL_BYTES: usize = 4 * 1024;
 pub const READ_LARGE_BYTES: usize = 128 * 1024;
 /// The stack of a client's thread, in bytes. Only what is touched is resident.
 pub const CLIENT_STACK_BYTES: usize = 192 * 1024;
+/// Client threads that wait for the next connection after their last one, at most: as many as the
+/// peers that connect and close all the time on a machine with a few dozen processors.
+pub const THREADS_RESTING_MAX: usize = 64;
+/// How long they wait, in milliseconds.
+pub const THREAD_REST_MS: u64 = 1_000;
 /// The stack of a writer's thread, in bytes.
 pub const WRITER_STACK_BYTES: usize = 128 * 1024;
 /// The stack of dispatcher, persistence and listeners, in bytes.

@@ -28,7 +28,7 @@ use crate::clients::Owner;
 use crate::clock::Time;
 use crate::connection::{Connection, Shared};
 use crate::gate::Gate;
-use crate::limits::{ACCEPT_PAUSE_MS, CLIENT_STACK_BYTES, SERVICE_STACK_BYTES};
+use crate::limits::{ACCEPT_PAUSE_MS, SERVICE_STACK_BYTES};
 use crate::outbox::part_with;
 use crate::protocol::Setup;
 
@@ -257,7 +257,7 @@ impl Listener {
             shared: Arc::clone(&self.shared),
         };
         let name = format!("client-{id}");
-        let started = self.shared.threads.start(name, CLIENT_STACK_BYTES, move || connection.run());
+        let started = self.shared.threads.serve(name, move || connection.run());
         let Err(error) = started else {
             return Next::Accept;
         };

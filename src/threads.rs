@@ -4,16 +4,23 @@
 //! (a listener, the dispatcher) therefore never waits for the main thread, and the main thread may
 //! wait for them without a circle. Invariant: a thread counts as alive from before it is started
 //! until it has been joined, so nothing is left when the count is 0.
+//!
+//! A client's thread that is through with its connection rests for a moment and takes the next one:
+//! where peers connect, say one thing and close, starting and ending threads would be a third of
+//! all work. Resting threads are few, and none is left after a moment without connections.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::channels::{self, Notice};
+use crate::channels::{self, Notice, Task};
+use crate::limits::{CLIENT_STACK_BYTES, THREAD_REST_MS, THREADS_RESTING_MAX};
 
 /// Starts threads and counts them.
 #[derive(Debug)]
@@ -21,12 +28,30 @@ pub struct Threads {
     notices: Sender<Notice>,
     started: AtomicU64,
     alive: AtomicUsize,
+    /// Client threads that wait for their next connection, each with its way in; `None` once they
+    /// shall rest no more.
+    resting: Mutex<Option<Vec<Resting>>>,
+    /// Rests so far; they are told apart by this.
+    rests: AtomicU64,
+}
+
+/// A client's thread between two connections.
+#[derive(Debug)]
+struct Resting {
+    number: u64,
+    way_in: Sender<Task>,
 }
 
 impl Threads {
     /// Threads that report to this channel.
     pub fn new(notices: Sender<Notice>) -> Arc<Threads> {
-        Arc::new(Threads { notices, started: AtomicU64::new(0), alive: AtomicUsize::new(0) })
+        Arc::new(Threads {
+            notices,
+            started: AtomicU64::new(0),
+            alive: AtomicUsize::new(0),
+            resting: Mutex::new(Some(Vec::new())),
+            rests: AtomicU64::new(0),
+        })
     }
 
     /// Starts a thread; `name` has at most 15 bytes, the system cuts longer ones.
@@ -64,6 +89,70 @@ impl Threads {
         }
     }
 
+    /// Has a client's thread do this: one that rests, or a new one. `name` as for
+    /// [`Threads::start`].
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub fn serve(
+        self: &Arc<Self>,
+        name: String,
+        body: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let mut task = Task { name, body: Box::new(body) };
+        while let Some(Resting { way_in, .. }) = self.resting().as_mut().and_then(Vec::pop) {
+            match way_in.try_send(task) {
+                Ok(()) => return Ok(()),
+                // It has ended in a panic; the next one may be well.
+                Err(refused) => task = refused.into_inner(),
+            }
+        }
+        let Task { name, body } = task;
+        let threads = Arc::clone(self);
+        self.start(name, CLIENT_STACK_BYTES, move || {
+            body();
+            while let Some(task) = threads.rest() {
+                // Only ps and debuggers are interested in the name.
+                let _ = CString::new(task.name).map(|name| rustix::thread::set_name(&name));
+                (task.body)();
+            }
+        })
+    }
+
+    /// Waits for the next connection; `None` when none has come for a while.
+    fn rest(&self) -> Option<Task> {
+        let (way_in, tasks) = channels::task();
+        let number = self.rests.fetch_add(1, Ordering::Relaxed);
+        match self.resting().as_mut() {
+            Some(resting) if resting.len() < THREADS_RESTING_MAX => {
+                resting.push(Resting { number, way_in })
+            }
+            _ => return None,
+        }
+        let task = tasks.recv_timeout(Duration::from_millis(THREAD_REST_MS)).ok();
+        if task.is_some() {
+            return task;
+        }
+        if let Some(resting) = self.resting().as_mut()
+            && let Some(at) = resting.iter().position(|other| other.number == number)
+        {
+            resting.swap_remove(at);
+        }
+        // Somebody may have taken the way in before: then the task is there or about to be.
+        // Otherwise nobody has it any more, and this does not wait.
+        tasks.recv().ok()
+    }
+
+    /// Ends the threads that rest, now and from now on.
+    pub fn rest_no_more(&self) {
+        *self.resting() = None;
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Option<Vec<Resting>>> {
+        // Each change is one operation on the list, so a panic leaves it whole.
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Threads that were started and not yet joined.
     pub fn alive(&self) -> usize {
         self.alive.load(Ordering::SeqCst)
@@ -93,6 +182,12 @@ impl Joiner {
     /// Joins these threads.
     pub fn new(threads: Arc<Threads>) -> Joiner {
         Joiner { threads, handles: HashMap::new() }
+    }
+
+    /// From now on a client's thread ends with its connection: the end of the last connection can
+    /// be waited for.
+    pub fn rest_no_more(&self) {
+        self.threads.rest_no_more();
     }
 
     /// For [`Notice::ThreadStarted`].
@@ -170,6 +265,38 @@ mod tests {
         assert_eq!(threads.alive(), count);
         let mut joiner = Joiner::new(threads);
         assert_eq!(join_all(&mut joiner, &notices).len(), count);
+    }
+
+    #[test]
+    fn a_client_thread_takes_the_next_connection_and_ends_when_told_to_rest_no_more() {
+        let (sender, notices) = channels::notices();
+        let threads = Threads::new(sender);
+        let (seen, ran_on) = crossbeam_channel::bounded(1);
+        for name in ["client-1", "client-2", "client-3"] {
+            let seen = seen.clone();
+            let body = move || seen.send(std::thread::current().id()).unwrap();
+            threads.serve(name.to_owned(), body).unwrap();
+            ran_on.recv().unwrap();
+            while threads.resting().as_ref().unwrap().is_empty() {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(threads.alive(), 1);
+        threads.rest_no_more();
+        let mut joiner = Joiner::new(threads);
+        assert_eq!(join_all(&mut joiner, &notices), [true]);
+    }
+
+    #[test]
+    fn a_client_thread_that_panics_is_not_used_again() {
+        let (sender, notices) = channels::notices();
+        let threads = Threads::new(sender);
+        threads.serve("client-1".to_owned(), || panic!("meant to")).unwrap();
+        let mut joiner = Joiner::new(threads.clone());
+        assert_eq!(join_all(&mut joiner, &notices), [false]);
+        threads.rest_no_more();
+        threads.serve("client-2".to_owned(), || {}).unwrap();
+        assert_eq!(join_all(&mut joiner, &notices), [true]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::clients::Clients;
 use crate::config::args::{self, Parting};
 use crate::config::beanstalkd::{self, DropIn};
 use crate::config::{self, Args, Config, Environment};
-use crate::dispatcher::Stopped;
+use crate::dispatcher::{Health, Stopped};
 use crate::limits::Limits;
 use crate::listener::Listening;
 use crate::logging::{self, LevelHandle};
@@ -190,6 +190,9 @@ struct Daemon {
     persistence: Option<JoinHandle<Result<(), StoreError>>>,
     signals: Signals,
     notifier: Notifier,
+    health: Arc<Health>,
+    /// What the service manager was told of it last.
+    told: String,
     watchdog: Watchdog,
     log: Logger,
 }
@@ -244,10 +247,12 @@ impl Daemon {
                     self.joiner.ended(number);
                 }
                 Ok(Notice::DispatcherEnded) => return self.dispatcher_failed(),
-                Ok(Notice::Tick) | Err(RecvTimeoutError::Timeout) => self.watch(),
+                Ok(Notice::HealthChanged) => {}
+                Err(RecvTimeoutError::Timeout) => self.watch(),
                 // The signals' thread holds a sender until it is stopped.
                 Err(RecvTimeoutError::Disconnected) => return self.stop(),
             }
+            self.tell_health();
         }
     }
 
@@ -258,6 +263,16 @@ impl Daemon {
         }
         // A full channel is reason enough.
         let _ = self.events.try_send(Event::Ping);
+    }
+
+    /// Tells the service manager when it is something else than before. Looked at after every
+    /// notice, since one that says so may have found the channel full.
+    fn tell_health(&mut self) {
+        let line = self.health.line();
+        if line != self.told {
+            self.notifier.status(&line);
+            self.told = line;
+        }
     }
 
     /// Takes up what can be taken up of a changed configuration.

@@ -19,7 +19,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, Environment, OnIoError};
 use crate::connection::Shared;
-use crate::dispatcher::{Dispatcher, Parts, Stopped};
+use crate::dispatcher::{Dispatcher, Health, Parts, Stopped};
 use crate::engine::Engine;
 use crate::engine::load::Loader;
 use crate::facts::Facts;
@@ -31,6 +31,7 @@ use crate::persistence::{self, Progress};
 use crate::signals::Signals;
 use crate::store::{self, Memory, Opened, StoreError, StoreFile};
 use crate::systemd::{self, Notifier, Passed};
+use crate::threads::Threads;
 use crate::writer::Writers;
 
 /// What systemd is asked for while a large database is read, again with every step.
@@ -65,20 +66,13 @@ impl Daemon {
             .map_err(|error| DaemonError::System("handle signals", error))?;
         let (threads, joiner) = joined_threads(notice_sender.clone());
         let (events, event_receiver) = channels::events();
-        let shared = Arc::new(Shared {
-            events: events.clone(),
-            limits: limits.clone(),
-            budget: Arc::new(Budget::default()),
-            clock,
-            clients: Arc::new(Clients::default()),
-            threads,
-            log: log.clone(),
-        });
+        let shared = shared(&events, &limits, clock, threads, log);
         let Opened { memory, file, facts } = opened;
         let disk = Disk::start(file, events.clone(), log)?;
         let turns = Arc::new(AtomicU64::new(0));
         let watchdog =
             Watchdog::new(systemd::watchdog_interval(), turns.clone(), disk.progress.clone());
+        let health = Arc::<Health>::default();
         let parts = Parts {
             engine,
             journal: disk.journal,
@@ -92,6 +86,8 @@ impl Daemon {
             budget: shared.budget.clone(),
             progress: disk.progress,
             turns,
+            health: health.clone(),
+            notices: notice_sender.clone(),
             facts: Facts::new(random_instance()),
             snapshot_interval_ms: config.storage.snapshot_interval_ms,
             commit_timeout_ms: config.storage.commit_timeout_ms,
@@ -119,10 +115,31 @@ impl Daemon {
             persistence: disk.thread,
             signals,
             notifier,
+            told: health.line(),
+            health,
             watchdog,
             log,
         })
     }
+}
+
+/// What all connections have in common.
+fn shared(
+    events: &Sender<Event>,
+    limits: &Arc<Limits>,
+    clock: Clock,
+    threads: Arc<Threads>,
+    log: &Logger,
+) -> Arc<Shared> {
+    Arc::new(Shared {
+        events: events.clone(),
+        limits: limits.clone(),
+        budget: Arc::new(Budget::default()),
+        clock,
+        clients: Arc::new(Clients::default()),
+        threads,
+        log: log.clone(),
+    })
 }
 
 fn writers(shared: &Shared) -> Arc<Writers> {

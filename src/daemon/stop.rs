@@ -16,6 +16,7 @@ impl Daemon {
     /// everything written. A second signal meanwhile ends the process at once.
     pub(super) fn stop(self) -> Result<u8, DaemonError> {
         let Daemon { listeners, clients, events, notices, mut joiner, .. } = self;
+        joiner.rest_no_more();
         self.notifier.stopping();
         for listener in &listeners {
             listener.stop();
@@ -73,7 +74,7 @@ fn take(notice: Notice, joiner: &mut Joiner, log: &Logger) -> bool {
             std::process::exit(128 + signal);
         }
         Notice::DispatcherEnded => return true,
-        Notice::Signal(_) | Notice::Tick => {}
+        Notice::Signal(_) | Notice::HealthChanged => {}
     }
     false
 }

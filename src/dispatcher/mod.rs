@@ -12,6 +12,7 @@
 //! | `commits` | when changes go to persistence, and what waits for that |
 //! | `rewrite` | a suspect file written anew |
 //! | `pressure` | who is held back when memory or journal are full, or the daemon drains |
+//! | `health` | what the service manager is told of all that |
 //! | `stop` | the last turn |
 //!
 //! # Failure
@@ -19,6 +20,7 @@
 //! state and answers apart, so it ends the process: the file has all that was confirmed.
 
 mod commits;
+mod health;
 mod peers;
 mod pressure;
 mod rewrite;
@@ -35,7 +37,7 @@ use rustc_hash::FxHashMap;
 use slog::{Logger, debug, info};
 
 use crate::change::Change;
-use crate::channels::{Durability, End, Event, Finished, Opened, Order};
+use crate::channels::{Durability, End, Event, Finished, Notice, Opened, Order};
 use crate::clients::Clients;
 use crate::clock::{Clock, Now, Time};
 use crate::command::{Command, Delivery, Handing, Manner, Reply, Request, Tag};
@@ -53,6 +55,7 @@ use commits::Commits;
 use peers::{Closed, Peer};
 use pressure::Pressure;
 
+pub use health::Health;
 pub use stop::Stopped;
 
 /// What the dispatcher is made of, apart from the in-memory database that its thread owns.
@@ -81,6 +84,10 @@ pub struct Parts {
     pub progress: Arc<Progress>,
     /// Turns so far, for the watchdog.
     pub turns: Arc<AtomicU64>,
+    /// How it is, for the main thread to tell.
+    pub health: Arc<Health>,
+    /// Where it says that its health has changed.
+    pub notices: Sender<Notice>,
     /// Facts of the process.
     pub facts: Facts,
     /// `storage.snapshot_interval`, in milliseconds.
@@ -123,6 +130,8 @@ pub struct Dispatcher<'c> {
     budget: Arc<Budget>,
     progress: Arc<Progress>,
     turns: Arc<AtomicU64>,
+    health: Arc<Health>,
+    notices: Sender<Notice>,
     facts: Facts,
     stop_timeout_ms: u64,
     exit_on_io_error: bool,
@@ -162,6 +171,8 @@ impl<'c> Dispatcher<'c> {
             budget: parts.budget,
             progress: parts.progress,
             turns: parts.turns,
+            health: parts.health,
+            notices: parts.notices,
             facts: parts.facts,
             stop_timeout_ms: parts.stop_timeout_ms,
             exit_on_io_error: parts.exit_on_io_error,
@@ -431,6 +442,12 @@ impl<'c> Dispatcher<'c> {
         peer.encoder.reply(tag, &reply, peer.outbox.buffer());
         // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
         let said = peer.outbox.position() > start;
+        if !said && let Reply::Refused(refusal) = reply {
+            // Who cannot be told must not go on as if all were well.
+            debug!(self.log, "connection ended, since its refusal has no answer";
+                "connection" => connection.0, "protocol" => peer.protocol, "error" => %refusal);
+            peer.shut();
+        }
         if said && peer.durability != Durability::Periodic {
             if reply.promises() {
                 let commit = self.commits.demand(peer.durability, self.now.time);

@@ -111,6 +111,11 @@ impl Peer {
         }
     }
 
+    /// What its output costs: a promise takes more memory than the few bytes of its answer.
+    fn output_bytes(&self) -> usize {
+        self.outbox.unsent_bytes() + self.promises.len() * size_of::<Promise>()
+    }
+
     /// Since when the first of its answers waits.
     pub fn waiting_since(&self) -> Option<Time> {
         self.promises.front().map(|promise| promise.since)
@@ -234,14 +239,14 @@ impl Dispatcher<'_> {
     fn check_output(&mut self, connection: ConnectionId) -> Result<(), StoreError> {
         let half = self.limits.max_output() / 2;
         let Some(peer) = self.peers.get(&connection) else { return Ok(()) };
-        self.keeps_up(connection, peer.outbox.unsent_bytes() <= half)
+        self.keeps_up(connection, peer.output_bytes() <= half)
     }
 
     fn keeps_up(&mut self, connection: ConnectionId, up: bool) -> Result<(), StoreError> {
         let half = self.limits.max_output() / 2;
         let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
         // A writer that empties a small rest is no reason to stop reading what the peer says.
-        let over = !up && peer.outbox.unsent_bytes() > half;
+        let over = !up && peer.output_bytes() > half;
         peer.set_gate(Closed::OUTPUT, over);
         if peer.slow == up {
             peer.slow = !up;

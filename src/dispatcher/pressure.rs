@@ -7,6 +7,7 @@
 use rustc_hash::FxHashSet;
 use slog::{info, warn};
 
+use crate::channels::Notice;
 use crate::command::Refusal;
 use crate::engine::Input;
 use crate::ids::ConnectionId;
@@ -15,6 +16,7 @@ use crate::store::StoreError;
 
 use super::Dispatcher;
 use super::commits::MEASURE_AGAIN_MS;
+use super::health::Ill;
 use super::peers::Closed;
 
 /// The state of the pressure.
@@ -53,6 +55,16 @@ impl Dispatcher<'_> {
         } else {
             None
         };
+        let changed = self.health.note([
+            (Ill::Draining, self.pressure.draining),
+            (Ill::Failing, self.commits.failing),
+            (Ill::DiskLow, self.commits.disk_low),
+            (Ill::OutOfMemory, self.pressure.out_of_memory),
+        ]);
+        if changed {
+            // When the channel is full the main thread is about to look by itself.
+            let _ = self.notices.try_send(Notice::HealthChanged);
+        }
         self.input(Input::RefusePuts(refusal))
     }
 

@@ -84,6 +84,7 @@ impl Dispatcher<'_> {
                 Err(_) => journal.restore(batch),
             }
         }
+        let mut told = false;
         loop {
             journal.stop_cleanly(next_id);
             let batch = journal.take();
@@ -99,7 +100,9 @@ impl Dispatcher<'_> {
                     "rows" => rows, "error" => %error);
                 return Stopped::Lost(rows, error);
             }
-            crit!(log, "the last commit failed, trying again"; "error" => %error);
+            if !std::mem::replace(&mut told, true) {
+                crit!(log, "the last commit failed, trying again"; "error" => %error);
+            }
             journal.restore(batch);
             if suspect && rewrite_now(memory, journal, orders, finished).is_ok() {
                 continue;

@@ -134,9 +134,10 @@ impl Engine {
         let Some(slot) = self.find(id).filter(kickable) else {
             return turn.reply(who, tag, Reply::NotFound);
         };
+        let queue = self.queue_of(slot);
         self.kick(turn, slot);
         turn.reply(who, tag, Reply::KickedOne);
-        self.serve(turn, self.queue_of(slot));
+        self.serve(turn, queue);
     }
 
     fn pause(

@@ -16,6 +16,8 @@
 //! | `clocks` | what happens by itself |
 //! | `load` | the start from stored messages |
 //! | `session`, `queue`, `message`, `reservation`, `deadlines` | the data |
+//! | `tests`, `check` | each rule as a dialogue, and what must always hold |
+//! | `random`, `model`, `storm` | random runs beside a plain model, and in bad weather |
 //!
 //! Invariant: after each input no queue that is not paused has both a ready message and somebody
 //! with room for it.

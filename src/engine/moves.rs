@@ -21,6 +21,15 @@ impl Engine {
         message.sequence <= self.queues[message.queue].flushed_through
     }
 
+    /// Whether the time to live of a message is over.
+    pub(super) fn is_over(&self, now: Time, slot: Slot) -> bool {
+        let message = &self.messages[slot];
+        match message.state {
+            State::Buried(_) => message.expires == Time(0),
+            _ => message.expires <= now,
+        }
+    }
+
     /// Takes a message off the list that its state puts it on. What it had in a window is up to
     /// the caller: its place is free now.
     pub(super) fn detach(&mut self, slot: Slot) {

@@ -70,9 +70,7 @@ impl Engine {
         let Some(slot) = found.filter(|slot| !self.is_reserved(*slot)) else {
             return turn.reply(who, tag, Reply::NotFound);
         };
-        if self.messages[slot].expires <= turn.time()
-            && !matches!(self.messages[slot].state, State::Buried(_))
-        {
+        if self.is_over(turn.time(), slot) {
             self.expire(turn, slot);
             return turn.reply(who, tag, Reply::NotFound);
         }

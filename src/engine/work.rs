@@ -261,8 +261,12 @@ impl Engine {
         Slice::Done
     }
 
-    /// Makes a buried or delayed message ready; the queue is still to be served.
+    /// Makes a buried or delayed message ready; the queue is still to be served. One whose time
+    /// was over before it was buried is not brought back: nobody would get it.
     pub(super) fn kick(&mut self, turn: &mut Turn<'_>, slot: Slot) {
+        if self.is_over(turn.time(), slot) {
+            return self.expire(turn, slot);
+        }
         let buried = matches!(self.messages[slot].state, State::Buried(_));
         self.detach(slot);
         if buried {

@@ -170,11 +170,13 @@ struct Persistence<'a, D: Disk> {
     link: &'a Link,
     /// What went wrong after the last order was answered.
     late_error: Option<StoreError>,
+    /// Whether it has been said that the file is not tidied up, which is tried with every tick.
+    untidy: bool,
 }
 
 impl<'a, D: Disk> Persistence<'a, D> {
     fn new(disk: &'a mut D, link: &'a Link) -> Persistence<'a, D> {
-        Persistence { disk, link, late_error: None }
+        Persistence { disk, link, late_error: None, untidy: false }
     }
 
     fn serve(&mut self, mut next: Option<Order>) -> End {
@@ -254,6 +256,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
         match self.disk.checkpoint_if_due() {
             Ok(Checkpoint::NotDue) => {}
             Ok(Checkpoint::Complete) => {
+                self.untidy = false;
                 if held_up.swap(false, Ordering::Relaxed) {
                     info!(self.link.log, "write-ahead log is released");
                 }
@@ -295,7 +298,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
             self.late_error = Some(error);
             // So that the dispatcher looks at the progress.
             let _ = self.link.events.try_send(Event::Persisted);
-        } else {
+        } else if !std::mem::replace(&mut self.untidy, true) {
             warn!(self.link.log, "database file is not tidied up now"; "error" => %error);
         }
     }
@@ -312,6 +315,7 @@ mod tests {
     use crate::store;
     use std::io::ErrorKind;
     use std::path::Path;
+    use std::sync::atomic::AtomicU64;
 
     #[test]
     fn what_was_committed_is_there_after_a_stop_and_the_log_is_gone() {
@@ -457,13 +461,17 @@ mod tests {
     /// Commits one message after the other as the dispatcher would, with what failed merged into
     /// the next; says which commits succeeded.
     fn commit_one_by_one(disk: &mut FailingDisk, count: u64) -> Vec<bool> {
+        commit_and_log(disk, count, quiet())
+    }
+
+    fn commit_and_log(disk: &mut FailingDisk, count: u64, log: Logger) -> Vec<bool> {
         let (_orders_sent, orders) = channels::orders();
         let (finished_sent, answers) = channels::finished();
         let (events, _events_received) = channels::events();
         let progress = Arc::new(Progress::default());
         let failed_before = Cell::new(false);
         let finished = finished_sent;
-        let link = Link { orders, finished, events, progress, log: quiet(), failed_before };
+        let link = Link { orders, finished, events, progress, log, failed_before };
         let mut persistence = Persistence::new(disk, &link);
         let mut journal = Journal::new();
         let one = |id| {
@@ -515,5 +523,31 @@ mod tests {
         };
         assert_eq!(commit_one_by_one(&mut disk, 3), [true, true, true]);
         assert_eq!(disk.checkpoints, 3);
+    }
+
+    /// Counts the lines of a log.
+    struct Lines(Arc<AtomicU64>);
+
+    impl slog::Drain for Lines {
+        type Ok = ();
+        type Err = slog::Never;
+
+        fn log(&self, _: &slog::Record, _: &slog::OwnedKVList) -> Result<(), slog::Never> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_disk_that_stays_full_is_logged_once_an_episode() {
+        let full = Some(ErrorKind::StorageFull);
+        let lines = Arc::<AtomicU64>::default();
+        let mut disk = FailingDisk {
+            checkpoint_errors: vec![full, full, full, None, full, full],
+            ..Default::default()
+        };
+        let log = Logger::root(Lines(lines.clone()), slog::o!());
+        commit_and_log(&mut disk, 6, log);
+        assert_eq!(lines.load(Ordering::Relaxed), 2);
     }
 }

@@ -30,14 +30,14 @@ use super::lock::create_error;
 use super::paths::{FILE_MODE, Paths, file_bytes, remove_if_there, rename};
 use super::schema::{self, PAGE_BYTES};
 
-/// A new database on its way; dropped before [`NewFile::finish`] it is worth nothing.
+/// A new database on its way; dropped before [`NewFile::make_ready`] it is worth nothing.
 pub(super) struct NewFile {
     connection: Connection,
     path: PathBuf,
 }
 
 impl NewFile {
-    /// Makes `NAME.new` with empty tables, in a transaction that [`NewFile::finish`] ends.
+    /// Makes `NAME.new` with empty tables, in a transaction that [`NewFile::make_ready`] ends.
     ///
     /// # Errors
     /// Why it can not be made.

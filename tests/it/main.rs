@@ -6,6 +6,7 @@
 //! - `cross_protocol`: sent through one protocol, worked through another.
 //! - `cuts`: power cuts, kills and failing disks under the real persistence code.
 //! - `database`: which files are refused, and what other programs see.
+//! - `disk`: full disks and failing ones under the running daemon.
 //! - `docs`: manual pages, sample file and unit files say what the program does.
 //! - `exits`: command lines and surroundings that end in an exit code.
 //! - `harness`: starts the daemon, on either transport, and talks to it.
@@ -28,6 +29,7 @@ mod console;
 mod cross_protocol;
 mod cuts;
 mod database;
+mod disk;
 mod docs;
 mod exits;
 mod harness;

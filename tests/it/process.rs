@@ -202,6 +202,10 @@ fn the_service_manager_is_told_of_start_reload_and_stop() {
     daemon.signal(Signal::HUP);
     assert!(told("RELOADING=1").contains("\nMONOTONIC_USEC="));
     told("READY=1");
+    daemon.signal(Signal::USR1);
+    told("STATUS=Serving, but takes no new messages: draining");
+    daemon.signal(Signal::USR1);
+    told("STATUS=Serving");
     daemon.signal(Signal::TERM);
     told("STOPPING=1");
     assert_eq!(daemon.exit_code(), Some(0));

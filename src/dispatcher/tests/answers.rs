@@ -146,19 +146,14 @@ fn a_confirmation_that_a_sender_asked_for_waits_for_its_commit() {
 
 #[test]
 fn replies_and_messages_of_one_turn_leave_in_one_send() {
-    // A packet socket would tell sends apart; the order of two peers' bytes cannot. So count them:
-    // before the flush nothing has left, after it everything has.
-    let mut s = Stage::new().connect("a", "beanstalk", Periodic);
+    let mut s = Stage::new();
+    // Each send is a packet.
+    s.open_of(Type::SEQPACKET, 'a', "beanstalk", Periodic);
     s.send('a', put("1"));
     s.send('a', "reserve\r\n");
-    s.send('a', "list-tube-used\r\n");
-    let now = s.now;
-    s.dispatcher.now = now;
-    while let Some(event) = s.dispatcher.next_event() {
-        s.dispatcher.take(event).unwrap();
-        assert_eq!(s.hear('a'), "");
-    }
-    assert_eq!(s.dispatcher.dirty.len(), 1, "the peer stands once on the list to be sent to");
-    s.dispatcher.finish_turn().unwrap();
+    s.send('a', "list-tube-used\r\nreserve\r\n");
+    s.turn();
     assert_eq!(s.hear('a'), "INSERTED 1\r\nRESERVED 1 1\r\n1\r\nUSING default\r\n");
+    s.say('a', "");
+    assert_eq!(s.hear('a'), "");
 }

@@ -19,7 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use rustix::net::{RecvFlags, recv};
-use socket2::Socket;
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::channels::{self, Notice, Profile};
@@ -66,7 +66,7 @@ struct Shared {
     limits: Arc<Limits>,
     budget: Arc<Budget>,
     progress: Arc<Progress>,
-    _notices: Receiver<Notice>,
+    notices: Receiver<Notice>,
 }
 
 /// A peer and what would be its thread.
@@ -89,7 +89,7 @@ impl Stage {
         let (notices_in, notices) = channels::notices();
         let limits = Arc::new(Limits::new(&settings.limits));
         let (budget, progress) = (Arc::<Budget>::default(), Arc::<Progress>::default());
-        let threads = Threads::new(notices_in);
+        let threads = Threads::new(notices_in.clone());
         let writers = Writers { events: events.clone(), threads, limits: limits.clone() };
         let clock = Clock::start();
         let on_disk = settings.on_disk;
@@ -106,6 +106,8 @@ impl Stage {
             budget: budget.clone(),
             progress: progress.clone(),
             turns: Arc::default(),
+            health: Arc::default(),
+            notices: notices_in.clone(),
             facts: Facts::new("test".to_owned()),
             snapshot_interval_ms: TICK_MS,
             commit_timeout_ms: TIMEOUT_MS,
@@ -117,7 +119,7 @@ impl Stage {
         // Lives as long as the process: the dispatcher borrows it for as long as it likes.
         let memory = Box::leak(Box::new(store::open(None, &mut |_| ()).unwrap().memory));
         let dispatcher = Dispatcher::new(parts, Memory::new(memory).unwrap());
-        let shared = Shared { limits, budget, progress, _notices: notices };
+        let shared = Shared { limits, budget, progress, notices };
         let now = dispatcher.now;
         Stage { dispatcher, events, orders, finished, now, clients: HashMap::new(), shared }
     }
@@ -131,16 +133,28 @@ impl Stage {
     }
 
     fn open(&mut self, letter: char, protocol: &str, durability: Durability) {
+        self.open_of(Type::STREAM, letter, protocol, durability);
+    }
+
+    /// The same with a socket of this type: with packets each send is heard by itself.
+    pub fn open_of(
+        &mut self,
+        socket_type: Type,
+        letter: char,
+        protocol: &str,
+        durability: Durability,
+    ) {
         let protocol = protocol::find(protocol).unwrap();
         let setup =
             Setup { limits: self.shared.limits.clone(), message_key: [7; 16], revision: None };
         let (decoder, encoder) = (protocol.connect)(&setup);
-        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (ours, theirs) = Socket::pair(Domain::UNIX, socket_type, None).unwrap();
+        let theirs = UnixStream::from(OwnedFd::from(theirs));
         let id = ConnectionId(u64::from(letter));
         let gate = Arc::new(Gate::default());
         let opened = Opened {
             connection: id,
-            socket: Arc::new(Socket::from(OwnedFd::from(ours))),
+            socket: Arc::new(ours),
             encoder,
             gate: gate.clone(),
             profile: Profile { protocol, durability, ack_timeout_ms: 0 },

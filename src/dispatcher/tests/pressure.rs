@@ -205,3 +205,33 @@ fn requests_that_pile_up_behind_a_waiting_reservation_close_the_gate() {
     assert!(!s.is_gated('a'));
     assert_eq!(s.hear('a').matches("USING default").count(), 512);
 }
+
+#[test]
+fn the_main_thread_is_told_once_when_the_health_changes() {
+    let mut s = Stage::new().connect("a", "beanstalk", Write);
+    let told = |s: &Stage| s.shared.notices.try_iter().count();
+    s.say('a', put("x"));
+    assert_eq!(told(&s), 0);
+    for _ in 0..3 {
+        s.fail(disk_full());
+        s.pass(TICK_MS);
+    }
+    assert_eq!(told(&s), 1);
+    assert!(s.dispatcher.health.line().contains("degraded"));
+    s.commit();
+    assert_eq!(told(&s), 1);
+    assert_eq!(s.dispatcher.health.line(), "Serving");
+}
+
+#[test]
+fn a_sender_that_cannot_be_told_of_a_refusal_is_disconnected() {
+    let limits = LimitValues { max_queues: 1, ..LimitValues::default() };
+    let settings = Settings { limits, ..Settings::default() };
+    let mut s = Stage::with(settings).connect("pq", "phpmq", Periodic);
+    s.say('p', sent(10));
+    s.say('q', phpmq(1, &[(1, "one too many"), (2, "x"), (6, "mine")]));
+    assert_eq!(s.hear('q'), phpmq(8, &[(6, "mine"), (2, "limits.max_queues is reached")]));
+    assert!(!s.is_closed('q'));
+    s.say('p', phpmq(1, &[(1, "one too many"), (2, "x")]));
+    assert!(s.is_closed('p'));
+}

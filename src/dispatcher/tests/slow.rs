@@ -67,3 +67,16 @@ fn held_bytes_count_as_unsent() {
     assert_eq!(s.hear('a').matches("FOUND").count(), 2);
     assert!(!s.is_gated('a'));
 }
+
+#[test]
+fn many_small_answers_that_wait_count_as_what_they_cost() {
+    let limits = LimitValues { max_output: 20_000, ..LimitValues::default() };
+    let settings = Settings { limits, ..Settings::default() };
+    let mut s = Stage::with(settings).connect("a", "beanstalk", Write);
+    s.say('a', put("x"));
+    s.say('a', "kick 1\r\n".repeat(200));
+    assert!(s.is_gated('a'), "2,000 bytes, but 200 promises");
+    s.commit();
+    assert!(!s.is_gated('a'));
+    assert_eq!(s.hear('a').matches("KICKED 0").count(), 200);
+}

@@ -71,6 +71,15 @@ impl Model {
             self.session(who).wait = Some((self.stamp(), until, count));
         }
     }
+    /// Lets a message go that was buried when its time was over.
+    fn is_over(&mut self, id: u64) -> bool {
+        let over = self.find(id).is_some_and(|message| message.expires == 0);
+        if over {
+            self.expired += 1;
+            self.forget(id);
+        }
+        over
+    }
     /// A buried message lives on.
     fn start_clock(&mut self, id: u64) {
         let (now, message) = (self.now, self.message(id));
@@ -79,6 +88,9 @@ impl Model {
         }
     }
     fn kick(&mut self, id: u64) {
+        if self.is_over(id) {
+            return;
+        }
         self.start_clock(id);
         let message = self.message(id);
         message.counters.kicks += 1;
@@ -173,6 +185,7 @@ impl Model {
     fn reserve_message(&mut self, who: char, id: u64) {
         match self.find(id).map(|message| message.at) {
             None | Some(At::Reserved(..)) => self.say(who, "NotFound"),
+            Some(_) if self.is_over(id) => self.say(who, "NotFound"),
             Some(_) => {
                 self.session(who).worker = true;
                 self.start_clock(id);

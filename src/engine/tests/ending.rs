@@ -12,6 +12,17 @@ fn reservations_end_with_the_connection_at_once() {
 }
 
 #[test]
+fn what_is_said_of_a_connection_that_is_not_there_changes_nothing() {
+    let mut t = Talk::new().workers("a");
+    t.say('a', "put");
+    assert_eq!(t.say('z', "reserve"), "");
+    assert_eq!(t.hang_up('z') + &t.stall('z', true) + &t.close('z'), "");
+    assert_eq!(t.close('a'), "a finished");
+    assert_eq!(t.close('a') + &t.say('a', "take 1"), "");
+    assert_eq!(t.state(1), "Ready");
+}
+
+#[test]
 fn what_was_asked_for_before_the_end_is_done() {
     let mut t = Talk::new().workers("ab");
     t.say('a', "reserve");

@@ -119,6 +119,25 @@ fn the_clock_stops_while_a_message_is_buried() {
 }
 
 #[test]
+fn a_message_buried_after_its_time_is_kept_but_goes_to_nobody_again() {
+    for back in ["kick 1", "kick-one 1", "take 1"] {
+        let mut t = Talk::new().workers("a").consumers("c");
+        t.say('a', "put q ttl 1000");
+        t.say('a', "put");
+        t.say('c', "consume q 1");
+        t.pass(2_000);
+        assert_eq!(t.say('c', "bury 1 q"), "c Buried, c dispatched 2");
+        t.pass(100_000);
+        assert_eq!(t.say('a', "peek buried"), "a found 1 ttl 0", "it is there to be looked at");
+        t.say('c', "consume q 5");
+        let told = t.say('a', back);
+        assert!(!told.contains("dispatched") && !told.contains("reserved"), "{told}");
+        assert_eq!(t.state(1), "gone");
+        assert_eq!(t.engine.totals.messages_expired, 1);
+    }
+}
+
+#[test]
 fn a_buried_message_stores_what_it_has_left_and_others_when_they_expire() {
     let mut t = Talk::new().workers("a");
     t.say('a', "put q ttl 5000");

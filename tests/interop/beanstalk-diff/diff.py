@@ -12,10 +12,12 @@ import sys
 import tempfile
 import time
 
-from sequences import Difference, Sequence
+from sequences import Difference, OutOfStep, Sequence
 from servers import AGREEMENT_SECONDS, JOB_SIZE_MAX, Pair, Server
 
 BATCH_SEQUENCES = 20
+# How phpmqd is started, batch by batch.
+FORMS = ["memory", "database", "memory", "drop-in"]
 # One sequence in so many needs the clock.
 CLOCK_EVERY = 20
 # Slower than this, a sequence without a clock may have met a time-out all the same.
@@ -24,11 +26,11 @@ REPLAYS = 2
 SHOWN_STEPS = 40
 
 
-def start_pair(options, folder, tcp):
+def start_pair(options, folder, tcp, form):
     left = Server("reference", options.beanstalkd, folder, tcp)
     try:
         size = 1000 if options.control else JOB_SIZE_MAX
-        return Pair(left, Server("tested", options.phpmqd, folder, tcp, size))
+        return Pair(left, Server("tested", options.phpmqd, folder, tcp, size, form))
     except Exception:
         left.stop()
         raise
@@ -36,10 +38,12 @@ def start_pair(options, folder, tcp):
 
 def play_batch(options, numbers):
     """Plays these sequences to one fresh pair. Returns how many agreed, and what did not:
-    nothing when the reference forgot a time-out."""
-    tcp = options.tcp or (numbers[0] // BATCH_SEQUENCES) % 3 == 2
+    nothing when an accepted difference was met."""
+    batch = numbers[0] // BATCH_SEQUENCES
+    tcp = options.tcp or batch % 3 == 2
+    form = FORMS[batch % len(FORMS)]
     with tempfile.TemporaryDirectory(prefix="diff") as folder:
-        pair = start_pair(options, folder, tcp)
+        pair = start_pair(options, folder, tcp, form)
         try:
             for agreed, number in enumerate(numbers):
                 with_clock = number % CLOCK_EVERY == CLOCK_EVERY - 1
@@ -47,11 +51,14 @@ def play_batch(options, numbers):
                 started = time.monotonic()
                 try:
                     sequence.play()
+                except OutOfStep:
+                    return agreed, None
                 except (Difference, RuntimeError, OSError) as error:
                     dead = [s.kind for s in pair.servers if not s.is_alive()]
                     took = time.monotonic() - started
                     text = "sequence %d%s%s after %.2f s%s\n    %s\n%s" % (
-                        number, " (clock)" if with_clock else "", " (tcp)" if tcp else "", took,
+                        number, " (clock)" if with_clock else "",
+                        " (%s, %s)" % ("tcp" if tcp else "unix", form), took,
                         ", dead: %s" % dead if dead else "", error,
                         "\n".join("    " + line for line in sequence.log[-SHOWN_STEPS:]),
                     )
@@ -67,7 +74,7 @@ def play_batch(options, numbers):
 
 def work(job):
     """One batch to its end, whatever differs in between. Returns how many
-    agreed, how many had no clear reference, and the differences."""
+    agreed, how many met an accepted difference, and the differences."""
     options, numbers = job
     agreed_count, excused_count, differences = 0, 0, []
     while numbers:
@@ -100,7 +107,9 @@ def main():
     parser.add_argument("--sequences", type=int, default=1000)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--beanstalkd", default="/usr/bin/beanstalkd")
-    parser.add_argument("--phpmqd", required=True, help="or another beanstalkd, as a self-test")
+    parser.add_argument(
+        "--phpmqd", required=True, type=os.path.realpath, help="or another beanstalkd, as a self-test"
+    )
     parser.add_argument("--jobs", type=int, default=3 * (os.cpu_count() or 1))
     parser.add_argument("--first", type=int, default=0, help="number of the first sequence")
     parser.add_argument("--only", type=int, help="one sequence alone, on a fresh pair")
@@ -128,7 +137,7 @@ def main():
                 pool.terminate()
                 break
     if excused:
-        print("%d not comparable: the reference forgot a time-out" % excused)
+        print("%d met an accepted difference" % excused)
     print("%d passed, %d failed" % (passed, failed))
     return 1 if failed else 0
 

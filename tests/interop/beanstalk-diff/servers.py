@@ -17,9 +17,14 @@ JOB_SIZE_MAX = 65535
 class Server:
     """One server process on a socket of its own."""
 
-    def __init__(self, kind, path, folder, tcp=False, job_size_max=JOB_SIZE_MAX):
+    def __init__(self, kind, path, folder, tcp=False, job_size_max=JOB_SIZE_MAX, form="memory"):
+        """The form is how phpmqd is started: with its messages in memory, with a database, or by
+        the name and with the flags of beanstalkd ("drop-in")."""
         self.kind = kind
         self.is_reference = os.path.basename(path) == "beanstalkd"
+        if form == "drop-in" and not self.is_reference:
+            os.symlink(path, os.path.join(folder, "beanstalkd"))
+            path = os.path.join(folder, "beanstalkd")
         self.polls = 0
         if tcp:
             self.address = ("127.0.0.1", free_port())
@@ -27,17 +32,18 @@ class Server:
         else:
             self.address = os.path.join(folder, kind + ".sock")
             where = "unix:" + self.address
-        if self.is_reference:
+        if os.path.basename(path) == "beanstalkd":
             listen = ["127.0.0.1", "-p", str(self.address[1])] if tcp else [where]
             arguments = [path, "-z", str(job_size_max), "-l"] + listen
         else:
             config = os.path.join(folder, "phpmqd.toml")
+            database = os.path.join(folder, "messages.db") if form == "database" else ""
             with open(config, "w", encoding="utf-8") as out:
                 out.write(
-                    '[storage]\ndatabase = ""\n'
+                    '[storage]\ndatabase = "%s"\n'
                     "[limits]\nmax_message_size = %d\n"
                     '[[listener]]\nprotocol = "beanstalk"\naddress = "%s"\n'
-                    % (job_size_max, where)
+                    % (database, job_size_max, where)
                 )
             arguments = [path, "--config", config]
         self.log = open(os.path.join(folder, kind + ".log"), "wb")
@@ -153,12 +159,13 @@ class Pair:
 
     def __init__(self, left, right):
         self.servers = (left, right)
-        self.puts_cut_off = 0
         self.controls = [Side(server) for server in self.servers]
         # Out of the way, so that every tube can be without a peer.
         for control in self.controls:
             for line in (b"use control\r\n", b"watch control\r\n", b"ignore default\r\n"):
                 control.request(line)
+        # The connections that found out whether the servers are ready are gone.
+        self.wait_for(b"current-connections", 1)
 
     def connect(self):
         return [Side(server) for server in self.servers]
@@ -183,6 +190,15 @@ class Pair:
                     return control.server.kind
                 time.sleep(0.001)
         return None
+
+    def figures(self, key):
+        """A field of both servers' statistics."""
+        found = []
+        for control in self.controls:
+            control.server.polls += 1
+            _, document = control.request(b"stats\r\n")
+            found += [line for line in document.split(b"\n") if line.startswith(key + b": ")]
+        return found
 
     def stop(self):
         for control in self.controls:

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::{PATIENCE, eventually};
 
@@ -82,9 +82,19 @@ impl Process {
         self.child.id()
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.id()).unwrap()).unwrap()
+    }
+
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(i32::try_from(self.id()).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// From now on its files can not grow over so many bytes; `None` is as far as we may.
+    pub fn limit_files(&self, bytes: Option<u64>) {
+        let maximum = getrlimit(Resource::Fsize).maximum;
+        let limit = Rlimit { current: bytes.or(maximum), maximum };
+        prlimit(Some(self.pid()), Resource::Fsize, limit).unwrap();
     }
 
     /// Waits for its end.
@@ -98,6 +108,10 @@ impl Process {
             reader.join().unwrap();
         }
         status.unwrap()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Everything that it has logged.

@@ -26,6 +26,7 @@ pub struct Setup {
     level: &'static str,
     listeners: BTreeMap<&'static str, String>,
     prefix: Vec<String>,
+    mount: bool,
     environment: Vec<(String, String)>,
 }
 
@@ -40,6 +41,7 @@ impl Setup {
             level: "debug",
             listeners: PROTOCOLS.into_iter().map(|name| (name, String::new())).collect(),
             prefix: Vec::new(),
+            mount: false,
             environment: Vec::new(),
         }
     }
@@ -91,6 +93,16 @@ impl Setup {
         self
     }
 
+    /// Keeps the database on a disk of its own of that size, which only the daemon sees and which
+    /// goes with it. Needs root.
+    pub fn on_disk_of(self, size: &str) -> Setup {
+        let script = format!(
+            "mkdir -p disk && mount -t tmpfs -o size={size},mode=0750 tmpfs disk && exec \"$@\""
+        );
+        let setup = self.prefix(&["unshare", "--mount", "sh", "-c", &script, "-"]);
+        Setup { mount: true, ..setup }
+    }
+
     pub fn environment(mut self, name: &str, value: &str) -> Setup {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
@@ -99,7 +111,11 @@ impl Setup {
     /// The configuration file for it.
     fn text(&self, directory: &Path) -> String {
         let directory = directory.display();
-        let database = if self.database { format!("{directory}/q.db") } else { String::new() };
+        let database = match (self.database, self.mount) {
+            (false, _) => String::new(),
+            (true, false) => format!("{directory}/q.db"),
+            (true, true) => format!("{directory}/disk/q.db"),
+        };
         let mut text = format!("[storage]\ndatabase = \"{database}\"\n{}\n", self.storage);
         let _ = write!(text, "[limits]\n{}\n[queue]\n{}\n", self.limits, self.queue);
         let _ = write!(text, "[log]\nlevel = \"{}\"\nformat = \"plain\"\n", self.level);
@@ -132,6 +148,7 @@ fn launch(setup: &Setup, directory: &Path) -> Process {
     words.extend([PHPMQD.to_owned(), "--config".to_owned(), config.display().to_string()]);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS");
+    command.current_dir(directory);
     for (name, value) in &setup.environment {
         command.env(name, value);
     }
