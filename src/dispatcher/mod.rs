@@ -382,7 +382,10 @@ impl<'c> Dispatcher<'c> {
     }
 
     fn input(&mut self, input: Input) -> Result<(), StoreError> {
-        self.engine.handle(self.now, input, &mut self.effects);
+        // The scale's moments are the beginnings of milliseconds. What is asked for within one
+        // counts from its end, so that no delay and no time-out is over too early.
+        let now = Now { time: self.now.time.plus(1), ..self.now };
+        self.engine.handle(now, input, &mut self.effects);
         self.carry_out()
     }
 

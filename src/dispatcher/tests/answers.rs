@@ -157,3 +157,14 @@ fn replies_and_messages_of_one_turn_leave_in_one_send() {
     s.say('a', "");
     assert_eq!(s.hear('a'), "");
 }
+
+#[test]
+fn no_wait_is_over_before_its_time() {
+    // The request may have come at the very end of the millisecond that the clock shows.
+    let mut s = Stage::new().connect("a", "beanstalk", Periodic);
+    s.say('a', "reserve-with-timeout 1\r\n");
+    s.pass(1_000);
+    assert_eq!(s.hear('a'), "");
+    s.pass(1);
+    assert_eq!(s.hear('a'), "TIMED_OUT\r\n");
+}

@@ -108,7 +108,7 @@ def main():
     parser.add_argument("--seed", default="1")
     parser.add_argument("--beanstalkd", default="/usr/bin/beanstalkd")
     parser.add_argument(
-        "--phpmqd", required=True, type=os.path.realpath, help="or another beanstalkd, as a self-test"
+        "--phpmqd", required=True, type=os.path.realpath, help="or another beanstalkd"
     )
     parser.add_argument("--jobs", type=int, default=3 * (os.cpu_count() or 1))
     parser.add_argument("--first", type=int, default=0, help="number of the first sequence")
@@ -127,7 +127,8 @@ def main():
         ]
     passed, excused, failed = 0, 0, 0
     with multiprocessing.Pool(options.jobs) as pool:
-        for agreed, unclear, differences in pool.imap_unordered(work, [(options, b) for b in batches]):
+        jobs = [(options, numbers) for numbers in batches]
+        for agreed, unclear, differences in pool.imap_unordered(work, jobs):
             passed += agreed
             excused += unclear
             failed += len(differences)
