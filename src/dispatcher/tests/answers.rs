@@ -148,7 +148,7 @@ fn a_confirmation_that_a_sender_asked_for_waits_for_its_commit() {
 fn replies_and_messages_of_one_turn_leave_in_one_send() {
     let mut s = Stage::new();
     // Each send is a packet.
-    s.open_of(Type::SEQPACKET, 'a', "beanstalk", Periodic);
+    s.announce(Type::SEQPACKET, 'a', "beanstalk", Periodic);
     s.send('a', put("1"));
     s.send('a', "reserve\r\n");
     s.send('a', "list-tube-used\r\nreserve\r\n");

@@ -133,11 +133,13 @@ impl Stage {
     }
 
     fn open(&mut self, letter: char, protocol: &str, durability: Durability) {
-        self.open_of(Type::STREAM, letter, protocol, durability);
+        self.announce(Type::STREAM, letter, protocol, durability);
+        self.turn();
     }
 
-    /// The same with a socket of this type: with packets each send is heard by itself.
-    pub fn open_of(
+    /// A peer is accepted, with a socket of this type (with packets each send is heard by itself);
+    /// nobody has taken that yet.
+    pub fn announce(
         &mut self,
         socket_type: Type,
         letter: char,
@@ -162,7 +164,6 @@ impl Stage {
         };
         self.events.send(Event::Opened(Box::new(opened))).unwrap();
         self.clients.insert(letter, Client { id, stream: Some(theirs), decoder, gate });
-        self.turn();
     }
 
     /// What a peer sends reaches the channel, decoded; nobody has taken it yet.
