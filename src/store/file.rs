@@ -183,6 +183,9 @@ impl Connected {
     /// Takes over a connection that was [trusted](trust) and has committed since, so that there is
     /// a log.
     pub fn new(connection: Connection, paths: &Paths) -> Result<Connected, StoreError> {
+        // The database library syncs the directory when it has made a log, and takes no notice
+        // when that fails: then the log's name, and with it all commits, could go with the power.
+        paths.sync_directory()?;
         Ok(Connected { connection, identities: identities(paths)? })
     }
 }

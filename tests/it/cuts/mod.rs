@@ -13,6 +13,8 @@ mod model;
 mod random;
 mod story;
 
+use phpmq::store;
+
 use disk::{End, Fault, Plan};
 use model::Sizes;
 use random::Random;
@@ -28,6 +30,7 @@ struct Report {
     cuts: u64,
     cuts_while_opening: u64,
     commits: u64,
+    rewrites: u64,
     broken: Vec<String>,
 }
 
@@ -44,15 +47,26 @@ fn cut(cuts: u64, seed: u64, sizes: Sizes, lying: bool) -> Report {
         let mut story = Story::new(Random::new(disk_seed), sizes);
         for _ in 0..20 {
             let reach = [10, 40, 150, 600, 4_000][story.random.below(5) as usize];
-            let ends_at = Some(1 + story.random.below(reach));
-            let plan = Plan { ends_at, lying, fault: None };
+            let mut plan = Plan { lying, ..Plan::default() };
+            let mut ends_at = 1 + story.random.below(reach);
+            // After an error the file is written anew: a good moment for the power to go.
+            let fails = !lying && story.random.below(4) == 0;
+            if fails {
+                let fault = [Fault::Error(EIO), Fault::Sync][story.random.below(2) as usize];
+                plan.fault = Some((ends_at, 1, fault));
+                ends_at += 1 + story.random.below(80);
+            }
+            plan.ends_at = Some(ends_at);
             let closes = story.random.below(10) == 0;
             let commits_before = story.commits;
             match story.live(plan, 25, closes) {
                 Life::Ended if story.commits == commits_before => report.cuts_while_opening += 1,
                 Life::Ended | Life::Lived => {}
                 Life::Closed => story.disk.end(),
-                Life::Refused(error) => unreachable!("no fault was planned: {error}"),
+                Life::Refused(error) => {
+                    assert!(fails && error.exit_code() != 65, "disk {disk_seed}: {error}");
+                    story.disk.end();
+                }
                 Life::Broken(how) => {
                     report.broken.push(format!("seed {seed}, disk {disk_seed}: {how}"));
                     story.disk.end();
@@ -60,11 +74,13 @@ fn cut(cuts: u64, seed: u64, sizes: Sizes, lying: bool) -> Report {
                 }
             }
             report.cuts += 1;
-            let end = if story.random.below(4) == 0 { End::Process } else { End::Power };
-            story.restart(end);
+            // A process that ends after a failed sync leaves its successor in good faith, which
+            // nobody can help: the system itself has forgotten what it could not write.
+            let process = !fails && story.random.below(4) == 0;
+            story.restart(if process { End::Process } else { End::Power });
         }
         report.commits += story.commits;
-        story.disk.remove();
+        report.rewrites += story.rewrites;
     }
     report
 }
@@ -73,14 +89,16 @@ fn lose_nothing(name: &str, cuts: u64, sizes: Sizes) {
     let seed = Random::seed();
     let report = cut(cuts, seed, sizes, false);
     println!(
-        "{name}: {} cuts, {} of them before the first commit of a life, {} commits, {} broken",
+        "{name}: {} cuts, {} of them before the first commit of a life, {} commits, {} rewrites, \
+         {} broken",
         report.cuts,
         report.cuts_while_opening,
         report.commits,
+        report.rewrites,
         report.broken.len()
     );
     assert!(report.broken.is_empty(), "{:#?}", report.broken);
-    assert!(report.commits > 0 && report.cuts_while_opening > 0);
+    assert!(report.commits > 0 && report.cuts_while_opening > 0 && report.rewrites > 0);
 }
 
 #[test]
@@ -141,7 +159,6 @@ fn fail(seed: u64, sizes: Sizes, fault: Option<(u64, u64, Fault)>, end: End) -> 
         Life::Broken(how) => panic!("{what}: {how}"),
         _ => panic!("{what}: the next start did not come to its end"),
     }
-    story.disk.remove();
     failed
 }
 
@@ -189,4 +206,40 @@ fn every_change_may_fail_and_nothing_confirmed_is_lost() {
 fn every_change_of_a_checkpoint_and_a_long_rewrite_may_fail() {
     let step = if cuts_wanted(0) >= 10_000 { 7 } else { 211 };
     fail_at_each("long commits", 2, Sizes::LARGE, step);
+}
+
+/// The power goes at each step of a repair. Then the damaged file is still there and can be
+/// repaired, or the new one is there and sound.
+#[test]
+fn a_repair_may_be_cut_anywhere_and_is_made_again() {
+    let mut step = 1;
+    loop {
+        let mut story = Story::new(Random::new(step), Sizes::SMALL);
+        assert!(matches!(story.live(Plan::default(), 12, true), Life::Closed));
+        let damaged = story.damage_one();
+        story.disk.plan(Plan { ends_at: Some(step), ..Plan::default() });
+        let recovered = store::recover(&story.disk.database());
+        let cut = story.disk.has_ended();
+        assert_eq!(cut, recovered.is_err(), "step {step}: {recovered:?}");
+        story.disk.end();
+        story.restart(End::Power);
+        let recovered = store::recover(&story.disk.database()).unwrap();
+        let again = recovered.kept.is_some();
+        if !cut {
+            assert!(!again, "step {step}: what was repaired is sound");
+        }
+        assert_eq!(recovered.messages_quarantined, u64::from(again), "step {step}");
+        story.forget(damaged);
+        match story.live(Plan::default(), 3, true) {
+            Life::Closed => {}
+            Life::Broken(how) => panic!("step {step}: {how}"),
+            _ => panic!("step {step}: the database can not be used"),
+        }
+        if !cut {
+            break;
+        }
+        step += 1;
+    }
+    println!("repairs cut at {} steps", step - 1);
+    assert!(step > 10);
 }

@@ -81,6 +81,18 @@ impl Model {
         )
     }
 
+    /// The message with the longest body.
+    pub fn longest(&self) -> (u64, Vec<u8>) {
+        let longest = self.messages.iter().max_by_key(|(_, (_, length, _))| *length);
+        let (id, (queue, length, _)) = longest.unwrap();
+        (*id, row(*id, *queue, *length).body)
+    }
+
+    /// This message is gone.
+    pub fn forget(&mut self, id: u64) {
+        self.messages.remove(&id);
+    }
+
     /// One more thing happens.
     pub fn change(&mut self, ids: &mut Ids, sizes: &Sizes, random: &mut Random) -> Change {
         let full = self.messages.len() >= sizes.messages_max;

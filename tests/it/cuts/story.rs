@@ -5,6 +5,7 @@
 //! database held at one of the commits since the last one that is certain. So nothing is lost,
 //! nothing comes back, and no commit is there by half.
 
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -112,6 +113,27 @@ impl Story {
         self.disk = next;
     }
 
+    /// Changes one byte of one message of a closed database; says which.
+    pub fn damage_one(&mut self) -> u64 {
+        let path = self.disk.database();
+        let bytes = std::fs::read(&path).unwrap();
+        let (id, body) = self.candidates[0].longest();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        // A part of it: the rest may be on another page. And wherever it was before.
+        for (at, window) in bytes.windows(64).enumerate() {
+            if window == &body[..64] {
+                file.write_all_at(&[!bytes[at]], at as u64).unwrap();
+            }
+        }
+        file.sync_all().unwrap();
+        id
+    }
+
+    /// This message is no longer expected.
+    pub fn forget(&mut self, id: u64) {
+        self.candidates[0].forget(id);
+    }
+
     /// One life: opens the database and makes so many commits, as far as it gets.
     pub fn live(&mut self, plan: Plan, batches: u64, closes: bool) -> Life {
         self.disk.plan(plan);
@@ -143,6 +165,8 @@ impl Story {
             }
         }
         self.highest_id = self.highest_id.max(dispatcher.ids.message - 1);
+        self.history
+            .push(format!("ids up to {} of {}", dispatcher.ids.message, dispatcher.reserved));
         if closes && !self.disk.has_ended() && self.close(&mut dispatcher, &orders) {
             let ended = orders.end();
             return match ended {
@@ -180,7 +204,10 @@ impl Story {
         }
         if opened.facts.next_id <= self.highest_id {
             let (next, highest) = (opened.facts.next_id, self.highest_id);
-            return Err(format!("id {highest} was handed out and would be again from {next} on"));
+            return Err(format!(
+                "id {highest} was handed out and would be again from {next} on ({:?}); before: {:?}",
+                opened.facts, self.history
+            ));
         }
         self.certain(found);
         self.only_processes_ended = true;
@@ -256,6 +283,7 @@ impl Story {
     fn failed(&mut self, dispatcher: &mut Dispatcher<'_>, batch: Batch, error: &StoreError) {
         dispatcher.journal.restore(batch);
         dispatcher.suspect |= error.remedy() == Remedy::Rewrite;
+        self.history.push(format!("{error} at {}", self.disk.changes()));
         if !self.disk.has_ended() {
             self.failures += 1;
             self.recovered = false;
@@ -277,6 +305,7 @@ impl Story {
             };
             if last {
                 self.rewrites += 1;
+                self.history.push("rewrite".into());
                 return self.finished(dispatcher, finished, true) || !self.disk.has_ended();
             }
             match finished.result {
@@ -304,6 +333,12 @@ impl Story {
             return false;
         };
         self.finished(dispatcher, finished, true)
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        self.disk.remove();
     }
 }
 
