@@ -21,6 +21,23 @@ const STACK_BYTES: usize = 128 * 1024;
 /// The signals that are passed on.
 pub const PASSED_ON: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
 
+/// Lets signals do nothing that would end a process that means to go on. To be called before
+/// anything is written.
+///
+/// After SIGXFSZ and SIGPIPE the call that caused one fails, which is where it is handled. SIGHUP
+/// and SIGUSR1 have nothing to tell a daemon that is still starting; SIGTERM and SIGINT still end
+/// it at once, when nothing was promised yet.
+///
+/// # Errors
+/// The system refuses a handler.
+pub fn survive() -> io::Result<()> {
+    for signal in [SIGXFSZ, SIGPIPE, SIGHUP, SIGUSR1] {
+        // A handler is needed, not SIG_IGN, for which there is no safe call; nobody reads it.
+        flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    Ok(())
+}
+
 /// The thread that passes signals on.
 pub struct Signals {
     handle: Handle,
@@ -29,16 +46,10 @@ pub struct Signals {
 
 impl Signals {
     /// Starts to pass on SIGTERM, SIGINT, SIGHUP and SIGUSR1, each as a [`Notice::Signal`].
-    /// SIGXFSZ and SIGPIPE, which would end the process, do nothing from now on: the call that
-    /// caused one fails, which is where it is handled.
     ///
     /// # Errors
     /// The system refuses a handler or a thread.
     pub fn start(notices: Sender<Notice>) -> io::Result<Signals> {
-        for signal in [SIGXFSZ, SIGPIPE] {
-            // A handler is needed, not SIG_IGN, for which there is no safe call; nobody reads it.
-            flag::register(signal, Arc::new(AtomicBool::new(false)))?;
-        }
         let mut waiting = Waiting::new(PASSED_ON)?;
         let handle = waiting.handle();
         let thread = thread::Builder::new()
@@ -84,6 +95,7 @@ mod tests {
                 _ => panic!("something else than a signal came"),
             }
         }
+        survive().unwrap();
         // Either would have ended the process.
         kill_process(getpid(), Signal::XFSZ).unwrap();
         kill_process(getpid(), Signal::PIPE).unwrap();

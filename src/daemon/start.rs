@@ -28,7 +28,7 @@ use crate::journal::Journal;
 use crate::limits::{Budget, Limits, SERVICE_STACK_BYTES};
 use crate::logging::LevelHandle;
 use crate::persistence::{self, Progress};
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::store::{self, Memory, Opened, StoreError, StoreFile};
 use crate::systemd::{self, Notifier, Passed};
 use crate::threads::Threads;
@@ -54,6 +54,7 @@ impl Daemon {
     ) -> Result<Daemon, DaemonError> {
         let config = &plan.config;
         let notifier = Notifier::from_environment();
+        signals::survive().map_err(|error| DaemonError::System("handle signals", error))?;
         run_in_batches(log);
         check_thread_ceiling(config, log);
         let clock = Clock::start();

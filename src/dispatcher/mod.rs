@@ -36,7 +36,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rustc_hash::FxHashMap;
 use slog::{Logger, debug, info};
 
-use crate::change::Change;
+use crate::change::{Attributes, Change};
 use crate::channels::{Durability, End, Event, Finished, Notice, Opened, Order};
 use crate::clients::Clients;
 use crate::clock::{Clock, Now, Time};
@@ -491,7 +491,7 @@ impl<'c> Dispatcher<'c> {
             return Ok(());
         }
         let (encoder, out) = (&mut peer.encoder, peer.outbox.buffer());
-        let found = self.memory.body(handed.id, |attributes, body| {
+        let mut send = |attributes: &Attributes, body: &[u8]| {
             let delivery = Delivery {
                 handing: handed.handing,
                 id: handed.id,
@@ -503,8 +503,10 @@ impl<'c> Dispatcher<'c> {
                 body,
             };
             encoder.deliver(tag, &delivery, out);
-        })?;
-        if found.is_none() {
+        };
+        if let Some(row) = self.commits.message(handed.id) {
+            send(&row.attributes, &row.body);
+        } else if self.memory.body(handed.id, send)?.is_none() {
             slog::error!(self.log, "a message has no body in memory"; "message" => handed.id.0);
         }
         if peer.durability != Durability::Periodic {

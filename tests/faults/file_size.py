@@ -38,4 +38,21 @@ for level in ("write", "sync"):
     daemon.kill()
     promise(daemon.again(), f"{level}: starts again after kill -9")
     ledger.judge(ledger.drain(daemon.connect()), level)
+
+# With no room for what a start has to write it says so and ends; the signal must not end it.
+directory = folder()
+resource_limits = (4096, 32_768)
+for bytes_max in resource_limits:
+    what = f"start with a limit of {bytes_max} bytes"
+    daemon = Daemon(directory, before=lambda: resource.setrlimit(
+        resource.RLIMIT_FSIZE, (bytes_max, resource.RLIM_INFINITY)))
+    if daemon.ready():
+        daemon.kill()
+    else:
+        code = daemon.process.returncode
+        figure(what, f"exit {code}")
+        promise(code == 74, f"{what}: ends with 74 and a word ({daemon.log().strip()[-120:]})")
+    fine = Daemon(directory)
+    promise(fine.ready(), f"{what}: the file is as it was")
+    fine.kill()
 finish()
