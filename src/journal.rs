@@ -86,6 +86,11 @@ impl Journal {
         }
     }
 
+    /// A message that was put since the last hand-over, as it was put.
+    pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
+        self.current.puts.get(&id)
+    }
+
     /// Ids below this one may be handed out once the next commit is on the disk.
     pub fn reserve_ids(&mut self, up_to: u64) {
         if self.enabled {
@@ -375,6 +380,20 @@ mod tests {
             batch.states().iter().map(|row| (row.id.0, row.priority)).collect(),
             batch.removals().iter().map(|id| id.0).collect(),
         )
+    }
+
+    #[test]
+    fn a_message_is_there_until_it_is_removed_or_handed_over() {
+        let mut journal = Journal::new();
+        let row = |id| MessageRow { id: MessageId(id), ..MessageRow::default() };
+        journal.record(Change::Put(row(1)));
+        journal.record(Change::Put(row(2)));
+        assert_eq!(journal.message(MessageId(1)), Some(&row(1)));
+        journal.record(Change::Removed(MessageId(1)));
+        assert_eq!(journal.message(MessageId(1)), None);
+        let batch = journal.take();
+        assert_eq!(journal.message(MessageId(2)), None);
+        journal.done(batch);
     }
 
     #[test]

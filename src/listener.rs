@@ -81,6 +81,8 @@ pub fn start(
         shared,
         stop: Arc::clone(&stop),
         shortage_seen: None,
+        prepared: None,
+        has_unprepared: true,
     };
     let thread = std::thread::Builder::new()
         .name(format!("listen-{number}"))
@@ -117,6 +119,17 @@ struct Listener {
     reserve: Option<Reserve>,
     /// When descriptors, memory or threads were last short.
     shortage_seen: Option<Time>,
+    /// The options that the listening socket has, and so every connection that comes through it.
+    prepared: Option<Options>,
+    /// Whether connections may wait that came before these options.
+    has_unprepared: bool,
+}
+
+/// What the operator says about TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Options {
+    keepalive_ms: u64,
+    user_timeout_ms: u64,
 }
 
 /// A descriptor that is open for nothing but to be closed when no other is left.
@@ -142,10 +155,14 @@ enum Next {
 impl Listener {
     fn run(mut self) {
         while !self.stop.asked.load(Ordering::SeqCst) {
+            self.prepare();
             let accepted = self.socket.socket().accept();
             match self.take(accepted) {
                 Next::Accept => {}
-                Next::Wait => self.wait(None),
+                Next::Wait => {
+                    self.has_unprepared = false;
+                    self.wait(None);
+                }
                 Next::Rest => self.wait(Some(ACCEPT_PAUSE_MS)),
             }
         }
@@ -218,8 +235,10 @@ impl Listener {
         match self.shared.clients.admit(&self.shared.limits, owner) {
             Ok(place) => {
                 let gate = Arc::new(Gate::holding(place));
-                // Options that cannot be set belong to a peer that has gone: its thread will see.
-                let _ = self.set_options(&socket, &peer);
+                if let (Some(options), true) = (self.prepared, self.has_unprepared) {
+                    // Where they cannot be set the peer has gone: its thread will see.
+                    let _ = options.set(&socket);
+                }
                 self.open(Arc::new(socket), gate, peer)
             }
             Err(full) => {
@@ -269,27 +288,21 @@ impl Listener {
         Next::Rest
     }
 
-    /// Small answers leave at once, and a dead peer is noticed.
-    fn set_options(&self, socket: &Socket, peer: &Peer) -> io::Result<()> {
-        let Peer::Ip(..) = peer else {
-            return Ok(());
-        };
-        socket.set_tcp_nodelay(true)?;
+    /// Gives the listening socket the options that connections take over from it: six system calls
+    /// for each of them are worth saving where peers connect all the time.
+    fn prepare(&mut self) {
         let limits = &self.shared.limits;
-        let idle_ms = limits.keepalive_ms();
-        if idle_ms > 0 {
-            // TCP counts in seconds. Three questions, a third of the idle time apart.
-            let idle = Duration::from_secs(idle_ms.div_ceil(1_000));
-            let interval = Duration::from_secs((idle_ms / 3_000).max(1));
-            let keepalive =
-                TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3);
-            socket.set_tcp_keepalive(&keepalive)?;
+        let options = Options {
+            keepalive_ms: limits.keepalive_ms(),
+            user_timeout_ms: limits.tcp_user_timeout_ms(),
+        };
+        let is_tcp = matches!(self.socket.local_address(), LocalAddress::Tcp(_));
+        if is_tcp && self.prepared != Some(options) {
+            // Where one cannot be set, connections do without it.
+            let _ = options.set(self.socket.socket());
+            self.prepared = Some(options);
+            self.has_unprepared = true;
         }
-        let user_timeout_ms = limits.tcp_user_timeout_ms();
-        if user_timeout_ms > 0 {
-            socket.set_tcp_user_timeout(Some(Duration::from_millis(user_timeout_ms)))?;
-        }
-        Ok(())
     }
 
     /// Tells a peer in its protocol's own words that there is no room, and closes.
@@ -320,6 +333,25 @@ impl Listener {
         if last.is_none_or(|last| now.since(last) > EPISODE_MS) {
             warn!(self.shared.log, "connections are turned away"; "reason" => what, "error" => %error);
         }
+    }
+}
+
+impl Options {
+    /// Small answers leave at once, and a dead peer is noticed.
+    fn set(self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(true)?;
+        let idle_ms = self.keepalive_ms;
+        socket.set_keepalive(idle_ms > 0)?;
+        if idle_ms > 0 {
+            // TCP counts in seconds. Three questions, a third of the idle time apart.
+            let idle = Duration::from_secs(idle_ms.div_ceil(1_000));
+            let interval = Duration::from_secs((idle_ms / 3_000).max(1));
+            let keepalive =
+                TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3);
+            socket.set_tcp_keepalive(&keepalive)?;
+        }
+        // 0 is the system's own.
+        socket.set_tcp_user_timeout(Some(Duration::from_millis(self.user_timeout_ms)))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::change::{Counters, MessageState};
 use crate::clock::Time;
+use crate::command::Refusal;
 use crate::ids::{MessageId, QueueName};
 
 /// The commands that are counted, in the order of the counters.
@@ -123,6 +124,8 @@ pub struct ServerStatistics {
     pub connections_accepted: u64,
     /// Whether the daemon drains.
     pub draining: bool,
+    /// Why puts are refused now, if they are.
+    pub refused: Option<Refusal>,
     /// What the process and its machine say.
     pub process: ProcessFacts,
     /// What the database file says.
@@ -175,6 +178,8 @@ pub struct StoreFacts {
     pub wal_bytes: u64,
     /// Whether the disk refuses what it should keep.
     pub degraded: bool,
+    /// Whether another program that reads the file keeps the log from being moved into it.
+    pub log_held_up: bool,
 }
 
 /// A queue's figures.
@@ -240,6 +245,8 @@ pub struct Survey {
     pub messages: StateCounts,
     /// Whether the daemon drains.
     pub draining: bool,
+    /// Why puts are refused now, if they are.
+    pub refused: Option<Refusal>,
     /// What the process says.
     pub process: ProcessFacts,
     /// What the database file says.

@@ -36,7 +36,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rustc_hash::FxHashMap;
 use slog::{Logger, debug, info};
 
-use crate::change::Change;
+use crate::change::{Attributes, Change};
 use crate::channels::{Durability, End, Event, Finished, Notice, Opened, Order};
 use crate::clients::Clients;
 use crate::clock::{Clock, Now, Time};
@@ -308,9 +308,8 @@ impl<'c> Dispatcher<'c> {
     }
 
     /// Before somebody is told that another connection holds a message: if that connection's peer
-    /// has gone already, its end is handled first. Its thread has read all there was (a peer with
-    /// unread bytes is not seen as gone) and its last events are on their way; all others keep
-    /// their order and come after the request that asks.
+    /// has gone already, its end is handled first. Its thread reads on to the end and its last
+    /// events are on their way; all others keep their order and come after the request that asks.
     fn await_end_of_holder(
         &mut self,
         asking: ConnectionId,
@@ -327,7 +326,8 @@ impl<'c> Dispatcher<'c> {
         }
         self.awaiting_end = true;
         let mut put_aside = VecDeque::new();
-        while self.peers.get(&holder).is_some_and(|peer| !peer.ended) {
+        // What it asked for last may close its gate: then its end does not come before another turn.
+        while self.peers.get(&holder).is_some_and(Peer::will_read_on) {
             let event = self.later.pop_front().or_else(|| self.events.recv().ok());
             let Some(event) = event else { break };
             if event.connection() == Some(holder) {
@@ -382,7 +382,10 @@ impl<'c> Dispatcher<'c> {
     }
 
     fn input(&mut self, input: Input) -> Result<(), StoreError> {
-        self.engine.handle(self.now, input, &mut self.effects);
+        // The scale's moments are the beginnings of milliseconds. What is asked for within one
+        // counts from its end, so that no delay and no time-out is over too early.
+        let now = Now { time: self.now.time.plus(1), ..self.now };
+        self.engine.handle(now, input, &mut self.effects);
         self.carry_out()
     }
 
@@ -488,7 +491,7 @@ impl<'c> Dispatcher<'c> {
             return Ok(());
         }
         let (encoder, out) = (&mut peer.encoder, peer.outbox.buffer());
-        let found = self.memory.body(handed.id, |attributes, body| {
+        let mut send = |attributes: &Attributes, body: &[u8]| {
             let delivery = Delivery {
                 handing: handed.handing,
                 id: handed.id,
@@ -500,8 +503,10 @@ impl<'c> Dispatcher<'c> {
                 body,
             };
             encoder.deliver(tag, &delivery, out);
-        })?;
-        if found.is_none() {
+        };
+        if let Some(row) = self.commits.message(handed.id) {
+            send(&row.attributes, &row.body);
+        } else if self.memory.body(handed.id, send)?.is_none() {
             slog::error!(self.log, "a message has no body in memory"; "message" => handed.id.0);
         }
         if peer.durability != Durability::Periodic {

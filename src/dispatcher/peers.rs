@@ -13,7 +13,7 @@ use crate::command::{Manner, Refusal, Reply, Tag};
 use crate::engine::Input;
 use crate::gate::Gate;
 use crate::ids::{CommitNumber, ConnectionId};
-use crate::outbox::{Flush, Outbox, peek_closed};
+use crate::outbox::{Flush, Outbox, has_hung_up};
 use crate::protocol::Encoder;
 use crate::store::StoreError;
 use crate::writer::Writers;
@@ -162,7 +162,12 @@ impl Peer {
     /// Whether the peer has hung up and its thread, which is not behind its gate, is about to say
     /// so.
     pub fn is_on_its_way_out(&self) -> bool {
-        !self.ended && self.closed == 0 && peek_closed(&self.socket)
+        self.will_read_on() && has_hung_up(&self.socket)
+    }
+
+    /// Whether nothing on our side keeps its thread from reading on to the end.
+    pub fn will_read_on(&self) -> bool {
+        !self.ended && self.closed == 0
     }
 
     /// Ends the connection from this side: its thread sees the end and reports it.

@@ -137,6 +137,7 @@ impl Engine {
             waiting: totals.waiting,
             connections_accepted: totals.connections_accepted,
             draining: self.refuse_puts == Some(Refusal::Draining),
+            refused: self.refuse_puts,
             ..ServerStatistics::default()
         }
     }

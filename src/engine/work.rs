@@ -323,6 +323,7 @@ impl Engine {
             connections: self.sessions.len() as u64,
             messages: self.totals.messages,
             draining: self.refuse_puts == Some(crate::command::Refusal::Draining),
+            refused: self.refuse_puts,
             ..Survey::default()
         };
         turn.reply(asker.connection, asker.tag, Reply::Survey(Box::new(survey)));

@@ -86,14 +86,27 @@ fn small_answers_leave_at_once_and_dead_peers_are_noticed() {
     let limits =
         LimitValues { keepalive_ms: 30_000, tcp_user_timeout_ms: 60_000, ..LimitValues::default() };
     let scene = scene(limits);
-    let _peer = scene.connect();
-    let opened = scene.opened();
-    assert!(opened.socket.tcp_nodelay().unwrap());
-    assert!(opened.socket.keepalive().unwrap());
-    assert_eq!(opened.socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
-    assert_eq!(opened.socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(10));
-    assert_eq!(opened.socket.tcp_keepalive_retries().unwrap(), 3);
-    assert_eq!(opened.socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
+    let mut peers = Vec::new();
+    let mut check = |keepalive_s: u64| {
+        peers.push(scene.connect());
+        let opened = scene.opened();
+        assert!(opened.socket.tcp_nodelay().unwrap());
+        assert!(opened.socket.keepalive().unwrap());
+        let time = opened.socket.tcp_keepalive_time().unwrap();
+        assert_eq!(time, Duration::from_secs(keepalive_s));
+        let interval = opened.socket.tcp_keepalive_interval().unwrap();
+        assert_eq!(interval, Duration::from_secs(keepalive_s / 3));
+        assert_eq!(opened.socket.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(opened.socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
+    };
+    // The first ones get their options one by one, later ones from the listening socket.
+    for _ in 0..4 {
+        check(30);
+    }
+    scene.stage.shared.limits.apply(&LimitValues { keepalive_ms: 90_000, ..limits });
+    for _ in 0..4 {
+        check(90);
+    }
     scene.stop();
 }
 
@@ -215,6 +228,8 @@ pub(super) fn bare_listener(limits: LimitValues) -> (Listener, Lines, SocketAddr
         stop: Arc::new(Stop { asked: AtomicBool::new(false), wake }),
         reserve: Some(Reserve::new().unwrap()),
         shortage_seen: None,
+        prepared: None,
+        has_unprepared: true,
     };
     (listener, lines, address, stage)
 }

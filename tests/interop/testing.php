@@ -20,7 +20,8 @@ function check(bool $holds, string $what): void
 
 function same($expected, $found, string $what): void
 {
-    check($expected === $found, $what . ': ' . json_encode($found) . ', not ' . json_encode($expected));
+    $difference = json_encode($found) . ', not ' . json_encode($expected);
+    check($expected === $found, $what . ': ' . $difference);
 }
 
 /** Kills the daemon without warning, and waits until it serves again. */

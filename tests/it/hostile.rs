@@ -1,6 +1,6 @@
 //! What strangers send to any port ends in an error or a closed connection, and in nothing else.
 
-use crate::harness::{Server, check, eventually, over_both, packets};
+use crate::harness::{Server, Setup, check, eventually, over_both, packets};
 
 /// Whole, cut or changed messages that end a php-mq connection.
 fn php_mq_faults() -> Vec<(&'static str, Vec<u8>)> {
@@ -169,6 +169,26 @@ over_both! {
         eventually("they are gone", || observer.server("current-connections") == 1);
         assert_eq!(server.process.count_logged("panicked"), 0);
     }
+}
+
+#[test]
+fn a_stranger_cannot_write_in_the_log() {
+    let server = Setup::new().log_level("info").start();
+    let lines = server.process.lines();
+    for (_, fault) in php_mq_faults() {
+        let mut stranger = server.connect("phpmq");
+        let _ = stranger.try_send(fault);
+        stranger.rest();
+    }
+    for text in ["\u{1b}[2Jcrit fake\nline\r\n", "GET / HTTP/1.1\r\n\r\n", "use \u{1b}[31m\r\n"] {
+        for protocol in ["beanstalk", "console"] {
+            let mut stranger = server.connect(protocol);
+            let _ = stranger.try_send(text);
+            stranger.half_close_if_open();
+            stranger.rest();
+        }
+    }
+    assert_eq!(server.process.lines(), lines, "{}", server.process.log());
 }
 
 #[test]

@@ -382,6 +382,23 @@ over_both! {
 }
 
 #[test]
+fn a_message_of_16_mib_passes_whole() {
+    let mut server = Server::start();
+    let body: String =
+        (0..16 * 1024 * 1024).map(|place| char::from(b'a' + (place % 23) as u8)).collect();
+    let mut sender = server.phpmq(2);
+    sender.send_confirmed("big", &body);
+    server.stop();
+    server.start_again();
+    let mut consumer = server.phpmq(2).consuming(&server, "big", 1);
+    let message = consumer.receive();
+    assert!(message.body == body, "{} bytes came", message.body.len());
+    consumer.acknowledge(&message);
+    consumer.settle(&server);
+    assert_eq!(server.console().number("messages"), 0);
+}
+
+#[test]
 fn a_consumer_that_dies_in_the_middle_loses_nothing() {
     let server = Server::start();
     let mut doomed = server.phpmq(1).consuming(&server, "q", 5);

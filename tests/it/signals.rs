@@ -130,6 +130,39 @@ fn a_stop_under_load_loses_nothing_that_was_confirmed() {
 }
 
 #[test]
+fn no_peer_can_hold_a_stop_up() {
+    let mut server =
+        Setup::new().limits("max_memory = \"64MiB\"").limits("max_output = \"1MiB\"").start();
+    let mut sender = server.phpmq(1);
+    sender.send_confirmed("kept", "x");
+    // One that reads nothing of megabytes, one behind a closed gate, one in a frame, one that
+    // waits, one that refreshes a screen.
+    let body = "x".repeat(1_000_000);
+    for _ in 0..8 {
+        sender.send("q", &body);
+    }
+    let deaf = server.phpmq(1).consuming(&server, "q", 100);
+    let mut gated = server.connect("beanstalk");
+    gated.send("watch nothing\r\nignore default\r\nreserve\r\n");
+    gated.stuff("list-tube-used\r\n".repeat(64).as_bytes(), 64 * 1024 * 1024);
+    let mut held = server.phpmq(1);
+    held.stream.stuff(&packets(1, &[(1, b"p"), (2, body.as_bytes())]), 500_000_000);
+    let mut frame = server.connect("beanstalk");
+    frame.send("put 0 0 60 1000\r\nabc");
+    let mut monitor = server.console();
+    monitor.stream.send("monitor\n");
+    monitor.answer();
+    let began = now();
+    assert_eq!(server.stop().code(), Some(0), "{}", server.process.log());
+    let took = began.elapsed();
+    // One second for outboxes, and the last commit.
+    assert!(took.as_secs() < 6, "{took:?}");
+    drop((deaf, gated, held, frame));
+    server.start_again();
+    assert_eq!(server.beanstalk().tube("kept", "current-jobs-ready"), 1);
+}
+
+#[test]
 fn a_second_signal_ends_the_daemon_at_once() {
     // A peer that takes nothing of 8 MiB keeps the stop waiting for a second.
     let mut server = Setup::new().without_database().start();

@@ -148,7 +148,7 @@ fn a_confirmation_that_a_sender_asked_for_waits_for_its_commit() {
 fn replies_and_messages_of_one_turn_leave_in_one_send() {
     let mut s = Stage::new();
     // Each send is a packet.
-    s.open_of(Type::SEQPACKET, 'a', "beanstalk", Periodic);
+    s.announce(Type::SEQPACKET, 'a', "beanstalk", Periodic);
     s.send('a', put("1"));
     s.send('a', "reserve\r\n");
     s.send('a', "list-tube-used\r\nreserve\r\n");
@@ -156,4 +156,15 @@ fn replies_and_messages_of_one_turn_leave_in_one_send() {
     assert_eq!(s.hear('a'), "INSERTED 1\r\nRESERVED 1 1\r\n1\r\nUSING default\r\n");
     s.say('a', "");
     assert_eq!(s.hear('a'), "");
+}
+
+#[test]
+fn no_wait_is_over_before_its_time() {
+    // The request may have come at the very end of the millisecond that the clock shows.
+    let mut s = Stage::new().connect("a", "beanstalk", Periodic);
+    s.say('a', "reserve-with-timeout 1\r\n");
+    s.pass(1_000);
+    assert_eq!(s.hear('a'), "");
+    s.pass(1);
+    assert_eq!(s.hear('a'), "TIMED_OUT\r\n");
 }

@@ -77,6 +77,40 @@ fn requests_keep_their_order_while_the_end_of_a_holder_is_awaited() {
 }
 
 #[test]
+fn a_holder_that_went_with_requests_unread_is_seen_to_have_gone() {
+    let mut s = Stage::new().connect("ab", "beanstalk", Periodic);
+    s.say('a', put("x") + &put("y"));
+    s.hear('a');
+    s.say('b', "reserve\r\nreserve\r\n");
+    // Its thread has not read this yet.
+    s.write('b', "delete 2\r\n");
+    s.vanish('b');
+    s.send('a', "reserve-job 1\r\npeek 2\r\n");
+    s.send('b', "delete 2\r\n");
+    s.end('b', End::EndOfFile);
+    s.turn();
+    assert_eq!(s.hear('a'), "RESERVED 1 1\r\nx\r\nNOT_FOUND\r\n");
+}
+
+#[test]
+fn a_holder_that_has_gone_and_is_held_back_is_not_waited_for() {
+    let mut s = Stage::new().connect("ab", "beanstalk", Periodic);
+    s.say('a', put("x"));
+    s.hear('a');
+    s.say('b', "reserve\r\n");
+    s.half_close('b');
+    s.send('a', "reserve-job 1\r\n");
+    // Its thread stops behind the gate that these close, before it has seen the end.
+    s.send('b', "reserve\r\n");
+    for _ in 0..4 {
+        s.send('b', "list-tube-used\r\n".repeat(128));
+    }
+    s.turn();
+    assert!(s.is_gated('b'));
+    assert_eq!(s.hear('a'), "NOT_FOUND\r\n");
+}
+
+#[test]
 fn two_that_wait_for_the_same_end_are_answered_in_their_order() {
     let mut s = Stage::new().connect("abc", "beanstalk", Periodic);
     s.say('a', put("x"));
@@ -132,8 +166,10 @@ fn a_stop_takes_what_has_come_before_it_and_has_everything_committed() {
     s.vanish('b');
     s.send('a', "delete 1\r\nuse second\r\n");
     s.send('a', put("late"));
+    s.announce(Type::STREAM, 'c', "beanstalk", Write);
     s.end('b', End::Stopped);
     s.end('a', End::Stopped);
+    s.end('c', End::Stopped);
     s.events.send(Event::Stop).unwrap();
     let Stage { dispatcher, orders, finished, clients, .. } = s;
     let persistence = std::thread::Builder::new()
@@ -157,10 +193,15 @@ fn a_stop_takes_what_has_come_before_it_and_has_everything_committed() {
     assert!(matches!(dispatcher.run(Vec::new()), Ok(Stopped::Clean)));
     let rows = persistence.join().unwrap();
     assert_eq!(rows.last().unwrap().1, Some(3), "the last commit says which id comes next");
-    let stream = clients[&'a'].stream.as_ref().unwrap();
-    let mut heard = String::new();
-    io::Read::read_to_string(&mut &*stream, &mut heard).unwrap();
-    assert_eq!(heard, "DELETED\r\nUSING second\r\nINSERTED 2\r\n");
+    let heard = |letter| {
+        let mut stream = clients[&letter].stream.as_ref().unwrap();
+        let mut heard = String::new();
+        // Up to the end of the connection, which is on both sides.
+        io::Read::read_to_string(&mut stream, &mut heard).unwrap();
+        heard
+    };
+    assert_eq!(heard('a'), "DELETED\r\nUSING second\r\nINSERTED 2\r\n");
+    assert_eq!(heard('c'), "");
 }
 
 #[test]

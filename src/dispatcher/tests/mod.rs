@@ -133,11 +133,13 @@ impl Stage {
     }
 
     fn open(&mut self, letter: char, protocol: &str, durability: Durability) {
-        self.open_of(Type::STREAM, letter, protocol, durability);
+        self.announce(Type::STREAM, letter, protocol, durability);
+        self.turn();
     }
 
-    /// The same with a socket of this type: with packets each send is heard by itself.
-    pub fn open_of(
+    /// A peer is accepted, with a socket of this type (with packets each send is heard by itself);
+    /// nobody has taken that yet.
+    pub fn announce(
         &mut self,
         socket_type: Type,
         letter: char,
@@ -162,7 +164,6 @@ impl Stage {
         };
         self.events.send(Event::Opened(Box::new(opened))).unwrap();
         self.clients.insert(letter, Client { id, stream: Some(theirs), decoder, gate });
-        self.turn();
     }
 
     /// What a peer sends reaches the channel, decoded; nobody has taken it yet.
@@ -177,7 +178,13 @@ impl Stage {
         self.events.send(Event::Requests { connection: client.id, requests, charge }).unwrap();
     }
 
-    /// The same, and the turn that takes it.
+    /// What a peer sends lies in its socket; its thread has not read it yet.
+    pub fn write(&mut self, letter: char, text: &str) {
+        let mut stream = self.clients[&letter].stream.as_ref().unwrap();
+        io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+    }
+
+    /// What a peer sends, and the turn that takes it.
     pub fn say(&mut self, letter: char, text: impl AsRef<[u8]>) {
         self.send(letter, text);
         self.turn();

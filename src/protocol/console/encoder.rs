@@ -6,7 +6,7 @@
 
 use crate::change::MessageState;
 use crate::clock::{Now, Time};
-use crate::command::{Delivery, Reply, Tag};
+use crate::command::{Delivery, Refusal, Reply, Tag};
 use crate::protocol;
 use crate::statistics::{Listing, ServerStatistics, StateCounts, StoreFacts, Survey};
 
@@ -201,11 +201,16 @@ fn monitor(screen: &mut Screen<'_>, survey: &Survey) {
         survey.messages.total()
     ));
     let store = format!("Store: {}", store_state(&survey.store));
-    let draining = if survey.draining { "    Draining: no new messages are taken" } else { "" };
+    let puts = match survey.refused {
+        None => "",
+        Some(Refusal::Draining) => "    Draining: no new messages are taken",
+        Some(Refusal::OutOfMemory) => "    Memory is full: no new messages are taken",
+        Some(_) => "    No new messages are taken",
+    };
     if survey.store.degraded {
-        screen.styled(RED, &format!("{store}{draining}"));
+        screen.styled(RED, &format!("{store}{puts}"));
     } else {
-        screen.line(&format!("{store}{draining}"));
+        screen.line(&format!("{store}{puts}"));
     }
     let fullest = survey.queues.iter().map(|queue| queue.messages.total()).max().unwrap_or(0);
     let [name, workload] = columns(screen.columns);
@@ -285,6 +290,10 @@ fn status(screen: &mut Screen<'_>, figures: &ServerStatistics) {
     screen.line(&format!("pid: {}", process.pid));
     screen.line(&format!("uptime: {}", uptime(process.uptime_ms)));
     screen.line(&format!("draining: {}", if figures.draining { "yes" } else { "no" }));
+    match figures.refused {
+        None => screen.line("puts: taken"),
+        Some(refusal) => screen.line(&format!("puts: refused, {refusal}")),
+    }
     screen.line(&format!("store: {}", store_state(store)));
     for (name, figure) in [
         ("connections", figures.connections),
@@ -315,6 +324,7 @@ fn status(screen: &mut Screen<'_>, figures: &ServerStatistics) {
 fn store_state(store: &StoreFacts) -> &'static str {
     match (store.on_disk, store.degraded) {
         (_, true) => "degraded, the disk takes nothing",
+        (true, false) if store.log_held_up => "ok, but another program holds up its log",
         (true, false) => "ok",
         (false, false) => "none, memory only",
     }
@@ -323,7 +333,6 @@ fn store_state(store: &StoreFacts) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Refusal;
     use crate::ids::{MessageId, QueueName};
     use crate::protocol::Encoder as _;
     use crate::statistics::{ListedMessage, QueueSummary};
@@ -466,6 +475,13 @@ mod tests {
         let text = written(&mut plain(), Draw::Status, reply);
         assert!(text.lines().all(|line| line.is_empty() || line.contains(": ")));
         assert!(text.contains("\nstore: ok\n") && text.contains("\nconnections: 3\n"));
+        assert!(text.contains("\nputs: taken\n"));
+        figures.store.log_held_up = true;
+        figures.refused = Some(Refusal::OutOfMemory);
+        let reply = Reply::Statistics(Box::new(figures.clone()));
+        let text = written(&mut plain(), Draw::Status, reply);
+        assert!(text.contains("\nputs: refused, limits.max_memory is reached\n"));
+        assert!(text.contains("\nstore: ok, but another program holds up its log\n"));
         figures.store.degraded = true;
         let text = written(&mut plain(), Draw::Status, Reply::Statistics(Box::new(figures)));
         assert!(text.contains("\nstore: degraded"));

@@ -8,6 +8,7 @@ too. A difference ends the batch; it is played again to tell whether it can be r
 import argparse
 import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -27,12 +28,15 @@ SHOWN_STEPS = 40
 
 
 def start_pair(options, folder, tcp, form):
-    left = Server("reference", options.beanstalkd, folder, tcp)
+    servers = []
     try:
+        servers.append(Server("reference", options.beanstalkd, folder, tcp))
         size = 1000 if options.control else JOB_SIZE_MAX
-        return Pair(left, Server("tested", options.phpmqd, folder, tcp, size, form))
-    except Exception:
-        left.stop()
+        servers.append(Server("tested", options.phpmqd, folder, tcp, size, form))
+        return Pair(*servers)
+    except BaseException:
+        for server in servers:
+            server.stop()
         raise
 
 
@@ -102,13 +106,18 @@ def work(job):
     return agreed_count, excused_count, differences
 
 
+def end_cleanly():
+    """A worker that is told to end stops its servers first."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sequences", type=int, default=1000)
     parser.add_argument("--seed", default="1")
     parser.add_argument("--beanstalkd", default="/usr/bin/beanstalkd")
     parser.add_argument(
-        "--phpmqd", required=True, type=os.path.realpath, help="or another beanstalkd, as a self-test"
+        "--phpmqd", required=True, type=os.path.realpath, help="or another beanstalkd"
     )
     parser.add_argument("--jobs", type=int, default=3 * (os.cpu_count() or 1))
     parser.add_argument("--first", type=int, default=0, help="number of the first sequence")
@@ -126,16 +135,18 @@ def main():
             list(numbers[at:at + BATCH_SEQUENCES]) for at in range(0, len(numbers), BATCH_SEQUENCES)
         ]
     passed, excused, failed = 0, 0, 0
-    with multiprocessing.Pool(options.jobs) as pool:
-        for agreed, unclear, differences in pool.imap_unordered(work, [(options, b) for b in batches]):
+    with multiprocessing.Pool(options.jobs, end_cleanly) as pool:
+        jobs = [(options, numbers) for numbers in batches]
+        for agreed, unclear, differences in pool.imap_unordered(work, jobs):
             passed += agreed
             excused += unclear
             failed += len(differences)
             for text in differences:
                 print("DIFFERENT (seed %s): %s\n" % (options.seed, text), flush=True)
             if failed >= options.stop_after:
-                pool.terminate()
                 break
+        pool.terminate()
+        pool.join()
     if excused:
         print("%d met an accepted difference" % excused)
     print("%d passed, %d failed" % (passed, failed))

@@ -48,7 +48,11 @@ class Server:
             arguments = [path, "--config", config]
         self.log = open(os.path.join(folder, kind + ".log"), "wb")
         self.process = subprocess.Popen(arguments, stdout=self.log, stderr=self.log)
-        self.wait_until_ready()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
 
     def wait_until_ready(self):
         deadline = time.monotonic() + START_SECONDS

@@ -87,8 +87,9 @@ final class App
                 throw new RuntimeException("invoice {$invoice->number} can not be printed");
             }
         };
+        $senders = new SendersLocator([Invoice::class => ['main']], $this->transports);
         $this->bus = new MessageBus([
-            new SendMessageMiddleware(new SendersLocator([Invoice::class => ['main']], $this->transports)),
+            new SendMessageMiddleware($senders),
             new HandleMessageMiddleware(new HandlersLocator([Invoice::class => [$handle]])),
         ]);
     }

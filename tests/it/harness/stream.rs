@@ -13,6 +13,18 @@ pub struct Stream {
     socket: Socket,
     /// What has been read and not been asked for.
     buffer: Vec<u8>,
+    ends_in_reset: bool,
+}
+
+impl Drop for Stream {
+    /// Ends the connection now. Closing alone would leave it open for as long as a program that
+    /// another test has just started has not let go of the descriptors it was born with.
+    fn drop(&mut self) {
+        if !self.ends_in_reset {
+            // It may have ended already.
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 impl Stream {
@@ -44,7 +56,7 @@ impl Stream {
         if domain != Domain::UNIX {
             socket.set_tcp_nodelay(true)?;
         }
-        Ok(Stream { socket, buffer: Vec::new() })
+        Ok(Stream { socket, buffer: Vec::new(), ends_in_reset: false })
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -89,7 +101,8 @@ impl Stream {
     }
 
     /// Ends in a reset and not in an orderly close (on TCP).
-    pub fn reset(self) {
+    pub fn reset(mut self) {
+        self.ends_in_reset = true;
         self.socket.set_linger(Some(Duration::ZERO)).unwrap();
     }
 
