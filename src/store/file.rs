@@ -205,8 +205,14 @@ pub(super) fn adopt(paths: &Paths) -> Result<Connected, StoreError> {
 pub(super) fn trust(connection: &Connection, paths: &Paths) -> Result<(), StoreError> {
     let path = paths.database();
     let failed = |error| StoreError::database(path, error);
-    let mode: String =
-        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    let switch = || {
+        // To its end: the change is committed after the answer, and may fail then.
+        let mut switching = connection.prepare("PRAGMA journal_mode = WAL")?;
+        let mut rows = switching.query([])?;
+        while rows.next()?.is_some() {}
+        connection.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0))
+    };
+    let mode = switch().map_err(failed)?;
     if mode != "wal" {
         return Err(StoreError::NoWriteAheadLog { file: path.to_path_buf() });
     }

@@ -146,6 +146,9 @@ impl Story {
         if let Err(broken) = self.compare(&opened) {
             return Life::Broken(broken);
         }
+        if !self.disk.has_ended() && !self.disk.lock().has("q.db-wal") {
+            return Life::Broken("it goes on without a write-ahead log".into());
+        }
         let Opened { memory, file, facts } = opened;
         let orders = Orders::start(file.unwrap());
         let mut dispatcher = Dispatcher {
