@@ -7,7 +7,7 @@ use slog::debug;
 use crate::channels::{End, Event, Opened};
 use crate::command::{Command, Manner, Request, Tag};
 use crate::engine::Input;
-use crate::ids::{ConnectionId, MessageId, QueueName};
+use crate::ids::{ConnectionId, QueueName};
 use crate::limits::Charge;
 use crate::store::StoreError;
 
@@ -69,7 +69,15 @@ impl Dispatcher<'_> {
                     self.hold_back_putter(connection, serial || request.tag != Tag::None);
                 }
                 Command::ReserveMessage(id) | Command::Remove(id) => {
-                    self.await_end_of_holder(connection, *id)?;
+                    if let Some(holder) = self.engine.other_holder(*id, connection) {
+                        self.await_end_of(holder)?;
+                    }
+                }
+                // Who does not wait would not hear of what a peer that has gone gives back.
+                Command::Reserve { timeout_ms: Some(0), .. } => {
+                    for holder in self.engine.holders_watched_by(connection) {
+                        self.await_end_of(holder)?;
+                    }
                 }
                 _ => {}
             }
@@ -82,16 +90,11 @@ impl Dispatcher<'_> {
     /// Before somebody is told that another connection holds a message: if that connection's peer
     /// has gone already, its end is handled first. Its thread reads on to the end and its last
     /// events are on their way; all others keep their order and come after the request that asks.
-    pub(super) fn await_end_of_holder(
-        &mut self,
-        asking: ConnectionId,
-        id: MessageId,
-    ) -> Result<(), StoreError> {
+    pub(super) fn await_end_of(&mut self, holder: ConnectionId) -> Result<(), StoreError> {
         // What the holder itself asked for last waits for nobody: it would not hear the answer.
         if self.awaiting_end {
             return Ok(());
         }
-        let Some(holder) = self.engine.other_holder(id, asking) else { return Ok(()) };
         let gone = self.peers.get(&holder).is_some_and(Peer::is_on_its_way_out);
         if !gone {
             return Ok(());

@@ -136,6 +136,10 @@ pub struct Handed {
     pub reserves: u32,
 }
 
+/// Reservations whose holders are looked at before somebody is told that there is no message. A
+/// few, since workers that poll ask this all the time.
+const HOLDERS_LOOKED_AT_MAX: usize = 4;
+
 /// One call's time and effects.
 struct Turn<'a> {
     now: Now,
@@ -309,6 +313,23 @@ impl Engine {
         let message::State::Reserved(reservation) = self.messages[slot].state else { return None };
         let holder = self.reservations[reservation].connection;
         (holder != asking).then_some(holder)
+    }
+
+    /// The other connections that hold the longest reserved messages of the queues that this one
+    /// watches, a few at most, when nothing is ready there: whose end would give it a message.
+    pub fn holders_watched_by(&self, asking: ConnectionId) -> Vec<ConnectionId> {
+        let Some(session) = self.sessions.get(&asking) else { return Vec::new() };
+        let queues = || session.watched.iter().map(|queue| &self.queues[*queue]);
+        if queues().any(|queue| !queue.ready.is_empty()) {
+            return Vec::new();
+        }
+        let lists = queues().map(|queue| &queue.reserved).filter(|list| !list.is_empty());
+        let reserved = lists.flat_map(|list| self.reservations.iter(list, reservation::Of::Queue));
+        let mut holders: Vec<ConnectionId> =
+            reserved.take(HOLDERS_LOOKED_AT_MAX).map(|(_, held)| held.connection).collect();
+        holders.retain(|holder| *holder != asking);
+        holders.dedup();
+        holders
     }
 
     fn request(&mut self, turn: &mut Turn<'_>, connection: ConnectionId, request: Request) {

@@ -495,6 +495,23 @@ over_both! {
         }
     }
 
+    fn who_polls_gets_what_a_peer_that_has_just_gone_held(transport) {
+        let server = Server::on(transport);
+        let mut producer = server.beanstalk();
+        for _ in 0..100 {
+            let id = producer.put("x");
+            let mut holder = server.beanstalk();
+            assert_eq!(holder.reserve().0, id);
+            let mut next = server.beanstalk();
+            assert_eq!(next.ask("reserve-with-timeout 0"), "TIMED_OUT");
+            drop(holder);
+            let answer = next.ask("reserve-with-timeout 0");
+            assert_eq!(answer, format!("RESERVED {id} 1"));
+            assert_eq!(next.stream.line(), "x");
+            assert_eq!(next.ask(&format!("delete {id}")), "DELETED");
+        }
+    }
+
     fn the_end_of_what_is_sent_is_the_last_request(transport) {
         let server = Server::on(transport);
         let mut peer = server.connect("beanstalk");
