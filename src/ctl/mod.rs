@@ -8,7 +8,7 @@ mod bench;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// The exit code for a command line that cannot be understood (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -25,6 +25,11 @@ struct Args {
 enum Verb {
     /// Put load on a server, check all it delivers and say how fast it was
     Bench(bench::Options),
+}
+
+/// The command line as clap knows it; the manual page is checked against it.
+pub fn command() -> clap::Command {
+    Args::command()
 }
 
 /// Does what the words of a command line say, the program's name first.

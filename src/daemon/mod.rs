@@ -298,8 +298,16 @@ impl Daemon {
         self.notifier.ready();
     }
 
-    /// The dispatcher ended by itself: the in-memory database has failed.
+    /// The dispatcher ended by itself: the in-memory database has failed, or the file has and that
+    /// is to be the end.
     fn dispatcher_failed(self) -> Result<u8, DaemonError> {
+        // They take the files of their Unix sockets with them.
+        for listener in &self.listeners {
+            listener.stop();
+        }
+        for listener in self.listeners {
+            listener.join();
+        }
         match self.dispatcher.join() {
             Ok(Err(error)) => Err(DaemonError::Store(error)),
             _ => Err(DaemonError::Internal("the dispatcher has ended")),

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Beanstalk, Process, Server, Setup, eventually, over_both};
+use crate::harness::{Beanstalk, Process, Server, Setup, Transport, eventually, over_both};
 
 const BODY_BYTES: usize = 10_000;
 
@@ -87,6 +87,21 @@ fn a_stop_with_a_full_disk_says_what_is_lost() {
     server.process.logged("only in memory");
     server.start_again();
     assert_eq!(server.beanstalk().figure(&format!("stats-job {first}"), "state"), "ready");
+}
+
+#[test]
+fn a_file_that_cannot_be_trusted_ends_the_daemon_where_that_is_wanted() {
+    let mut server = Setup::on(Transport::Unix).storage("on_io_error = \"exit\"").start();
+    server.beanstalk().put("x");
+    let socket = server.path("console.sock");
+    assert!(socket.exists());
+    std::fs::remove_file(server.path("q.db-wal")).unwrap();
+    // The next commit is followed by a look at the file.
+    let mut peer = server.connect("beanstalk");
+    peer.send("put 0 0 60 1\r\ny\r\n");
+    assert_eq!(server.process.wait().code(), Some(74), "{}", server.process.log());
+    server.process.logged("ending, as storage.on_io_error says");
+    assert!(!socket.exists(), "sockets are removed at every exit");
 }
 
 #[test]

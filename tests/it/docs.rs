@@ -64,6 +64,13 @@ fn the_page_describes_every_option_and_no_other() {
 }
 
 #[test]
+fn the_page_of_the_tool_describes_every_option_and_no_other() {
+    let mut command = phpmq::ctl::command();
+    let bench = command.find_subcommand_mut("bench").expect("it is a verb of the tool");
+    assert_eq!(options_of(&read("man/phpmqctl.1")), options_taken(bench));
+}
+
+#[test]
 fn the_page_lists_every_exit_code() {
     let page = read("man/phpmqd.8");
     let (_, section) = page.split_once(".Sh EXIT STATUS\n").expect("the page has that section");

@@ -4,6 +4,7 @@
 //! - `beanstalk`: every command and every error of beanstalk, as dialogues.
 //! - `console`: the maintenance console by hand.
 //! - `cross_protocol`: sent through one protocol, worked through another.
+//! - `ctl`: the operator's tool against the real daemon, and against one that loses messages.
 //! - `cuts`: power cuts, kills and failing disks under the real persistence code.
 //! - `database`: which files are refused, and what other programs see.
 //! - `disk`: full disks and failing ones under the running daemon.
@@ -27,6 +28,7 @@ mod accounting;
 mod beanstalk;
 mod console;
 mod cross_protocol;
+mod ctl;
 mod cuts;
 mod database;
 mod disk;

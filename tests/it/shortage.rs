@@ -1,5 +1,6 @@
 //! No descriptors left, nothing to do, everybody gone again.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::{Server, Setup, Stream, eventually, now, over_both};
@@ -95,4 +96,55 @@ fn without_descriptors_it_goes_on_and_recovers() {
             && peer.try_line().is_some_and(|line| line == "USING default")
     });
     assert_eq!(existing.ask("list-tube-used"), "USING default");
+}
+
+#[test]
+fn without_threads_it_goes_on_and_recovers() {
+    let knows_setpriv = Command::new("setpriv").arg("--version").output().is_ok();
+    if !rustix::process::geteuid().is_root() || !knows_setpriv {
+        println!("skipped: only root can make the daemon somebody with few threads");
+        return;
+    }
+    // A user that nobody else is, since threads are counted by user.
+    let user = 60_000 + std::process::id() % 5_000;
+    let server = Setup::new()
+        .without_database()
+        .prefix(&["setpriv", &format!("--reuid={user}"), "--clear-groups"])
+        .start();
+    let mut existing = server.beanstalk();
+    existing.put("x");
+    let threads = server.process.threads().len();
+    let hard_limit = rustix::process::getrlimit(rustix::process::Resource::Nproc).maximum;
+    let hard_limit = hard_limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+    // The user itself sets it: another one, even root, may lack the right.
+    let limit_threads = |limit: &str| {
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={user}"), "--clear-groups", "prlimit"]);
+        command.args(["--pid", &server.process.id().to_string(), &format!("--nproc={limit}:")]);
+        assert!(command.status().unwrap().success());
+    };
+    limit_threads(&(threads + 3).to_string());
+    let lines = server.process.lines();
+    let mut peers: Vec<Stream> = (0..20).map(|_| server.connect("beanstalk")).collect();
+    server.process.logged_from(lines, " warn ");
+    let mut served = 0;
+    for peer in &mut peers {
+        let asked = peer.try_send("list-tube-used\r\n").is_ok();
+        served +=
+            usize::from(asked && peer.try_line().is_some_and(|line| line.starts_with("USING")));
+    }
+    assert!((1..=3).contains(&served), "{served} of 20 found a thread");
+    let (mut ticks, began) = (server.process.processor_ticks(), now());
+    eventually("a second passes", || began.elapsed() > Duration::from_secs(1));
+    ticks = server.process.processor_ticks() - ticks;
+    assert!(ticks < 40, "{ticks} ticks of the processor's time in a second");
+    assert!(server.process.count_logged(" warn ") <= 3, "{}", server.process.log());
+    assert_eq!(existing.ask("list-tube-used"), "USING default");
+    limit_threads(&hard_limit);
+    eventually("it serves newcomers again", || {
+        let mut peer = server.connect("beanstalk");
+        peer.try_send("list-tube-used\r\n").is_ok() && peer.try_line().is_some()
+    });
+    drop(peers);
+    eventually("nothing is left behind", || existing.server("current-connections") == 1);
 }

@@ -155,6 +155,7 @@ fn no_peer_can_hold_a_stop_up() {
     let began = now();
     assert_eq!(server.stop().code(), Some(0), "{}", server.process.log());
     let took = began.elapsed();
+    println!("the stop took {took:?}");
     // One second for outboxes, and the last commit.
     assert!(took.as_secs() < 6, "{took:?}");
     drop((deaf, gated, held, frame));

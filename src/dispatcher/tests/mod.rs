@@ -21,12 +21,14 @@ use std::path::PathBuf;
 use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Socket, Type};
 
+use super::peers::Closed;
 use super::*;
-use crate::channels::{self, Notice, Profile};
+use crate::channels::{self, Durability, End, Opened, Profile};
 use crate::command::Requests;
 use crate::gate::Gate;
+use crate::ids::MessageId;
 use crate::journal::Batch;
-use crate::limits::LimitValues;
+use crate::limits::{Charge, LimitValues};
 use crate::protocol::{self, Decoder, Setup};
 use crate::store::{self, Cause};
 use crate::threads::Threads;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -134,6 +135,8 @@ impl Setup {
 
     pub fn start(self) -> Server {
         let directory = tempfile::tempdir().unwrap();
+        // Whom a prefix makes the daemon be can read its configuration.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let process = launch(&self, directory.path());
         let mut server = Server { setup: self, process, addresses: BTreeMap::new(), directory };
         server.await_ready();

@@ -13,6 +13,8 @@ pub struct Stream {
     socket: Socket,
     /// What has been read and not been asked for.
     buffer: Vec<u8>,
+    /// Bytes at its front that have been asked for already.
+    taken: usize,
     ends_in_reset: bool,
 }
 
@@ -56,7 +58,7 @@ impl Stream {
         if domain != Domain::UNIX {
             socket.set_tcp_nodelay(true)?;
         }
-        Ok(Stream { socket, buffer: Vec::new(), ends_in_reset: false })
+        Ok(Stream { socket, buffer: Vec::new(), taken: 0, ends_in_reset: false })
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -109,8 +111,8 @@ impl Stream {
     /// A line without its end, which may be CR LF or LF.
     pub fn line(&mut self) -> String {
         loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
-                let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
+            if let Some(end) = self.pending().iter().position(|byte| *byte == b'\n') {
+                let mut line = self.take(end + 1);
                 line.pop();
                 line.pop_if(|byte| *byte == b'\r');
                 return String::from_utf8_lossy(&line).into_owned();
@@ -121,7 +123,7 @@ impl Stream {
 
     /// A line, or nothing when the connection ends first.
     pub fn try_line(&mut self) -> Option<String> {
-        while !self.buffer.contains(&b'\n') {
+        while !self.pending().contains(&b'\n') {
             if !self.fill() {
                 return None;
             }
@@ -143,26 +145,27 @@ impl Stream {
 
     /// So many bytes, or nothing when the connection ends first.
     pub fn try_exactly(&mut self, count: usize) -> Option<Vec<u8>> {
-        while self.buffer.len() < count {
+        while self.pending().len() < count {
             if !self.fill() {
                 return None;
             }
         }
-        Some(self.buffer.drain(..count).collect())
+        Some(self.take(count))
     }
 
     /// Everything up to the end of the connection, an orderly one or a reset.
     pub fn rest(&mut self) -> String {
         while self.fill() {}
-        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+        let all = self.take(self.pending().len());
+        String::from_utf8_lossy(&all).into_owned()
     }
 
     /// Reads until this has come; returns everything up to its end.
     pub fn until(&mut self, text: &str) -> String {
         loop {
-            let found = self.buffer.windows(text.len()).position(|part| part == text.as_bytes());
+            let found = self.pending().windows(text.len()).position(|part| part == text.as_bytes());
             if let Some(start) = found {
-                let all: Vec<u8> = self.buffer.drain(..start + text.len()).collect();
+                let all = self.take(start + text.len());
                 return String::from_utf8_lossy(&all).into_owned();
             }
             assert!(self.fill(), "{text:?} did not come, but {:?}", self.shown());
@@ -178,15 +181,26 @@ impl Stream {
         if let Ok(count) = result {
             self.buffer.extend_from_slice(&bytes[..count]);
         }
-        !self.buffer.is_empty()
+        !self.pending().is_empty()
     }
 
     fn shown(&self) -> String {
-        String::from_utf8_lossy(&self.buffer).into_owned()
+        String::from_utf8_lossy(self.pending()).into_owned()
+    }
+
+    fn pending(&self) -> &[u8] {
+        &self.buffer[self.taken..]
+    }
+
+    fn take(&mut self, count: usize) -> Vec<u8> {
+        let bytes = self.pending()[..count].to_vec();
+        self.taken += count;
+        bytes
     }
 
     /// Reads once. False at the end.
     fn fill(&mut self) -> bool {
+        self.buffer.drain(..std::mem::take(&mut self.taken));
         let mut bytes = [0; 64 * 1024];
         loop {
             match self.socket.read(&mut bytes) {

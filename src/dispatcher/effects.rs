@@ -1,0 +1,154 @@
+//! What the engine has decided is carried out: changes are kept, answers and messages written into
+//! outboxes.
+
+use slog::{debug, info};
+
+use crate::change::{Attributes, Change};
+use crate::channels::Durability;
+use crate::command::{Delivery, Handing, Reply, Tag};
+use crate::engine::{Effect, Handed};
+use crate::ids::ConnectionId;
+use crate::store::StoreError;
+
+use super::Dispatcher;
+use super::peers::Closed;
+
+impl Dispatcher<'_> {
+    /// Carries out what the engine has decided, in its order.
+    pub(super) fn carry_out(&mut self) -> Result<(), StoreError> {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Change(change) => self.keep(change)?,
+                Effect::Reply(connection, tag, reply) => self.answer(connection, &tag, reply),
+                Effect::Deliver(connection, tag, handed) => {
+                    self.deliver(connection, &tag, &handed)?;
+                }
+                Effect::Gate(connection, closed) => {
+                    if let Some(peer) = self.peers.get_mut(&connection) {
+                        peer.set_gate(Closed::BACKLOG, closed);
+                    }
+                }
+                Effect::Close(connection, reason) => {
+                    info!(self.log, "consumer closed"; "connection" => connection.0,
+                        "error" => reason);
+                    if let Some(peer) = self.peers.get_mut(&connection) {
+                        peer.shut();
+                    }
+                }
+                Effect::Finished(connection) => {
+                    if let Some(peer) = self.peers.get_mut(&connection) {
+                        peer.finished = true;
+                        peer.mark(connection, &mut self.dirty);
+                    }
+                }
+                Effect::ReserveIds(up_to) => self.commits.reserve_ids(up_to, self.now.time),
+            }
+        }
+        // What was pushed meanwhile is none: nothing in here asks the engine.
+        self.effects = effects;
+        Ok(())
+    }
+
+    pub(super) fn keep(&mut self, change: Change) -> Result<(), StoreError> {
+        if !self.in_transaction {
+            self.memory.begin()?;
+            self.in_transaction = true;
+        }
+        self.memory.apply(&change)?;
+        self.commits.record(change, self.now.time);
+        Ok(())
+    }
+
+    pub(super) fn answer(&mut self, connection: ConnectionId, tag: &Tag, mut reply: Reply) {
+        self.add_facts(&mut reply);
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        if peer.broken {
+            return;
+        }
+        let start = peer.outbox.position();
+        peer.encoder.reply(tag, &reply, peer.outbox.buffer());
+        // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
+        let said = peer.outbox.position() > start;
+        if !said && let Reply::Refused(refusal) = reply {
+            // Who cannot be told must not go on as if all were well.
+            debug!(self.log, "connection ended, since its refusal has no answer";
+                "connection" => connection.0, "protocol" => peer.protocol, "error" => %refusal);
+            peer.shut();
+        }
+        if said && peer.durability != Durability::Periodic {
+            if reply.promises() {
+                let commit = self.commits.demand(peer.durability, self.now.time);
+                peer.hold(tag, start, commit, self.now.time);
+            } else {
+                peer.outbox.free();
+            }
+        }
+        peer.mark(connection, &mut self.dirty);
+    }
+
+    /// Adds what the engine cannot know to the answers that want it.
+    pub(super) fn add_facts(&self, reply: &mut Reply) {
+        let uptime_ms = || crate::clock::millis(self.clock.uptime());
+        match reply {
+            Reply::Statistics(statistics) => {
+                statistics.process = self.facts.read(uptime_ms());
+                statistics.store = self.store_facts();
+                statistics.protocol_errors = self.protocol_errors;
+                statistics.connections_refused = self.clients.refused();
+            }
+            Reply::Survey(survey) => {
+                survey.process = self.facts.read(uptime_ms());
+                survey.store = self.store_facts();
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn deliver(
+        &mut self,
+        connection: ConnectionId,
+        tag: &Tag,
+        handed: &Handed,
+    ) -> Result<(), StoreError> {
+        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+        if peer.broken {
+            return Ok(());
+        }
+        let (encoder, out) = (&mut peer.encoder, peer.outbox.buffer());
+        let mut send = |attributes: &Attributes, body: &[u8]| {
+            let delivery = Delivery {
+                handing: handed.handing,
+                id: handed.id,
+                queue: &handed.queue,
+                priority: handed.priority,
+                time_to_live_ms: handed.time_to_live_ms,
+                reserves: handed.reserves,
+                attributes,
+                body,
+            };
+            encoder.deliver(tag, &delivery, out);
+        };
+        if let Some(row) = self.commits.message(handed.id) {
+            send(&row.attributes, &row.body);
+        } else if self.memory.body(handed.id, send)?.is_none() {
+            slog::error!(self.log, "a message has no body in memory"; "message" => handed.id.0);
+        }
+        if peer.durability != Durability::Periodic {
+            peer.outbox.free();
+        }
+        peer.mark(connection, &mut self.dirty);
+        if handed.handing != Handing::Found {
+            self.let_holder_go_on(connection);
+        }
+        Ok(())
+    }
+
+    pub(super) fn greet(&mut self, connection: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        peer.encoder.greet(peer.outbox.buffer());
+        if !peer.outbox.is_empty() {
+            peer.mark(connection, &mut self.dirty);
+        }
+    }
+}

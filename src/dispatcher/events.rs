@@ -1,0 +1,155 @@
+//! What each event does: requests to the engine, ends of connections, reports of writers.
+
+use std::collections::VecDeque;
+
+use slog::debug;
+
+use crate::channels::{End, Event, Opened};
+use crate::command::{Command, Manner, Request, Tag};
+use crate::engine::Input;
+use crate::ids::{ConnectionId, MessageId, QueueName};
+use crate::limits::Charge;
+use crate::store::StoreError;
+
+use super::Dispatcher;
+use super::peers::Peer;
+
+impl Dispatcher<'_> {
+    pub(super) fn take(&mut self, event: Event) -> Result<(), StoreError> {
+        match event {
+            Event::Opened(opened) => self.open(*opened),
+            Event::Requests { connection, requests, charge } => {
+                self.take_requests(connection, requests, charge)
+            }
+            Event::HungUp(connection) => self.input(Input::HungUp(connection)),
+            Event::Ended { connection, end } => self.end(connection, &end),
+            Event::Written { connection, result } => {
+                let committed = self.commits.committed();
+                let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+                let flush = peer.outbox.written(result, committed);
+                self.after_flush(connection, flush)
+            }
+            Event::Persisted | Event::Ping => Ok(()),
+            Event::ToggleDrain => self.toggle_drain(),
+            Event::Stop => {
+                self.stopping = true;
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn open(&mut self, opened: Opened) -> Result<(), StoreError> {
+        let Opened { connection, socket, encoder, gate, profile, peer } = opened;
+        debug!(self.log, "connection opened"; "connection" => connection.0,
+            "protocol" => profile.protocol.name, "peer" => %peer);
+        let peer = Peer::new(connection, socket, encoder, gate, profile, &self.writers);
+        let (manner, ack_timeout_ms) = (profile.protocol.manner, profile.ack_timeout_ms);
+        self.peers.insert(connection, peer);
+        self.input(Input::Opened { connection, manner, ack_timeout_ms })?;
+        if let Some(name) = profile.protocol.first_queue {
+            let queue = QueueName::new(name.as_bytes()).expect("a first queue has a queue's name");
+            let start = Request { tag: Tag::None, command: Command::Start(queue) };
+            self.input(Input::Request(connection, start))?;
+        }
+        self.greet(connection);
+        Ok(())
+    }
+
+    pub(super) fn take_requests(
+        &mut self,
+        connection: ConnectionId,
+        requests: Vec<Request>,
+        charge: Charge,
+    ) -> Result<(), StoreError> {
+        for request in requests {
+            match &request.command {
+                Command::Put(_) => {
+                    let serial =
+                        self.peers.get(&connection).is_some_and(|p| p.manner == Manner::Serial);
+                    self.hold_back_putter(connection, serial || request.tag != Tag::None);
+                }
+                Command::ReserveMessage(id) | Command::Remove(id) => {
+                    self.await_end_of_holder(connection, *id)?;
+                }
+                _ => {}
+            }
+            self.input(Input::Request(connection, request))?;
+        }
+        drop(charge);
+        Ok(())
+    }
+
+    /// Before somebody is told that another connection holds a message: if that connection's peer
+    /// has gone already, its end is handled first. Its thread reads on to the end and its last
+    /// events are on their way; all others keep their order and come after the request that asks.
+    pub(super) fn await_end_of_holder(
+        &mut self,
+        asking: ConnectionId,
+        id: MessageId,
+    ) -> Result<(), StoreError> {
+        // What the holder itself asked for last waits for nobody: it would not hear the answer.
+        if self.awaiting_end {
+            return Ok(());
+        }
+        let Some(holder) = self.engine.other_holder(id, asking) else { return Ok(()) };
+        let gone = self.peers.get(&holder).is_some_and(Peer::is_on_its_way_out);
+        if !gone {
+            return Ok(());
+        }
+        self.awaiting_end = true;
+        let mut put_aside = VecDeque::new();
+        // What it asked for last may close its gate: then its end does not come before another turn.
+        while self.peers.get(&holder).is_some_and(Peer::will_read_on) {
+            let event = self.later.pop_front().or_else(|| self.events.recv().ok());
+            let Some(event) = event else { break };
+            if event.connection() == Some(holder) {
+                self.take(event)?;
+            } else {
+                put_aside.push_back(event);
+            }
+        }
+        self.awaiting_end = false;
+        put_aside.append(&mut self.later);
+        self.later = put_aside;
+        Ok(())
+    }
+
+    pub(super) fn end(&mut self, connection: ConnectionId, end: &End) -> Result<(), StoreError> {
+        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+        peer.ended = true;
+        match end {
+            End::EndOfFile | End::Stopped => {
+                debug!(self.log, "connection ended"; "connection" => connection.0);
+            }
+            End::Fault(fault) => {
+                self.protocol_errors += 1;
+                debug!(self.log, "connection ended for what it sent";
+                    "connection" => connection.0, "protocol" => peer.protocol, "error" => fault);
+            }
+            End::TimedOut(what) => {
+                self.protocol_errors += 1;
+                debug!(self.log, "connection ended by a time-out"; "connection" => connection.0,
+                    "protocol" => peer.protocol, "error" => *what);
+            }
+            End::Reset(error) => {
+                debug!(self.log, "connection broken"; "connection" => connection.0,
+                    "error" => %error);
+                peer.broken = true;
+            }
+            End::Panicked => {
+                slog::error!(self.log, "a client's thread panicked, its connection is closed";
+                    "connection" => connection.0, "protocol" => peer.protocol);
+                peer.broken = true;
+            }
+        }
+        let broken = peer.broken;
+        self.input(Input::Closed(connection))?;
+        if broken { self.give_up_unsent(connection) } else { Ok(()) }
+    }
+
+    /// Nothing can be sent to a peer whose requests have ended: its session waits no more for it
+    /// to take what is unsent.
+    pub(super) fn give_up_unsent(&mut self, connection: ConnectionId) -> Result<(), StoreError> {
+        self.input(Input::Closed(connection))
+    }
+}
