@@ -7,11 +7,12 @@ starts with many messages, and twice in a row.
 
 import argparse
 import os
+import shutil
 import signal
 import threading
 import time
 
-from daemon import Daemon, Ledger, figure, finish, folder, percentile, promise
+from daemon import Daemon, Ledger, eventually, figure, finish, folder, percentile, promise
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("program", nargs="?")
@@ -19,11 +20,11 @@ arguments.add_argument("--stops", type=int, default=30)
 arguments = arguments.parse_args()
 
 
-def produce(daemon, ledger):
+def produce(daemon, ledger, size=300):
     try:
         peer = daemon.connect()
         while True:
-            ledger.put(peer, 300)
+            ledger.put(peer, size)
     except (OSError, ValueError):
         pass
 
@@ -92,7 +93,39 @@ def twice_and_while_starting():
     daemon.kill()
 
 
+def while_writing_anew():
+    """A sync fails, the daemon begins a new file, and SIGTERM comes at once or a little later."""
+    what = "SIGTERM while the file is written anew"
+    for delay in (0.0, 0.02, 0.05, 0.1):
+        ledger = Ledger()
+        fails = ["strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null",
+                 "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO:when=400"]
+        daemon = Daemon(folder(), 'durability = "sync"\nmin_free_disk = "0B"', prefix=fails)
+        if not daemon.ready():
+            promise(False, f"{what}: starts")
+            return
+        producers = [threading.Thread(target=produce, args=(daemon, ledger, 20_000), daemon=True)
+                     for _ in range(4)]
+        for producer in producers:
+            producer.start()
+        failed = eventually(f"{what}: a sync fails", lambda: " crit " in daemon.log()) is not None
+        time.sleep(delay)
+        code = daemon.stop()
+        promise(failed and code == 0, f"{what}, after {delay} s: exit {code}")
+        for producer in producers:
+            producer.join()
+        promise(daemon.again(), f"{what}: starts again")
+        lost = ledger.judge(ledger.drain(daemon.connect()), f"{what}, after {delay} s")
+        if lost:
+            print(daemon.log())
+        daemon.kill()
+
+
 for level in ("periodic", "write", "sync"):
     stops(level)
 twice_and_while_starting()
+if shutil.which("strace"):
+    while_writing_anew()
+else:
+    print("skipped: SIGTERM while the file is written anew needs strace")
 finish()
