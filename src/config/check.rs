@@ -289,17 +289,8 @@ pub(super) fn plain<T: Copy>(typed: &Option<Spanned<T>>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::load_text;
+    use super::super::tests::{load, load_text};
     use super::*;
-
-    fn load(text: &str) -> Result<Config, String> {
-        load_text(text, &Args::default()).map_err(|error| {
-            assert_eq!(error.exit_code(), 78);
-            let text = error.to_string();
-            // The directory is another one each time.
-            text.split_once("phpmqd.toml:").map_or(text.clone(), |(_, rest)| rest.to_owned())
-        })
-    }
 
     #[test]
     fn an_empty_file_gives_the_defaults_of_the_manual() {

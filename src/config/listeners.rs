@@ -175,18 +175,9 @@ fn demand_loopback(address: &Address) -> Result<(), ConfigFault> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{TABLE, environment, load_text};
+    use super::super::tests::{TABLE, environment, load, load_text};
     use super::super::{Args, Config, load_with};
     use super::*;
-
-    fn load(text: &str) -> Result<Config, String> {
-        load_text(text, &Args::default()).map_err(|error| {
-            assert_eq!(error.exit_code(), 78);
-            let text = error.to_string();
-            // The directory is another one each time.
-            text.split_once("phpmqd.toml:").map_or(text.clone(), |(_, rest)| rest.to_owned())
-        })
-    }
 
     fn load_flags(listen: &[&str]) -> Result<Config, ConfigError> {
         let listen = listen.iter().map(|text| (*text).to_owned()).collect();

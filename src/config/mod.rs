@@ -280,6 +280,16 @@ pub(crate) mod tests {
         load_with(&args, &environment(), TABLE)
     }
 
+    /// Loads a file of this text; an error is what it says behind the path, which is another one
+    /// each time.
+    pub(crate) fn load(text: &str) -> Result<Config, String> {
+        load_text(text, &Args::default()).map_err(|error| {
+            assert_eq!(error.exit_code(), 78);
+            let text = error.to_string();
+            text.split_once("phpmqd.toml:").map_or(text.clone(), |(_, rest)| rest.to_owned())
+        })
+    }
+
     fn database(environment: &Environment) -> PathBuf {
         load_with(&Args::default(), environment, TABLE).unwrap().storage.database.unwrap()
     }

@@ -196,10 +196,9 @@ impl Engine {
     /// Lists the rows of all messages whose counters have changed since they were last written:
     /// for a clean stop.
     pub fn unsaved_counters(&mut self, now: crate::clock::Now) -> Vec<Change> {
+        let unsaved = self.messages.iter().filter(|(_, message)| message.unsaved);
         let slots: Vec<Slot> =
-            self.messages.iter().filter(|(_, m)| m.unsaved).map(|(slot, _)| slot).collect();
-        let flushed = |slot: &Slot| !self.is_flushed(*slot);
-        let slots: Vec<Slot> = slots.into_iter().filter(flushed).collect();
+            unsaved.map(|(slot, _)| slot).filter(|slot| !self.is_flushed(*slot)).collect();
         slots.into_iter().map(|s| Change::Moved(self.messages.state_row(s, &now))).collect()
     }
 

@@ -1,11 +1,9 @@
-//! What the protocols read their bytes with: bounded pieces, lines and numbers.
+//! What the protocols read their bytes with: bounded pieces and numbers.
 //!
 //! Each reader hands a piece out of the input itself when it lies there whole, and copies only
 //! what is incomplete; each holds at most what it was made for, however much was announced.
 
 use std::borrow::Cow;
-
-use crate::protocol::WireError;
 
 /// A piece of exactly `N` bytes, such as a header.
 #[derive(Debug)]
@@ -77,53 +75,6 @@ impl Content {
     }
 
     /// Bytes kept of incomplete content.
-    pub fn pending_bytes(&self) -> usize {
-        self.kept.len()
-    }
-}
-
-/// Lines that end in a line feed, with or without a carriage return before it.
-#[derive(Debug)]
-pub struct Lines {
-    line_bytes_max: usize,
-    kept: Vec<u8>,
-}
-
-impl Lines {
-    /// Takes lines of at most so many bytes, their end included.
-    pub fn new(line_bytes_max: usize) -> Lines {
-        Lines { line_bytes_max, kept: Vec::new() }
-    }
-
-    /// Takes from the front of `input` up to the end of the line; the line without its end once
-    /// it is whole.
-    ///
-    /// # Errors
-    /// [`WireError::TooLong`] as soon as the line can not end within its limit.
-    pub fn take<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Cow<'a, [u8]>>, WireError> {
-        let room = self.line_bytes_max.saturating_sub(self.kept.len());
-        let within = input.get(..room).unwrap_or(input);
-        let Some(end) = within.iter().position(|byte| *byte == b'\n') else {
-            if input.len() >= room {
-                return Err(WireError::TooLong("line", self.line_bytes_max));
-            }
-            self.kept.extend_from_slice(input);
-            *input = &[];
-            return Ok(None);
-        };
-        let (line, rest) = input.split_at(end);
-        *input = rest.get(1..).unwrap_or_default();
-        if self.kept.is_empty() {
-            return Ok(Some(Cow::Borrowed(line.strip_suffix(b"\r").unwrap_or(line))));
-        }
-        self.kept.extend_from_slice(line);
-        if self.kept.last() == Some(&b'\r') {
-            self.kept.pop();
-        }
-        Ok(Some(Cow::Owned(std::mem::take(&mut self.kept))))
-    }
-
-    /// Bytes kept of an incomplete line.
     pub fn pending_bytes(&self) -> usize {
         self.kept.len()
     }
@@ -329,29 +280,6 @@ mod tests {
             }
         };
         assert_eq!((body.len(), body.capacity()), (1_000, 1_000));
-    }
-
-    #[test]
-    fn lines_are_the_same_however_the_bytes_are_cut() {
-        for size in 1..20 {
-            let mut lines = Lines::new(8);
-            let found = in_parts(b"one\r\ntwo\n\nfour\rx\n", size, |input| {
-                lines.take(input).unwrap().map(Cow::into_owned)
-            });
-            assert_eq!(found, [&b"one"[..], b"two", b"", b"four\rx"]);
-            assert_eq!(lines.pending_bytes(), 0);
-        }
-    }
-
-    #[test]
-    fn a_line_over_its_limit_is_refused_before_its_end() {
-        let too_long = Err(WireError::TooLong("line", 4));
-        assert_eq!(Lines::new(4).take(&mut &b"abc\n"[..]), Ok(Some(Cow::Borrowed(&b"abc"[..]))));
-        assert_eq!(Lines::new(4).take(&mut &b"abcd\n"[..]), too_long);
-        assert_eq!(Lines::new(4).take(&mut &b"abcd"[..]), too_long);
-        let mut lines = Lines::new(4);
-        assert_eq!(lines.take(&mut &b"abc"[..]), Ok(None));
-        assert_eq!(lines.take(&mut &b"d"[..]), too_long);
     }
 
     #[test]
