@@ -16,6 +16,7 @@ use super::error::{DAMAGE_LISTED_MAX, Damage};
 use super::rows::numbers;
 use super::schema::{
     bytes_checksum, checksum, number_checksum, queue_checksum, setting, state_of_number,
+    strange_tables,
 };
 
 /// What is wrong with a database.
@@ -70,6 +71,12 @@ pub(super) fn check(connection: &Connection, progress: &mut dyn FnMut(u64)) -> (
 }
 
 fn check_structure(connection: &Connection, findings: &mut Findings) -> Result<()> {
+    for table in strange_tables(connection)? {
+        findings.add(Damage::Structure(format!("the table {table} is not as it was made")));
+    }
+    if findings.found > 0 {
+        return Ok(());
+    }
     let sql = format!("PRAGMA quick_check({DAMAGE_LISTED_MAX})");
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
@@ -142,6 +149,7 @@ impl MessageChecked {
                 row.get_ref(8)
                     == Ok(ValueRef::Integer(checksum(&columns, &[attributes, Some(body)])))
                     && id > 0
+                    && columns[1].is_some_and(|queue| queue > 0)
             }
             _ => false,
         };
