@@ -18,6 +18,7 @@ use super::schema::{
     bytes_checksum, checksum, number_checksum, queue_checksum, setting, state_of_number,
     strange_tables,
 };
+use crate::ids::QueueName;
 
 /// What is wrong with a database.
 #[derive(Debug, Default)]
@@ -229,7 +230,8 @@ pub(super) fn queue_is_sound(row: &Row<'_>) -> bool {
     let (Ok(id), Ok(name)) = (row.get::<_, i64>(0), row.get::<_, String>(1)) else {
         return false;
     };
-    id > 0 && row.get_ref(2) == Ok(ValueRef::Integer(queue_checksum(id, &name)))
+    let is_sound_name = QueueName::new(name.as_bytes()).is_ok();
+    id > 0 && is_sound_name && row.get_ref(2) == Ok(ValueRef::Integer(queue_checksum(id, &name)))
 }
 
 /// The settings that are what was written, by name.

@@ -22,7 +22,7 @@ use rustc_hash::FxHashSet;
 use super::StoreError;
 use super::check::{self, MessageChecked, Setting};
 use super::file;
-use super::load::{check_header, random_key};
+use super::load::{check_header, check_version, is_writable, random_key};
 use super::lock::Lock;
 use super::paths::Paths;
 use super::quarantine::{self, Quarantined};
@@ -91,9 +91,13 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
     let _lock = Lock::take(&paths)?;
     rewrite::finish(&paths)?;
     check_header(&paths)?;
+    let is_writable = is_writable(&paths)?;
     let connection = file::connect(&paths)?;
     let (summary, findings) = check::check(&connection, &mut |_| ());
     if findings.found == 0 {
+        check_version(&connection, &paths)?;
+    }
+    if findings.found == 0 && is_writable {
         let database = paths.database().to_path_buf();
         return Ok(Recovered { database, messages: summary.messages, ..Recovered::default() });
     }
