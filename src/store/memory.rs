@@ -1,8 +1,9 @@
 //! The database in memory: the bodies of all messages, and every row that the file will have.
 //!
 //! Owned by the dispatcher, which runs one transaction a turn. Pages that messages have left are
-//! used again but never freed: tried with VACUUM and glibc, freeing them took time and gave the
-//! system nothing back.
+//! used again but never freed. Of 305 MB that 300,000 messages of 1,000 bytes had left, VACUUM gave
+//! all back to the C library within 10 ms, and that gave the system 28 MB, whatever its tunables
+//! were: only its `malloc_trim` gave back the rest, for which there is no safe call.
 //!
 //! # Failure
 //!
