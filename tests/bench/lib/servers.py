@@ -34,7 +34,7 @@ def new_folder(options):
 class Server:
     """A server process with ports, by protocol, and a directory of its own.
 
-    `start_seconds` is the time from its start to the first connection it took.
+    With `wait_seconds` 0 nobody waits until it listens.
     """
 
     def __init__(self, command, ports, folder, *, wait_seconds=10, environment=None):
@@ -43,9 +43,8 @@ class Server:
         self.name = os.path.basename(command[0])
         started = time.monotonic()
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-        for port in ports.values():
+        for port in ports.values() if wait_seconds else ():
             self._await(port, started + wait_seconds)
-        self.start_seconds = time.monotonic() - started
 
     def _await(self, port, deadline):
         while time.monotonic() < deadline:
@@ -81,6 +80,11 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+    def kill(self):
+        """Ends the process without a chance to say goodbye, and keeps its directory."""
+        self.process.kill()
+        self.process.wait()
 
     def end(self):
         """Ends the process and removes its directory."""
