@@ -6,6 +6,7 @@ import socket
 import time
 
 from lib.load import bench
+from lib.row import Failed
 
 # Where standing messages are: no other load goes there.
 STANDING = "standing"
@@ -29,7 +30,7 @@ def fill_queues(server, count):
             for name in names:
                 told = answers.readline() + answers.readline()
                 if not told.startswith(b"USING standing-%d\r\nINSERTED " % name):
-                    raise RuntimeError(f"the server answered {told!r}")
+                    raise Failed(f"the server answered {told!r}")
     settle(server)
 
 
@@ -57,6 +58,6 @@ def idle_connections(server, count):
             peer = held.enter_context(socket.create_connection(address, 10))
             peer.sendall(b"list-tube-used\r\n")
             if peer.recv(100) != b"USING default\r\n":
-                raise RuntimeError("the server has no room for an idle connection")
+                raise Failed("the server has no room for an idle connection")
         settle(server)
         yield

@@ -4,7 +4,7 @@ import socket
 import time
 
 from lib.fill import fill
-from lib.row import LeftOut, Row, alternate
+from lib.row import Failed, Row, alternate
 from lib.servers import new_folder, start_beanstalkd, start_ours
 
 MESSAGES = 1_000_000
@@ -21,11 +21,11 @@ def first_answer(server, started):
                 told = peer.makefile("rb").readline()
             taken = time.monotonic() - started
             if not told.startswith(b"OK "):
-                raise LeftOut(f"{server.name} has lost the queue: {told!r}")
+                raise Failed(f"{server.name} has lost the queue: {told!r}")
             return taken
         except OSError:
             if time.monotonic() - started > LONGEST_SECONDS:
-                raise LeftOut(f"{server.name} does not answer") from None
+                raise Failed(f"{server.name} does not answer") from None
             time.sleep(0.002)
 
 

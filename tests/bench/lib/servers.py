@@ -5,9 +5,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
+
+from lib.row import Failed
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -49,14 +50,14 @@ class Server:
     def _await(self, port, deadline):
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                sys.exit(f"compare: {self.name} has ended at once")
+                raise Failed(f"{self.name} has ended at once")
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 return
             except OSError:
                 time.sleep(0.01)
         self.end()
-        sys.exit(f"compare: {self.name} does not listen")
+        raise Failed(f"{self.name} does not listen")
 
     def address(self, protocol="beanstalk"):
         return f"127.0.0.1:{self.ports[protocol]}"
