@@ -9,12 +9,12 @@ fit a light page as well as a dark one.
 import math
 from xml.sax.saxutils import escape
 
-WIDTH = 980
+WIDTH = 1040
 NAME_X = 16
-BAR_FROM, BAR_TO = 430, 790
+BAR_FROM, BAR_TO = 480, 840
 CPU_X = WIDTH - 16
 ROW_HEIGHT = 24
-HEAD_HEIGHT = 74
+HEAD_HEIGHT = 84
 GROUP_HEIGHT = 34
 
 STYLE = """
@@ -26,6 +26,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .middle { text-anchor: middle }
 .met { fill: #1a7fa8 }
 .short { fill: #c9751a }
+.late { fill: #b35f0c; font-size: 12px }
 .scale { stroke: #8c959f; stroke-opacity: .35 }
 .one { stroke: #59636e }
 .goal { stroke: #1f2328; stroke-width: 2 }
@@ -33,7 +34,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
   text { fill: #e6edf3 }
   .faint { fill: #9198a1 }
   .met { fill: #3fa7d6 }
-  .short { fill: #e0933a }
+  .short, .late { fill: #e0933a }
   .one { stroke: #9198a1 }
   .goal { stroke: #e6edf3 }
 }
@@ -105,7 +106,8 @@ def row_parts(row, scale, top):
     yield text(max(end, goal_x, scale.x(1)) + 6, middle + 4, f"{figure(value)}×")
     if row.get("our_cpu_us") is not None and row.get("their_cpu_us") is not None:
         times = f'{figure(row["our_cpu_us"])} : {figure(row["their_cpu_us"])} µs'
-        yield text(CPU_X, middle + 4, times, "faint end")
+        is_late = row["cpu_goal"] and row.get("cpu_ratio", 0) > row["cpu_goal"]
+        yield text(CPU_X, middle + 4, times, "late end" if is_late else "faint end")
 
 
 def groups(rows):
@@ -137,7 +139,7 @@ def draw(path, told):
         text(NAME_X, 26, "How much better (right) or worse (left) than what stands beside it",
              "title"),
         text(NAME_X, 46, circumstances, "faint"),
-        text(CPU_X, HEAD_HEIGHT + 12, "server's CPU time, ours : theirs", "faint end"),
+        text(CPU_X, HEAD_HEIGHT - 8, "server's CPU time, ours : theirs", "faint end"),
     ]
     parts += scale.lines(HEAD_HEIGHT + 18, height - 34)
     top = HEAD_HEIGHT

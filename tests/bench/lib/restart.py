@@ -43,7 +43,8 @@ class Restarts:
         self.how_it_ends(self.server)
         started = time.monotonic()
         self.server = self.start(self.options, "write", folder=self.folder, wait_seconds=0)
-        figures.add(first_answer(self.server, started))
+        seconds = first_answer(self.server, started)
+        figures.add(seconds, self.server.cpu_seconds() * 1e6 / MESSAGES)
 
 
 def restart(how_it_ends):
