@@ -2,7 +2,8 @@
 
 import json
 import subprocess
-import sys
+
+from lib.row import Failed
 
 
 def bench(options, server, words, seconds=None):
@@ -12,10 +13,11 @@ def bench(options, server, words, seconds=None):
     if seconds is not None:
         command += ["--duration", str(seconds)]
     before = server.cpu_seconds()
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False)
     cpu = server.cpu_seconds() - before
     if done.returncode != 0:
-        sys.exit(f"compare: {' '.join(command)}\n{done.stdout}")
+        raise Failed(f"{' '.join(command)}: {done.stdout.strip()}")
     figures = json.loads(done.stdout)
     figures["count"] = figures.get("messages", figures.get("polls"))
     figures["cpu_us"] = cpu * 1e6 / max(figures["count"], 1)

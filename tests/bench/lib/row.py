@@ -1,7 +1,8 @@
 """One row of the comparison: what is measured, and when its goal is met.
 
 A file of rows has a list `ROWS` and is named in `compare`. What cannot be measured here raises
-`LeftOut` with the reason, and the row says so: nothing is left out silently.
+`LeftOut` with the reason, and the row says so: nothing is left out silently. What goes wrong raises
+`Failed`.
 """
 
 import statistics
@@ -11,6 +12,10 @@ from typing import Callable, Optional
 
 class LeftOut(Exception):
     """This row cannot be measured here; the text says why."""
+
+
+class Failed(Exception):
+    """A run was wrong, or a server did not do its part: this row has no figure, the others may."""
 
 
 @dataclass
@@ -63,6 +68,8 @@ class Row:
             ours, theirs = self.measure(options)
         except LeftOut as why:
             return told | {"left_out": str(why)}
+        except Failed as why:
+            return told | {"failed": str(why)}
         told |= {"ours": ours.value(), "our_runs": ours.values, "our_cpu_us": ours.cpu()}
         figure = told["ours"]
         if theirs is not None:

@@ -5,9 +5,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
+
+from lib.row import Failed
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -34,7 +35,7 @@ def new_folder(options):
 class Server:
     """A server process with ports, by protocol, and a directory of its own.
 
-    `start_seconds` is the time from its start to the first connection it took.
+    With `wait_seconds` 0 nobody waits until it listens.
     """
 
     def __init__(self, command, ports, folder, *, wait_seconds=10, environment=None):
@@ -43,21 +44,20 @@ class Server:
         self.name = os.path.basename(command[0])
         started = time.monotonic()
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-        for port in ports.values():
+        for port in ports.values() if wait_seconds else ():
             self._await(port, started + wait_seconds)
-        self.start_seconds = time.monotonic() - started
 
     def _await(self, port, deadline):
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                sys.exit(f"compare: {self.name} has ended at once")
+                raise Failed(f"{self.name} has ended at once")
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
                 return
             except OSError:
                 time.sleep(0.01)
         self.end()
-        sys.exit(f"compare: {self.name} does not listen")
+        raise Failed(f"{self.name} does not listen")
 
     def address(self, protocol="beanstalk"):
         return f"127.0.0.1:{self.ports[protocol]}"
@@ -81,6 +81,11 @@ class Server:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+    def kill(self):
+        """Ends the process without a chance to say goodbye, and keeps its directory."""
+        self.process.kill()
+        self.process.wait()
 
     def end(self):
         """Ends the process and removes its directory."""

@@ -33,9 +33,10 @@ def goal(row):
 
 
 def line_of(row):
-    if "left_out" in row:
-        return line([row["name"], row["level"], row["other"], "left out: " + row["left_out"]]
-                    + [""] * (len(HEAD) - 4))
+    for word, text in (("left_out", "left out"), ("failed", "FAILED")):
+        if word in row:
+            return line([row["name"], row["level"], row["other"], f"{text}: {row[word]}"]
+                        + [""] * (len(HEAD) - 4))
     beside = row["other"] if "ratio" in row else ""
     return line([row["name"], row["level"], beside, number(row["ours"]),
                  number(row.get("theirs")), row["unit"], number(row.get("ratio")), goal(row),
