@@ -12,6 +12,11 @@ def bench(options, server, words, seconds=None):
     command = [options.phpmqctl, "bench", "--json", "-a", server.address(protocol), *words.split()]
     if seconds is not None:
         command += ["--duration", str(seconds)]
+    return figures_of(command, server)
+
+
+def figures_of(command, server):
+    """Runs a load generator with --json against `server`; the same."""
     before = server.cpu_seconds()
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           check=False)
