@@ -241,6 +241,9 @@ fn load(
     if let Some(path) = database {
         info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
             "clean_stop" => facts.clean_stop);
+        if facts.renewed {
+            warn!(log, "database file was written anew: the last daemon left it suspect");
+        }
     }
     Ok(Loaded { opened, engine, limits, dropped })
 }

@@ -18,6 +18,7 @@ use super::file::{Sizes, StoreFile, keep_log_on_close, run_checkpoint};
 use super::paths::{Paths, file_bytes, remove_if_there};
 use super::rows::unsigned;
 use super::schema::{PAGE_BYTES, setting};
+use super::suspect;
 use super::tables::Tables;
 use crate::journal::Batch;
 
@@ -47,6 +48,8 @@ pub struct File<'c> {
     pages: Statement<'c>,
     vacuum: Statement<'c>,
     ballast: Ballast,
+    /// Whether a mark says that the file is suspect.
+    marked: bool,
 }
 
 /// What became of a checkpoint.
@@ -93,6 +96,7 @@ impl<'c> File<'c> {
             pages: prepare("PRAGMA page_count")?,
             vacuum: prepare("VACUUM")?,
             ballast: Ballast::find(&file.place.paths),
+            marked: false,
         })
     }
 
@@ -196,10 +200,13 @@ impl<'c> File<'c> {
         Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
     }
 
-    /// From now on nothing moves the log into the file, closing included. Returns the answer to
-    /// further commits.
+    /// From now on nothing moves the log into the file, closing included, and a start would not
+    /// trust it either. Returns the answer to further commits.
     pub fn distrust(&mut self) -> StoreError {
         let _ = keep_log_on_close(&self.file.connection, true);
+        if !std::mem::replace(&mut self.marked, true) {
+            suspect::mark(&self.file.place.paths);
+        }
         StoreError::Suspect { file: self.file.path().to_path_buf() }
     }
 

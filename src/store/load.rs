@@ -1,5 +1,5 @@
-//! Opening a database at start: lock, finish or discard a rewrite, check, copy into memory,
-//! reserve ids.
+//! Opening a database at start: lock, finish or discard a rewrite, check, copy into memory, write
+//! anew what is marked as suspect, reserve ids.
 //!
 //! # Failure
 //!
@@ -19,9 +19,11 @@ use super::file::{self, Connected, Place, Settings, StoreFile};
 use super::lock::{Lock, create_error};
 use super::memory;
 use super::paths::{Paths, file_bytes};
+use super::replace;
 use super::rewrite::{self, NewFile};
 use super::rows::{numbers, small, state_row, unsigned};
 use super::schema::{APPLICATION_ID, FORMAT_VERSION, setting};
+use super::suspect;
 use super::tables::Tables;
 use super::{Facts, Opened, StoreError};
 use crate::change::StoredMessage;
@@ -39,27 +41,48 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
     };
     let paths = Paths::of(path)?;
     let lock = Lock::take(&paths)?;
-    rewrite::finish(&paths)?;
-    if file_bytes(paths.database())? == 0 {
-        if file_bytes(&paths.wal())? > 0 {
-            return Err(corrupt(&paths, vec![Damage::LogWithoutFile], 1));
+    let (memory, connected, facts) = open_file(&paths, progress).inspect_err(|error| {
+        if matches!(error, StoreError::Io { .. }) {
+            suspect::mark(&paths);
         }
-        create_empty(&paths)?;
-    }
-    check_header(&paths)?;
-    let connection = file::connect(&paths)?;
-    let memory = copy_into_memory(&connection, &paths)?;
-    check_version(&memory, &paths)?;
-    let (summary, findings) = check::check(&memory, progress);
-    if findings.found > 0 {
-        return Err(corrupt(&paths, findings.damage, findings.found));
-    }
-    file::trust(&connection, &paths)?;
-    let facts = reserve_ids(&connection, &paths, &summary)?;
+    })?;
     let settings = Settings { message_key: facts.message_key, ids_reserved: facts.ids_reserved };
-    let connected = Connected::new(connection, &paths)?;
     let file = StoreFile::at(Place::new(paths, lock, settings), connected);
     Ok(Opened { memory, file: Some(file), facts })
+}
+
+fn open_file(
+    paths: &Paths,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Connection, Connected, Facts), StoreError> {
+    rewrite::finish(paths)?;
+    if file_bytes(paths.database())? == 0 {
+        if file_bytes(&paths.wal())? > 0 {
+            return Err(corrupt(paths, vec![Damage::LogWithoutFile], 1));
+        }
+        create_empty(paths)?;
+    }
+    check_header(paths)?;
+    let mut connection = file::connect(paths)?;
+    let memory = copy_into_memory(&connection, paths)?;
+    check_version(&memory, paths)?;
+    let (summary, findings) = check::check(&memory, progress);
+    if findings.found > 0 {
+        return Err(corrupt(paths, findings.damage, findings.found));
+    }
+    let renewed = suspect::is_marked(paths);
+    if renewed {
+        drop(connection);
+        replace::renew(&memory, paths, &summary, progress)?;
+        connection = file::connect(paths)?;
+    }
+    file::trust(&connection, paths)?;
+    let facts = Facts { renewed, ..reserve_ids(&connection, paths, &summary)? };
+    let connected = Connected::new(connection, paths)?;
+    if renewed {
+        suspect::unmark(paths)?;
+    }
+    Ok((memory, connected, facts))
 }
 
 fn open_without_file() -> Result<Opened, StoreError> {
@@ -70,6 +93,7 @@ fn open_without_file() -> Result<Opened, StoreError> {
         ids_reserved: i64::MAX as u64,
         next_queue_id: 1,
         clean_stop: true,
+        renewed: false,
         messages: 0,
     };
     Ok(Opened { memory, file: None, facts })
@@ -178,6 +202,7 @@ fn reserve_ids(
         ids_reserved,
         next_queue_id: summary.queue_id_max + 1,
         clean_stop,
+        renewed: false,
         messages: summary.messages,
     })
 }

@@ -25,6 +25,7 @@ mod rewrite;
 mod rows;
 mod schema;
 mod slice;
+mod suspect;
 mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -63,6 +64,8 @@ pub struct Facts {
     pub next_queue_id: u64,
     /// Whether the last stop was an orderly one.
     pub clean_stop: bool,
+    /// Whether it was written anew, because the last daemon had left it suspect.
+    pub renewed: bool,
     /// How many messages there are.
     pub messages: u64,
 }

@@ -28,6 +28,7 @@ use super::paths::Paths;
 use super::rewrite::{self, NewFile};
 use super::rows::{message_row, numbers, state_row, unsigned};
 use super::schema::setting;
+use super::suspect;
 use super::tables::Tables;
 use crate::clock::Clock;
 use crate::ids::QueueId;
@@ -103,6 +104,7 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
     recovered.database = paths.database().to_path_buf();
     new.make_ready(&paths)?;
     rewrite::finish(&paths)?;
+    suspect::unmark(&paths)?;
     Ok(recovered)
 }
 
