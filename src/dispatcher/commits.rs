@@ -204,6 +204,9 @@ impl<'c> Dispatcher<'c> {
                 let asked = self.commits.ids_under_way.take();
                 self.commits.ids_asked = self.commits.ids_asked.max(asked);
                 self.commits.rewrite.order_failed(&error);
+                if self.is_worth_a_new_file(&error) {
+                    self.commits.rewrite.want();
+                }
                 let wait_ms = self.commits.interval_ms * self.commits.rewrite.intervals();
                 self.commits.tick = now.plus(wait_ms);
                 self.commit_failed(&error)?;

@@ -1,4 +1,5 @@
-//! How a suspect database file is written anew from the database in memory.
+//! How a database file that is suspect, or that can not grow and needs not be so large, is written
+//! anew from the database in memory.
 //!
 //! The rows go to persistence in slices, one order after the other, while the turns go on; each
 //! order carries the changes of the turns since the last one too, which are brought into memory
@@ -15,7 +16,12 @@ use slog::crit;
 
 use crate::channels::{Finished, Order};
 use crate::clock::Time;
+<<<<<<< HEAD
 use crate::journal::{Batch, Journal};
+=======
+use crate::journal::Journal;
+use crate::limits::MESSAGE_OVERHEAD_BYTES;
+>>>>>>> faults2
 use crate::store::{Memory, Remedy, Slices, StoreError};
 
 use super::Dispatcher;
@@ -34,6 +40,8 @@ pub(super) enum Rewrite {
     Sending(Slices, u32),
 }
 
+/// What a new file takes at least, and its log, with some room to begin with.
+const EMPTY_FILE_BYTES: u64 = 256 * 1024;
 /// How often the time between two attempts is doubled at most: from 50 ms up to 13 s.
 const DOUBLINGS_MAX: u32 = 8;
 
@@ -46,6 +54,13 @@ impl Rewrite {
             Rewrite::Wanted(failed) | Rewrite::Sending(_, failed) => {
                 *self = Rewrite::Wanted(failed.saturating_add(1));
             }
+        }
+    }
+
+    /// Begins a first attempt with the next tick, although the file is sound.
+    pub fn want(&mut self) {
+        if matches!(self, Rewrite::Trusted) {
+            *self = Rewrite::Wanted(0);
         }
     }
 
@@ -75,8 +90,29 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
+<<<<<<< HEAD
     /// Stages what goes to persistence with the next slice; the first one waits for the tick.
     pub(super) fn stage_for_slice(&mut self, now: Time) {
+=======
+    /// Whether an order failed for want of room that a new file would not need. Removals are written
+    /// to the log before they free anything: where neither log nor file can grow, under a limit on
+    /// the size of files say, what is done would stay in them for ever.
+    pub(super) fn is_worth_a_new_file(&self, error: &StoreError) -> bool {
+        if !matches!(error, StoreError::Full { .. }) {
+            return false;
+        }
+        let (body_bytes, messages) = self.engine.stored();
+        let rows_bytes = body_bytes + messages * MESSAGE_OVERHEAD_BYTES;
+        // A row on pages of its own can take twice its bytes.
+        let needed = rows_bytes.saturating_mul(2).saturating_add(EMPTY_FILE_BYTES);
+        let taken = self.progress.file_bytes().max(self.progress.wal_bytes());
+        // A full disk has to have room for both at the same time.
+        needed <= taken && self.progress.disk_free_bytes().is_some_and(|free| needed <= free)
+    }
+
+    /// Gives persistence the next slice, beginning with the tick.
+    pub(super) fn hand_over_slice(&mut self, now: Time) -> Result<(), StoreError> {
+>>>>>>> faults2
         let commits = &mut self.commits;
         if matches!(commits.rewrite, Rewrite::Wanted(_)) && commits.tick > now {
             return;

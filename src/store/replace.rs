@@ -18,6 +18,7 @@ use super::check::Summary;
 use super::file::{self, Place, Settings, StoreFile};
 use super::memory::Memory;
 use super::paths::Paths;
+use super::quarantine;
 use super::rewrite::{self, NewFile};
 use super::schema::setting;
 use super::slice::{Slice, Slices};
@@ -176,7 +177,7 @@ fn write_slice(connection: &Connection, slice: &Slice) -> Result<()> {
             tables.moved(state)?;
         }
     }
-    Ok(())
+    quarantine::keep(connection, &slice.quarantine)
 }
 
 fn write_settings(

@@ -1,0 +1,8 @@
+//! What the fuzz targets have in common with nothing else: each module is one promise.
+
+pub mod database;
+mod decoder;
+mod edit;
+mod template;
+
+pub use decoder::decode;
