@@ -16,12 +16,8 @@ use slog::crit;
 
 use crate::channels::{Finished, Order};
 use crate::clock::Time;
-<<<<<<< HEAD
 use crate::journal::{Batch, Journal};
-=======
-use crate::journal::Journal;
 use crate::limits::MESSAGE_OVERHEAD_BYTES;
->>>>>>> faults2
 use crate::store::{Memory, Remedy, Slices, StoreError};
 
 use super::Dispatcher;
@@ -90,10 +86,6 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-<<<<<<< HEAD
-    /// Stages what goes to persistence with the next slice; the first one waits for the tick.
-    pub(super) fn stage_for_slice(&mut self, now: Time) {
-=======
     /// Whether an order failed for want of room that a new file would not need. Removals are written
     /// to the log before they free anything: where neither log nor file can grow, under a limit on
     /// the size of files say, what is done would stay in them for ever.
@@ -110,9 +102,8 @@ impl Dispatcher<'_> {
         needed <= taken && self.progress.disk_free_bytes().is_some_and(|free| needed <= free)
     }
 
-    /// Gives persistence the next slice, beginning with the tick.
-    pub(super) fn hand_over_slice(&mut self, now: Time) -> Result<(), StoreError> {
->>>>>>> faults2
+    /// Stages what goes to persistence with the next slice; the first one waits for the tick.
+    pub(super) fn stage_for_slice(&mut self, now: Time) {
         let commits = &mut self.commits;
         if matches!(commits.rewrite, Rewrite::Wanted(_)) && commits.tick > now {
             return;
