@@ -141,7 +141,7 @@ mod tests {
         Change::Put(MessageRow {
             id: MessageId(id),
             attributes,
-            body: body.to_vec(),
+            body: body.into(),
             ..MessageRow::default()
         })
     }

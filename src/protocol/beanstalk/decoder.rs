@@ -250,7 +250,7 @@ fn push_put(head: PutHead, body: Vec<u8>, end: &[u8], requests: &mut Requests) {
         time_to_run_ms: Some(head.time_to_run_ms),
         time_to_live_ms: None,
         attributes: Attributes::default(),
-        body,
+        body: body.into(),
     };
     requests.push(Tag::None, Command::Put(put));
 }
