@@ -18,6 +18,7 @@ pub use crate::command::Manner;
 use crate::command::{Delivery, Reply, Requests, Tag};
 use crate::limits::Limits;
 use crate::output::Output;
+use wire::Rest;
 
 /// What a new connection's decoder and encoder are made from.
 #[derive(Clone, Debug)]
@@ -74,6 +75,13 @@ pub trait Decoder: Send {
         bytes: &[u8],
         requests: &mut Requests,
     ) -> Result<usize, WireError>;
+
+    /// Where the rest of the content of a message goes, while a part of it is there. What is
+    /// brought to it is not given to `decode`, which is called then all the same: with what came
+    /// behind it, or with nothing.
+    fn rest(&mut self) -> Option<Rest<'_>> {
+        None
+    }
 
     /// Bytes kept of an incomplete frame; more than 0 starts the frame's deadline.
     fn pending_bytes(&self) -> usize;
