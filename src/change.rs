@@ -1,8 +1,8 @@
 //! What happens to stored data: the only way anything reaches SQL.
 //!
-//! The engine lists changes; one function applies each to the in-memory database at once, the
-//! journal carries it to the database file. Times in here are wall times in milliseconds since
-//! 1970, since rows outlive the process.
+//! The engine lists changes; the journal gathers them, and one function carries them out in the
+//! in-memory database and in the database file alike. Times in here are wall times in milliseconds
+//! since 1970, since rows outlive the process.
 
 use crate::body::Body;
 use crate::ids::{MessageId, QueueId, QueueName, Sequence};

@@ -30,8 +30,8 @@ use crate::command::{Command, Requests};
 use crate::gate::Gate;
 use crate::ids::ConnectionId;
 use crate::limits::{
-    BODY_REST_BYTES_MIN, Budget, Charge, Limits, READ_LARGE_BYTES, READ_SMALL_BYTES, ROOM_PAUSE_MS,
-    STOP_READ_MS,
+    ARRIVE_PAUSE_MS, BODY_REST_BYTES_MIN, Budget, Charge, Limits, READ_LARGE_BYTES,
+    READ_SMALL_BYTES, ROOM_PAUSE_MS, STOP_READ_MS, UNDER_WAY_PART,
 };
 use crate::outbox::peek_closed;
 use crate::protocol::Decoder;
@@ -111,6 +111,8 @@ struct Reader {
     /// The share of the budget of what the decoder keeps.
     pending_charge: Charge,
     pending_bytes: usize,
+    /// Bodies that the dispatcher has not taken yet.
+    under_way: Arc<Budget>,
     /// When the frame began whose end has not come yet.
     frame_began: Option<Time>,
     /// When the peer last sent something.
@@ -133,6 +135,7 @@ impl Reader {
             large: Vec::new(),
             pending_charge,
             pending_bytes: 0,
+            under_way: Arc::default(),
             frame_began: None,
             last_heard,
             timeout_ms: None,
@@ -153,6 +156,7 @@ impl Reader {
     /// Does what is due, then reads once and sends on what that brought.
     fn turn(&mut self, small: &mut [u8; READ_SMALL_BYTES]) -> Result<(), End> {
         self.pass_gate()?;
+        self.let_arrive();
         self.find_room()?;
         let now = self.now();
         self.check_stop(now)?;
@@ -270,11 +274,15 @@ impl Reader {
         if self.requests.is_empty() {
             return Ok(());
         }
-        let mut charge = Charge::new(Arc::clone(&self.connection.shared.budget));
+        let budget = Arc::clone(&self.connection.shared.budget);
         let body_bytes = self.requests.body_bytes();
-        if body_bytes > 0 {
+        let charge = if body_bytes > 0 {
+            let mut charge = Charge::of_peer(budget, Arc::clone(&self.under_way));
             charge.set(body_bytes);
-        }
+            charge
+        } else {
+            Charge::new(budget)
+        };
         let requests = self.requests.take();
         let quit = matches!(requests.last(), Some(last) if last.command == Command::Quit);
         self.tell(Event::Requests { connection: self.connection.id, requests, charge })?;
@@ -345,6 +353,25 @@ impl Reader {
         }
         self.excuse(began);
         Ok(())
+    }
+
+    /// Waits until the last bodies have arrived, while much of the memory is taken by what is under
+    /// way: the gate closes only when they do, and what is read until then is beyond the limit.
+    fn let_arrive(&mut self) {
+        let Shared { budget, limits, .. } = &*self.connection.shared;
+        // Only for one's own, which arrive whatever others do.
+        let waits = || {
+            self.under_way.bytes() > 0
+                && budget.bytes() > limits.max_memory() / UNDER_WAY_PART
+                && !self.stopping()
+        };
+        if waits() {
+            let began = self.now();
+            while waits() {
+                std::thread::sleep(Duration::from_millis(ARRIVE_PAUSE_MS));
+            }
+            self.excuse(began);
+        }
     }
 
     /// Waits in the middle of a large frame while bodies under way fill the memory. A frame that

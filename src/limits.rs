@@ -55,6 +55,11 @@ pub const PIECES_PER_SEND_MAX: usize = 32;
 pub const ACCEPT_PAUSE_MS: u64 = 50;
 /// How often a frame that finds no room in memory looks again, in milliseconds.
 pub const ROOM_PAUSE_MS: u64 = 20;
+/// This part of `limits.max_memory` may be on its way to the core before a peer has to wait with its
+/// next bodies until its last ones have arrived.
+pub const UNDER_WAY_PART: u64 = 4;
+/// How often such a peer's thread looks whether they have, in milliseconds: a turn takes no longer.
+pub const ARRIVE_PAUSE_MS: u64 = 1;
 /// What a queued message costs beside its body, in bytes, for `limits.max_memory`.
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 200;
 /// Message ids reserved in the database at once.
@@ -194,21 +199,30 @@ impl Budget {
 #[derive(Debug)]
 pub struct Charge {
     budget: std::sync::Arc<Budget>,
+    /// The part of the budget that is one peer's, where that is counted too.
+    peers: Option<std::sync::Arc<Budget>>,
     bytes: u64,
 }
 
 impl Charge {
     /// A share of nothing, to be grown.
     pub fn new(budget: std::sync::Arc<Budget>) -> Charge {
-        Charge { budget, bytes: 0 }
+        Charge { budget, peers: None, bytes: 0 }
+    }
+
+    /// A share of nothing that counts as this peer's too.
+    pub fn of_peer(budget: std::sync::Arc<Budget>, peer: std::sync::Arc<Budget>) -> Charge {
+        Charge { budget, peers: Some(peer), bytes: 0 }
     }
 
     /// Makes the share this large.
     pub fn set(&mut self, bytes: u64) {
-        if bytes >= self.bytes {
-            self.budget.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
-        } else {
-            self.budget.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        for budget in std::iter::once(&self.budget).chain(&self.peers) {
+            if bytes >= self.bytes {
+                budget.bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+            } else {
+                budget.bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            }
         }
         self.bytes = bytes;
     }
@@ -233,6 +247,19 @@ mod tests {
         assert_eq!(budget.bytes(), 300);
         drop(charge);
         assert_eq!(budget.bytes(), 0);
+    }
+
+    #[test]
+    fn a_peers_charge_counts_for_all_and_for_the_peer() {
+        let (all, peer) =
+            (std::sync::Arc::<Budget>::default(), std::sync::Arc::<Budget>::default());
+        let mut others = Charge::new(all.clone());
+        others.set(10);
+        let mut charge = Charge::of_peer(all.clone(), peer.clone());
+        charge.set(7);
+        assert_eq!((all.bytes(), peer.bytes()), (17, 7));
+        drop(charge);
+        assert_eq!((all.bytes(), peer.bytes()), (10, 0));
     }
 
     #[test]

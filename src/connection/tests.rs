@@ -454,6 +454,27 @@ fn a_large_frame_waits_while_memory_is_full_and_goes_on_when_there_is_room() {
     assert_eq!(scene.stage.puts(), [large]);
 }
 
+/// A sender without answers was held back only when the dispatcher came to its messages, so that a
+/// fast one could have any number of them under way.
+#[test]
+fn regression_4_bodies_under_way_are_bounded_where_memory_is_small() {
+    let mut scene = scene_with(LimitValues { max_memory: 4_000, ..LimitValues::default() });
+    scene.start();
+    let large = "y".repeat(2_000);
+    scene.say(&format!("{large}\n"));
+    let first = scene.stage.event();
+    scene.say("more\n");
+    let waited = Duration::from_millis(100);
+    assert!(scene.stage.events.recv_timeout(waited).is_err(), "it has read on");
+    drop(first);
+    assert_eq!(scene.stage.puts(), ["more"]);
+    // What others have under way is not waited for.
+    let mut others = Charge::new(scene.stage.shared.budget.clone());
+    others.set(3_000);
+    scene.say("still more\n");
+    assert_eq!(scene.stage.puts(), ["still more"]);
+}
+
 #[test]
 fn a_frame_that_finds_no_room_in_time_is_given_up() {
     let limits = LimitValues { max_memory: 100, frame_timeout_ms: 50, ..LimitValues::default() };

@@ -37,7 +37,7 @@ use crate::listener::Listening;
 use crate::logging::{self, LevelHandle};
 use crate::persistence::Progress;
 use crate::protocol::PROTOCOLS;
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::store::{self, StoreError};
 use crate::systemd::{self, Notifier};
 use crate::threads::{Joiner, Threads};
@@ -133,6 +133,11 @@ impl Task {
 }
 
 fn recover(config: &Config) -> u8 {
+    if let Err(error) = signals::survive() {
+        let error = DaemonError::System("handle signals", error);
+        say(false, &format!("phpmqd: {error}\n"));
+        return error.exit_code();
+    }
     let Some(database) = &config.storage.database else {
         say(false, "phpmqd: nothing is kept on disk, so there is nothing to recover\n");
         return args::EXIT_USAGE;

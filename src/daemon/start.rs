@@ -241,6 +241,9 @@ fn load(
     if let Some(path) = database {
         info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
             "clean_stop" => facts.clean_stop);
+        if facts.renewed {
+            warn!(log, "database file was written anew: the last daemon left it suspect");
+        }
     }
     Ok(Loaded { opened, engine, limits, dropped })
 }
@@ -265,7 +268,7 @@ impl Disk {
         let (finished_sender, finished) = channels::finished();
         let progress = Arc::new(Progress::default());
         let Some(file) = file else {
-            let (journal, orders, thread) = (Journal::disabled(), None, None);
+            let (journal, orders, thread) = (Journal::new(), None, None);
             return Ok(Disk { journal, orders, finished, progress, thread });
         };
         let (told, log) = (progress.clone(), log.clone());

@@ -20,7 +20,7 @@ impl Dispatcher<'_> {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Change(change) => self.keep(change)?,
+                Effect::Change(change) => self.keep(change),
                 Effect::Reply(connection, tag, reply) => self.answer(connection, &tag, reply),
                 Effect::Deliver(connection, tag, handed) => {
                     self.deliver(connection, &tag, &handed)?;
@@ -51,14 +51,8 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    pub(super) fn keep(&mut self, change: Change) -> Result<(), StoreError> {
-        if !self.in_transaction {
-            self.memory.begin()?;
-            self.in_transaction = true;
-        }
-        self.memory.apply(&change)?;
+    pub(super) fn keep(&mut self, change: Change) {
         self.commits.record(change, self.now.time);
-        Ok(())
     }
 
     pub(super) fn answer(&mut self, connection: ConnectionId, tag: &Tag, mut reply: Reply) {

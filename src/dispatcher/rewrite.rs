@@ -1,7 +1,9 @@
-//! How a suspect database file is written anew from the database in memory.
+//! How a database file that is suspect, or that can not grow and needs not be so large, is written
+//! anew from the database in memory.
 //!
 //! The rows go to persistence in slices, one order after the other, while the turns go on; each
-//! order carries the changes of the turns since the last one too. Only the answer to the last
+//! order carries the changes of the turns since the last one too, which are brought into memory
+//! before the slice is read. Only the answer to the last
 //! slice stands for a commit.
 //!
 //! # Failure
@@ -14,11 +16,13 @@ use slog::crit;
 
 use crate::channels::{Finished, Order};
 use crate::clock::Time;
-use crate::journal::Journal;
+use crate::journal::{Batch, Journal};
+use crate::limits::MESSAGE_OVERHEAD_BYTES;
 use crate::store::{Memory, Remedy, Slices, StoreError};
 
 use super::Dispatcher;
 use super::commits::UnderWay;
+use super::staging::{Staged, Then};
 
 /// Where a rewrite stands.
 #[derive(Debug, Default)]
@@ -32,6 +36,8 @@ pub(super) enum Rewrite {
     Sending(Slices, u32),
 }
 
+/// What a new file takes at least, and its log, with some room to begin with.
+const EMPTY_FILE_BYTES: u64 = 256 * 1024;
 /// How often the time between two attempts is doubled at most: from 50 ms up to 13 s.
 const DOUBLINGS_MAX: u32 = 8;
 
@@ -44,6 +50,13 @@ impl Rewrite {
             Rewrite::Wanted(failed) | Rewrite::Sending(_, failed) => {
                 *self = Rewrite::Wanted(failed.saturating_add(1));
             }
+        }
+    }
+
+    /// Begins a first attempt with the next tick, although the file is sound.
+    pub fn want(&mut self) {
+        if matches!(self, Rewrite::Trusted) {
+            *self = Rewrite::Wanted(0);
         }
     }
 
@@ -73,30 +86,45 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    /// Gives persistence the next slice, beginning with the tick.
-    pub(super) fn hand_over_slice(&mut self, now: Time) -> Result<(), StoreError> {
+    /// Whether an order failed for want of room that a new file would not need. Removals are written
+    /// to the log before they free anything: where neither log nor file can grow, under a limit on
+    /// the size of files say, what is done would stay in them for ever.
+    pub(super) fn is_worth_a_new_file(&self, error: &StoreError) -> bool {
+        if !matches!(error, StoreError::Full { .. }) {
+            return false;
+        }
+        let (body_bytes, messages) = self.engine.stored();
+        let rows_bytes = body_bytes + messages * MESSAGE_OVERHEAD_BYTES;
+        // A row on pages of its own can take twice its bytes.
+        let needed = rows_bytes.saturating_mul(2).saturating_add(EMPTY_FILE_BYTES);
+        let taken = self.progress.file_bytes().max(self.progress.wal_bytes());
+        // A full disk has to have room for both at the same time.
+        needed <= taken && self.progress.disk_free_bytes().is_some_and(|free| needed <= free)
+    }
+
+    /// Stages what goes to persistence with the next slice; the first one waits for the tick.
+    pub(super) fn stage_for_slice(&mut self, now: Time) {
         let commits = &mut self.commits;
-        let Some(orders) = &commits.orders else { return Ok(()) };
-        if let Rewrite::Wanted(failed) = commits.rewrite
-            && commits.tick <= now
-        {
-            commits.rewrite = Rewrite::Sending(Slices::begin(&mut self.memory)?, failed);
+        if matches!(commits.rewrite, Rewrite::Wanted(_)) && commits.tick > now {
+            return;
         }
-        let Rewrite::Sending(slices, _) = &mut commits.rewrite else { return Ok(()) };
-        let slice = slices.next_slice(&mut self.memory)?;
-        let last = slice.last;
-        let batch = commits.journal.take();
-        if orders.try_send(Order::Rewrite { slice, batch }).is_err() {
-            // Invariant: none is under way, so the channel of one has room.
-            panic!("persistence has ended before the dispatcher");
-        }
-        commits.under_way = Some(if last { UnderWay::Synced } else { UnderWay::Slice });
-        if last {
-            commits.demanded = None;
-        }
+        commits.staged = Some(Staged::new(commits.journal.take(), Then::Slice));
         commits.tick = Time::NEVER;
         commits.ids_under_way = commits.ids_asked.take().or(commits.ids_under_way);
-        Ok(())
+    }
+
+    /// A staged batch, which memory has now, becomes an order with the slice that follows.
+    pub(super) fn with_slice(&mut self, batch: Batch) -> Result<(Order, UnderWay), StoreError> {
+        let commits = &mut self.commits;
+        let (mut slices, failed) = match std::mem::take(&mut commits.rewrite) {
+            Rewrite::Trusted => (Slices::begin(&mut self.memory)?, 0),
+            Rewrite::Wanted(failed) => (Slices::begin(&mut self.memory)?, failed),
+            Rewrite::Sending(slices, failed) => (slices, failed),
+        };
+        let slice = slices.next_slice(&mut self.memory)?;
+        commits.rewrite = Rewrite::Sending(slices, failed);
+        let under_way = if slice.last { UnderWay::Synced } else { UnderWay::Slice };
+        Ok((Order::Rewrite { slice, batch }, under_way))
     }
 }
 
@@ -107,11 +135,17 @@ pub(super) fn rewrite_now(
     orders: &Sender<Order>,
     finished: &Receiver<Finished>,
 ) -> Result<(), StoreError> {
-    let mut slices = Slices::begin(memory)?;
+    let mut slices = None;
     loop {
+        let batch = journal.take();
+        memory.apply(&batch, 0..batch.places())?;
+        let slices = match &mut slices {
+            Some(slices) => slices,
+            None => slices.insert(Slices::begin(memory)?),
+        };
         let slice = slices.next_slice(memory)?;
         let last = slice.last;
-        let order = Order::Rewrite { slice, batch: journal.take() };
+        let order = Order::Rewrite { slice, batch };
         let Finished { batch, result } = super::stop::ask(orders, finished, order);
         if let Err(error) = result {
             journal.restore(batch);

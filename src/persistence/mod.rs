@@ -312,6 +312,7 @@ mod tests {
     use crate::channels;
     use crate::ids::{MessageId, QueueId};
     use crate::journal::Journal;
+    use crate::journal::Row;
     use crate::store;
     use std::io::ErrorKind;
     use std::path::Path;
@@ -435,7 +436,10 @@ mod tests {
     impl Disk for FailingDisk {
         fn commit(&mut self, batch: &mut Batch, _: bool) -> Result<(), StoreError> {
             next_error(&mut self.commit_errors)?;
-            self.committed.extend(batch.puts().iter().map(|row| row.id.0));
+            self.committed.extend(batch.part(0..batch.places()).filter_map(|row| match row {
+                Row::Put(row) => Some(row.id.0),
+                _ => None,
+            }));
             Ok(())
         }
 

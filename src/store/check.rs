@@ -16,7 +16,9 @@ use super::error::{DAMAGE_LISTED_MAX, Damage};
 use super::rows::numbers;
 use super::schema::{
     bytes_checksum, checksum, number_checksum, queue_checksum, setting, state_of_number,
+    strange_tables,
 };
+use crate::ids::QueueName;
 
 /// What is wrong with a database.
 #[derive(Debug, Default)]
@@ -70,6 +72,12 @@ pub(super) fn check(connection: &Connection, progress: &mut dyn FnMut(u64)) -> (
 }
 
 fn check_structure(connection: &Connection, findings: &mut Findings) -> Result<()> {
+    for table in strange_tables(connection)? {
+        findings.add(Damage::Structure(format!("the table {table} is not as it was made")));
+    }
+    if findings.found > 0 {
+        return Ok(());
+    }
     let sql = format!("PRAGMA quick_check({DAMAGE_LISTED_MAX})");
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;
@@ -142,6 +150,7 @@ impl MessageChecked {
                 row.get_ref(8)
                     == Ok(ValueRef::Integer(checksum(&columns, &[attributes, Some(body)])))
                     && id > 0
+                    && columns[1].is_some_and(|queue| queue > 0)
             }
             _ => false,
         };
@@ -221,7 +230,8 @@ pub(super) fn queue_is_sound(row: &Row<'_>) -> bool {
     let (Ok(id), Ok(name)) = (row.get::<_, i64>(0), row.get::<_, String>(1)) else {
         return false;
     };
-    id > 0 && row.get_ref(2) == Ok(ValueRef::Integer(queue_checksum(id, &name)))
+    let is_sound_name = QueueName::new(name.as_bytes()).is_ok();
+    id > 0 && is_sound_name && row.get_ref(2) == Ok(ValueRef::Integer(queue_checksum(id, &name)))
 }
 
 /// The settings that are what was written, by name.

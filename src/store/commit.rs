@@ -18,6 +18,7 @@ use super::file::{Sizes, StoreFile, keep_log_on_close, run_checkpoint};
 use super::paths::{Paths, file_bytes, remove_if_there};
 use super::rows::unsigned;
 use super::schema::{PAGE_BYTES, setting};
+use super::suspect;
 use super::tables::Tables;
 use crate::journal::Batch;
 
@@ -47,6 +48,8 @@ pub struct File<'c> {
     pages: Statement<'c>,
     vacuum: Statement<'c>,
     ballast: Ballast,
+    /// Whether a mark says that the file is suspect.
+    marked: bool,
 }
 
 /// What became of a checkpoint.
@@ -82,7 +85,8 @@ impl<'c> File<'c> {
             syncing: true,
             unsynced: false,
             tick: connection
-                .query_row(TICK, [setting::TICK], |row| row.get(0))
+                // One that is damaged is as good as none: the next one writes another value.
+                .query_row(TICK, [setting::TICK], |row| Ok(row.get_ref(0)?.as_i64().unwrap_or(0)))
                 .optional()
                 .map_err(failed)?
                 .map_or(0, unsigned),
@@ -93,6 +97,7 @@ impl<'c> File<'c> {
             pages: prepare("PRAGMA page_count")?,
             vacuum: prepare("VACUUM")?,
             ballast: Ballast::find(&file.place.paths),
+            marked: false,
         })
     }
 
@@ -141,7 +146,7 @@ impl<'c> File<'c> {
         if sync && self.unsynced {
             // A transaction that changes no page does not fsync. The batch may be such a one even
             // when it has rows, which are in the file already.
-            self.tick += 1;
+            self.tick = (self.tick + 1) % TICK_END;
             self.tables.set_number(setting::TICK, self.tick)?;
         }
         self.commit.raw_execute()?;
@@ -196,10 +201,13 @@ impl<'c> File<'c> {
         Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
     }
 
-    /// From now on nothing moves the log into the file, closing included. Returns the answer to
-    /// further commits.
+    /// From now on nothing moves the log into the file, closing included, and a start would not
+    /// trust it either. Returns the answer to further commits.
     pub fn distrust(&mut self) -> StoreError {
         let _ = keep_log_on_close(&self.file.connection, true);
+        if !std::mem::replace(&mut self.marked, true) {
+            suspect::mark(&self.file.place.paths);
+        }
         StoreError::Suspect { file: self.file.path().to_path_buf() }
     }
 
@@ -278,6 +286,8 @@ const FRAMES_PER_ROW: u64 = 4;
 const SHRINK_PAGES_MIN: u32 = 16 * 1024 * 1024 / PAGE_BYTES;
 /// More than 32 MB takes so long to copy that confirmations would be late.
 const SHRINK_KEPT_PAGES_MAX: u32 = 32 * 1024 * 1024 / PAGE_BYTES;
+/// Beyond what the database can tell apart.
+const TICK_END: u64 = i64::MAX as u64;
 const TICK: &str = "SELECT value FROM meta WHERE name = ?";
 // Extended result codes that also stand for a full disk.
 const IOERR_WRITE: i32 = rusqlite::ffi::SQLITE_IOERR_WRITE;

@@ -1,5 +1,5 @@
-//! Opening a database at start: lock, finish or discard a rewrite, check, copy into memory,
-//! reserve ids.
+//! Opening a database at start: lock, finish or discard a rewrite, check, copy into memory, write
+//! anew what is marked as suspect, reserve ids.
 //!
 //! # Failure
 //!
@@ -19,9 +19,11 @@ use super::file::{self, Connected, Place, Settings, StoreFile};
 use super::lock::{Lock, create_error};
 use super::memory;
 use super::paths::{Paths, file_bytes};
+use super::replace;
 use super::rewrite::{self, NewFile};
 use super::rows::{numbers, small, state_row, unsigned};
 use super::schema::{APPLICATION_ID, FORMAT_VERSION, setting};
+use super::suspect;
 use super::tables::Tables;
 use super::{Facts, Opened, StoreError};
 use crate::change::StoredMessage;
@@ -39,27 +41,52 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
     };
     let paths = Paths::of(path)?;
     let lock = Lock::take(&paths)?;
-    rewrite::finish(&paths)?;
-    if file_bytes(paths.database())? == 0 {
-        if file_bytes(&paths.wal())? > 0 {
-            return Err(corrupt(&paths, vec![Damage::LogWithoutFile], 1));
+    let (memory, connected, facts) = open_file(&paths, progress).inspect_err(|error| {
+        if matches!(error, StoreError::Io { .. }) {
+            suspect::mark(&paths);
         }
-        create_empty(&paths)?;
-    }
-    check_header(&paths)?;
-    let connection = file::connect(&paths)?;
-    let memory = copy_into_memory(&connection, &paths)?;
-    check_version(&memory, &paths)?;
-    let (summary, findings) = check::check(&memory, progress);
-    if findings.found > 0 {
-        return Err(corrupt(&paths, findings.damage, findings.found));
-    }
-    file::trust(&connection, &paths)?;
-    let facts = reserve_ids(&connection, &paths, &summary)?;
+    })?;
     let settings = Settings { message_key: facts.message_key, ids_reserved: facts.ids_reserved };
-    let connected = Connected::new(connection, &paths)?;
     let file = StoreFile::at(Place::new(paths, lock, settings), connected);
     Ok(Opened { memory, file: Some(file), facts })
+}
+
+fn open_file(
+    paths: &Paths,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Connection, Connected, Facts), StoreError> {
+    rewrite::finish(paths)?;
+    if file_bytes(paths.database())? == 0 {
+        if file_bytes(&paths.wal())? > 0 {
+            return Err(corrupt(paths, vec![Damage::LogWithoutFile], 1));
+        }
+        create_empty(paths)?;
+    }
+    check_header(paths)?;
+    if !is_writable(paths)? {
+        let what = "the file's header is not that of a database that can be written";
+        return Err(corrupt(paths, vec![Damage::Structure(what.to_owned())], 1));
+    }
+    let mut connection = file::connect(paths)?;
+    let memory = copy_into_memory(&connection, paths)?;
+    check_version(&memory, paths)?;
+    let (summary, findings) = check::check(&memory, progress);
+    if findings.found > 0 {
+        return Err(corrupt(paths, findings.damage, findings.found));
+    }
+    let renewed = suspect::is_marked(paths);
+    if renewed {
+        drop(connection);
+        replace::renew(&memory, paths, &summary, progress)?;
+        connection = file::connect(paths)?;
+    }
+    file::trust(&connection, paths)?;
+    let facts = Facts { renewed, ..reserve_ids(&connection, paths, &summary)? };
+    let connected = Connected::new(connection, paths)?;
+    if renewed {
+        suspect::unmark(paths)?;
+    }
+    Ok((memory, connected, facts))
 }
 
 fn open_without_file() -> Result<Opened, StoreError> {
@@ -70,6 +97,7 @@ fn open_without_file() -> Result<Opened, StoreError> {
         ids_reserved: i64::MAX as u64,
         next_queue_id: 1,
         clean_stop: true,
+        renewed: false,
         messages: 0,
     };
     Ok(Opened { memory, file: None, facts })
@@ -98,14 +126,9 @@ pub(super) fn random_key() -> Result<[u8; 16], StoreError> {
     Ok(key)
 }
 
-/// Looks at the first bytes of the file, before the database library may touch it. They are not
-/// changed by commits: a file of ours has them from its first moment.
-pub(super) fn check_header(paths: &Paths) -> Result<(), StoreError> {
+/// Reads the first bytes of the file, before the database library may touch it.
+fn header(path: &Path) -> Result<Vec<u8>, StoreError> {
     const HEADER_BYTES: usize = 100;
-    const MAGIC: &[u8] = b"SQLite format 3\0";
-    const USER_VERSION: usize = 60;
-    const APPLICATION: usize = 68;
-    let path = paths.database();
     let mut header = Vec::with_capacity(HEADER_BYTES);
     OpenOptions::new()
         .read(true)
@@ -115,6 +138,25 @@ pub(super) fn check_header(paths: &Paths) -> Result<(), StoreError> {
         .take(HEADER_BYTES as u64)
         .read_to_end(&mut header)
         .map_err(|error| StoreError::system(path, error))?;
+    Ok(header)
+}
+
+/// Whether the database library would write to the file: it takes a format version that it does not
+/// know for a reason not to, which a flipped bit is enough for.
+pub(super) fn is_writable(paths: &Paths) -> Result<bool, StoreError> {
+    const WRITE_FORMAT: usize = 18;
+    let format = header(paths.database())?.get(WRITE_FORMAT).copied();
+    Ok(format.is_some_and(|format| format == 1 || format == 2))
+}
+
+/// Whether the file is one of ours. The bytes that say so are not changed by commits: a file of ours
+/// has them from its first moment.
+pub(super) fn check_header(paths: &Paths) -> Result<(), StoreError> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    const USER_VERSION: usize = 60;
+    const APPLICATION: usize = 68;
+    let path = paths.database();
+    let header = header(path)?;
     let number = |at: usize| {
         let bytes = header.get(at..).and_then(|rest| rest.first_chunk::<4>());
         bytes.map(|bytes| u32::from_be_bytes(*bytes))
@@ -131,9 +173,9 @@ pub(super) fn check_header(paths: &Paths) -> Result<(), StoreError> {
 }
 
 /// Looks at the version once more: a newer one may stand in the log alone.
-fn check_version(memory: &Connection, paths: &Paths) -> Result<(), StoreError> {
+pub(super) fn check_version(connection: &Connection, paths: &Paths) -> Result<(), StoreError> {
     let file = paths.database().to_path_buf();
-    let version: u32 = memory
+    let version: u32 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(|error| StoreError::database(&file, error))?;
     if version == FORMAT_VERSION { Ok(()) } else { Err(StoreError::Newer { file, version }) }
@@ -178,6 +220,7 @@ fn reserve_ids(
         ids_reserved,
         next_queue_id: summary.queue_id_max + 1,
         clean_stop,
+        renewed: false,
         messages: summary.messages,
     })
 }
@@ -430,6 +473,7 @@ mod tests {
         drop(newer);
         for error in [newer_in_the_log, assert_refused(&path, 65)] {
             assert!(matches!(error, StoreError::Newer { version: 2, .. }), "{error}");
+            assert!(matches!(super::super::recover(&path), Err(StoreError::Newer { .. })));
         }
     }
 
@@ -473,6 +517,44 @@ mod tests {
         assert!(damage.contains(&Damage::State(4)), "{damage:?}");
         assert!(damage.contains(&Damage::MessageWithoutQueue(1)), "{damage:?}");
         assert!(found > damage.len() as u64, "{found}");
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_written_is_damaged_and_can_be_repaired() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        reopen(&path).file.unwrap().close().unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[18] ^= 4;
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(assert_refused(&path, 65), StoreError::Corrupt { .. }));
+        assert_eq!(super::super::recover(&path).unwrap().messages, 22);
+        assert_eq!(reopen(&path).facts.messages, 22);
+    }
+
+    /// A damaged tick, which stands for nothing, once kept the daemon from starting. Found by
+    /// fuzzing.
+    #[test]
+    fn regression_4_a_damaged_tick_is_as_good_as_none() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        reopen(&path).file.unwrap().close().unwrap();
+        let foreign = Connection::open(&path).unwrap();
+        foreign.execute("INSERT OR REPLACE INTO meta VALUES ('tick', x'00', 0)", []).unwrap();
+        drop(foreign);
+        commit(&path, vec![removed(1)]);
+        assert_eq!(reopen(&path).facts.messages, 21);
+    }
+
+    #[test]
+    fn a_queue_of_a_name_that_none_can_have_is_damage() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        reopen(&path).file.unwrap().close().unwrap();
+        let foreign = Connection::open(&path).unwrap();
+        Tables::new(&foreign).unwrap().queue_named(QueueId(1), "a\nb").unwrap();
+        drop(foreign);
+        assert_eq!(damage(assert_refused(&path, 65)), [Damage::Queue(1)]);
     }
 
     #[test]

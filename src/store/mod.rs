@@ -19,12 +19,14 @@ mod load;
 mod lock;
 mod memory;
 mod paths;
+mod quarantine;
 mod recover;
 mod replace;
 mod rewrite;
 mod rows;
 mod schema;
 mod slice;
+mod suspect;
 mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -34,6 +36,7 @@ pub use error::{Cause, DAMAGE_LISTED_MAX, Damage, Remedy, StoreError};
 pub use file::{Place, Sizes, StoreFile};
 pub use load::{open, scan};
 pub use memory::Memory;
+pub use quarantine::Quarantined;
 pub use recover::{Recovered, recover};
 pub use replace::{Held, Replacement};
 pub use rusqlite::Connection;
@@ -63,6 +66,8 @@ pub struct Facts {
     pub next_queue_id: u64,
     /// Whether the last stop was an orderly one.
     pub clean_stop: bool,
+    /// Whether it was written anew, because the last daemon had left it suspect.
+    pub renewed: bool,
     /// How many messages there are.
     pub messages: u64,
 }

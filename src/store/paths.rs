@@ -93,6 +93,11 @@ impl Paths {
         self.with(".ready")
     }
 
+    /// The mark of a suspect file.
+    pub fn suspect(&self) -> PathBuf {
+        self.with(".suspect")
+    }
+
     /// The file of no use but its size.
     pub fn ballast(&self) -> PathBuf {
         self.with(".ballast")

@@ -1,33 +1,35 @@
 //! Repair (`phpmqd --recover`): a new file with all that is sound, made from a damaged one.
 //!
 //! What fails its checksum goes into the table `quarantine` of the new file, for people to look
-//! at; the daemon never reads it, and a later rewrite leaves it out. The damaged file is kept
-//! beside the new one under another name, with its log.
+//! at; the daemon never reads it. The damaged file is kept beside the new one under another name,
+//! with its log.
 //!
 //! # Failure
 //!
 //! Until the new file is whole nothing about the old one is changed; then it takes the old one's
 //! place as every rewrite does.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Result, Row, Statement, params};
+use rusqlite::{Connection, Result, Row, Statement};
 use rustc_hash::FxHashSet;
 
 use super::StoreError;
 use super::check::{self, MessageChecked, Setting};
 use super::file;
-use super::load::{check_header, random_key};
+use super::load::{check_header, check_version, is_writable, random_key};
 use super::lock::Lock;
 use super::paths::Paths;
+use super::quarantine::{self, Quarantined};
 use super::rewrite::{self, NewFile};
 use super::rows::{message_row, numbers, state_row, unsigned};
-use super::schema::setting;
+use super::schema::{self, setting};
+use super::suspect;
 use super::tables::Tables;
 use crate::clock::Clock;
 use crate::ids::QueueId;
@@ -89,9 +91,13 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
     let _lock = Lock::take(&paths)?;
     rewrite::finish(&paths)?;
     check_header(&paths)?;
+    let is_writable = is_writable(&paths)?;
     let connection = file::connect(&paths)?;
     let (summary, findings) = check::check(&connection, &mut |_| ());
     if findings.found == 0 {
+        check_version(&connection, &paths)?;
+    }
+    if findings.found == 0 && is_writable {
         let database = paths.database().to_path_buf();
         return Ok(Recovered { database, messages: summary.messages, ..Recovered::default() });
     }
@@ -103,6 +109,7 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
     recovered.database = paths.database().to_path_buf();
     new.make_ready(&paths)?;
     rewrite::finish(&paths)?;
+    suspect::unmark(&paths)?;
     Ok(recovered)
 }
 
@@ -135,15 +142,6 @@ fn link_or_copy(from: &Path, to: &Path) -> Result<(), StoreError> {
         .map_err(|error| StoreError::system(to, error))
 }
 
-/// Made beside the ordinary tables when something is damaged. No column has a type that could
-/// refuse what was found.
-const QUARANTINE: &str = "
-    CREATE TABLE quarantine(
-        number INTEGER PRIMARY KEY, source TEXT, id, columns TEXT, attributes, body
-    )";
-const ADD_TO_QUARANTINE: &str =
-    "INSERT INTO quarantine(source, id, columns, attributes, body) VALUES (?,?,?,?,?)";
-
 struct Recovery<'c> {
     old: &'c Connection,
     new: Tables<'c>,
@@ -156,15 +154,16 @@ struct Recovery<'c> {
 
 impl<'c> Recovery<'c> {
     fn fill(old: &'c Connection, new: &'c Connection, new_key: [u8; 16]) -> Result<Recovered> {
-        new.execute_batch(QUARANTINE)?;
+        quarantine::make(new)?;
         let mut recovery = Recovery {
             old,
             new: Tables::new(new)?,
-            quarantine: new.prepare(ADD_TO_QUARANTINE)?,
+            quarantine: quarantine::adder(new)?,
             queues: FxHashSet::default(),
             id_max: 0,
             recovered: Recovered::default(),
         };
+        recovery.earlier_quarantine(new)?;
         recovery.queues()?;
         recovery.messages()?;
         recovery.states(new)?;
@@ -172,11 +171,27 @@ impl<'c> Recovery<'c> {
         Ok(recovery.recovered)
     }
 
+    /// What an earlier repair has set aside, as far as it can be read.
+    fn earlier_quarantine(&mut self, new: &Connection) -> Result<()> {
+        let Some(mut reader) = quarantine::reader(self.old) else { return Ok(()) };
+        let mut rows = reader.query([i64::MIN])?;
+        let mut reached = None;
+        while let Ok(Some(row)) = rows.next() {
+            let row = Quarantined::of(row)?;
+            if reached >= Some(row.number()) {
+                break;
+            }
+            reached = Some(row.number());
+            quarantine::keep(new, &[row])?;
+        }
+        Ok(())
+    }
+
     fn queues(&mut self) -> Result<()> {
         let sql = "SELECT id, name, crc FROM queue WHERE id >= ?1 AND id <= ?2 ORDER BY id";
         let new = &mut self.new;
         let queues = &mut self.queues;
-        let unreadable = read_all(self.old, sql, &mut |row| {
+        let unreadable = read_all(self.old, "queue", sql, &mut |row| {
             if check::queue_is_sound(row) {
                 let id: i64 = row.get(0)?;
                 new.queue_named(QueueId(unsigned(id)), &row.get::<_, String>(1)?)?;
@@ -192,12 +207,12 @@ impl<'c> Recovery<'c> {
         let sql = "SELECT id, queue, priority, sequence, created, expires, due, ttr, crc, \
                    attributes, body FROM message WHERE id >= ?1 AND id <= ?2 ORDER BY id";
         let Recovery { old, new, quarantine, queues, id_max, recovered } = self;
-        let unreadable = read_all(old, sql, &mut |row| {
+        let unreadable = read_all(old, "message", sql, &mut |row| {
             let message = MessageChecked::of(row)?;
             *id_max = message.id.max(*id_max);
             if !message.sound {
                 recovered.messages_quarantined += 1;
-                return set_aside(quarantine, "message", row);
+                return quarantine::add(quarantine, "message", row);
             }
             if queues.insert(message.queue) {
                 let name = format!("recovered-{}", message.queue);
@@ -217,7 +232,7 @@ impl<'c> Recovery<'c> {
                    WHERE id >= ?1 AND id <= ?2 ORDER BY id";
         let mut is_kept = new.prepare("SELECT 1 FROM message WHERE id = ?")?;
         let Recovery { old, new, quarantine, recovered, .. } = self;
-        let unreadable = read_all(old, sql, &mut |row| {
+        let unreadable = read_all(old, "message_state", sql, &mut |row| {
             let columns = numbers::<12>(row);
             match columns {
                 Some(columns) if check::state_is_sound(row) && is_kept.exists([columns[0]])? => {
@@ -225,7 +240,7 @@ impl<'c> Recovery<'c> {
                 }
                 _ => {
                     recovered.states_quarantined += 1;
-                    set_aside(quarantine, "message_state", row)
+                    quarantine::add(quarantine, "message_state", row)
                 }
             }
         })?;
@@ -235,7 +250,9 @@ impl<'c> Recovery<'c> {
 
     fn settings(&mut self, new_key: [u8; 16]) -> Result<()> {
         // What can not be read is made anew.
-        let settings = check::settings(self.old).unwrap_or_default();
+        let is_there = schema::is_table(self.old, "meta");
+        let settings = is_there.then(|| check::settings(self.old)).and_then(Result::ok);
+        let settings = settings.unwrap_or_default();
         let number = |name| match settings.get(name) {
             Some(Setting::Number(value)) => Some(unsigned(*value)),
             _ => None,
@@ -265,9 +282,13 @@ impl<'c> Recovery<'c> {
 /// The query takes the first and the last id and ends in the order by id.
 fn read_all(
     connection: &Connection,
+    table: &str,
     sql: &str,
     each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
 ) -> Result<u64> {
+    if !schema::is_table(connection, table) {
+        return Ok(1);
+    }
     let down = format!("{sql} DESC");
     let (Ok(mut up), Ok(mut down)) = (connection.prepare(sql), connection.prepare(&down)) else {
         return Ok(1);
@@ -277,12 +298,12 @@ fn read_all(
     let mut tries = 0;
     while let Some((first, last)) = ranges.pop_front() {
         tries += 1;
-        let (reached, complete) = read_range(&mut up, first, last, each)?;
+        let (reached, complete) = read_range(&mut up, Ordering::Greater, (first, last), each)?;
         if complete {
             continue;
         }
         let first = reached.map_or(first, |id| id.saturating_add(1));
-        let (reached, complete) = read_range(&mut down, first, last, each)?;
+        let (reached, complete) = read_range(&mut down, Ordering::Less, (first, last), each)?;
         let last = reached.map_or(last, |id| id.saturating_sub(1));
         if complete || first >= last || tries >= READ_TRIES_MAX {
             given_up.push((first, last));
@@ -301,19 +322,24 @@ fn read_all(
 /// A page that can not be read may stand for any range of ids, so the halving has to end.
 const READ_TRIES_MAX: u32 = 4_000;
 
-/// Reads on until an error: the last id seen, and whether the range was read to its end.
+/// Reads on until an error, each id beyond the one before: the last id seen, and whether the range was read to its end.
 fn read_range(
     statement: &mut Statement<'_>,
-    first: i64,
-    last: i64,
+    direction: Ordering,
+    (first, last): (i64, i64),
     each: &mut dyn FnMut(&Row<'_>) -> Result<()>,
 ) -> Result<(Option<i64>, bool)> {
-    let mut reached = None;
+    let mut reached: Option<i64> = None;
     let mut rows = statement.query([first, last])?;
     loop {
         match rows.next() {
             Ok(Some(row)) => {
-                reached = Some(row.get(0)?);
+                let id: i64 = row.get(0)?;
+                // A page that is pointed to from many places would come up again and again.
+                if reached.is_some_and(|before| id.cmp(&before) != direction) {
+                    return Ok((reached, false));
+                }
+                reached = Some(id);
                 each(row)?;
             }
             Ok(None) => return Ok((reached, true)),
@@ -322,37 +348,12 @@ fn read_range(
     }
 }
 
-/// Puts a damaged row into the quarantine, its numbers as a text that people can read.
-fn set_aside(quarantine: &mut Statement<'_>, source: &str, row: &Row<'_>) -> Result<()> {
-    let mut columns = String::new();
-    let mut blobs = [ValueRef::Null; 2];
-    for (index, name) in row.as_ref().column_names().enumerate() {
-        let value = row.get_ref(index)?;
-        match name {
-            "attributes" => blobs[0] = value,
-            "body" => blobs[1] = value,
-            _ => columns.push_str(&match value {
-                ValueRef::Integer(number) => format!("{name}={number} "),
-                ValueRef::Null => format!("{name}=NULL "),
-                other => format!("{name}={other:?} "),
-            }),
-        }
-    }
-    let [attributes, body] = blobs.map(ToSqlOutput::Borrowed);
-    quarantine.execute(params![
-        source,
-        row.get_ref(0)?.as_i64()?,
-        columns.trim(),
-        attributes,
-        body
-    ])?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{commit, folder, found, put, queue, reopen, story, try_open};
+    use super::super::{Held, Memory, Replacement, Slices};
     use super::*;
+    use crate::journal::Journal;
 
     /// A database with the usual story, closed, and what a restart finds in it.
     fn closed_story() -> (tempfile::TempDir, PathBuf, super::super::testing::Found) {
@@ -469,6 +470,105 @@ mod tests {
             let kept = recover(&path).unwrap().kept.unwrap();
             assert!(kept.to_str().unwrap().ends_with(&format!(".damaged-{round}")));
         }
+    }
+
+    #[test]
+    fn a_view_in_the_place_of_a_table_is_never_looked_into() {
+        let (_directory, path, _) = closed_story();
+        for table in ["message", "meta", "quarantine"] {
+            change(
+                &path,
+                &format!(
+                    "CREATE TABLE IF NOT EXISTS {table}(id);
+                     ALTER TABLE {table} RENAME TO {table}_before;
+                     CREATE VIEW {table} AS WITH RECURSIVE number(id) AS
+                         (SELECT 1 UNION ALL SELECT id + 1 FROM number) SELECT id FROM number;"
+                ),
+            );
+        }
+        let refused = try_open(&path).err().unwrap();
+        assert_eq!(refused.exit_code(), 65);
+        assert!(refused.to_string().contains("message is not as it was made"), "{refused}");
+        let recovered = recover(&path).unwrap();
+        assert_eq!((recovered.messages, recovered.unreadable), (0, 1));
+        assert_eq!(reopen(&path).facts.messages, 0);
+    }
+
+    #[test]
+    fn a_page_that_is_pointed_to_from_several_places_is_read_once() {
+        let (_directory, path) = folder();
+        let mut changes = vec![queue(1, "q")];
+        changes.extend((1..=2_000).map(|id| put(id, 1, &[b'b'; 100])));
+        commit(&path, changes);
+        reopen(&path).file.unwrap().close().unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        const INTERIOR: u8 = 5;
+        let cells = |page: &[u8]| usize::from(u16::from_be_bytes([page[3], page[4]]));
+        let root = bytes
+            .chunks_exact_mut(8192)
+            .find(|page| page[0] == INTERIOR && cells(page) > 10)
+            .expect("messages fill many pages");
+        let cell = |page: &[u8], number: usize| {
+            usize::from(u16::from_be_bytes([page[12 + 2 * number], page[13 + 2 * number]]))
+        };
+        let first: [u8; 4] = root[cell(root, 3)..][..4].try_into().unwrap();
+        for number in 4..8 {
+            let at = cell(root, number);
+            root[at..at + 4].copy_from_slice(&first);
+        }
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(try_open(&path).err().unwrap().exit_code(), 65);
+        let recovered = recover(&path).unwrap();
+        assert!(recovered.unreadable > 0, "{recovered}");
+        assert!(recovered.messages > 1_000 && recovered.messages < 2_000, "{recovered}");
+        assert_eq!(reopen(&path).facts.messages, recovered.messages, "each is counted once");
+    }
+
+    /// All that is in quarantine: where it comes from, its id and its body.
+    fn quarantined(path: &Path) -> Vec<(String, i64, Option<Vec<u8>>)> {
+        let connection = Connection::open(path).unwrap();
+        let sql = "SELECT source, id, body FROM quarantine ORDER BY number";
+        let mut statement = connection.prepare(sql).unwrap();
+        let row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        statement.query_map([], row).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// A rewrite once left the quarantine out, so that a disk that failed after a repair took with
+    /// it what people had yet to look at.
+    #[test]
+    fn regression_4_the_quarantine_outlives_rewrites_and_repairs() {
+        let (_directory, path, _) = closed_story();
+        change(&path, "UPDATE message SET body = x'00' WHERE id = 3");
+        recover(&path).unwrap();
+        let first = vec![("message".to_owned(), 3, Some(vec![0]))];
+        assert_eq!(quarantined(&path), first);
+
+        suspect::mark(&Paths::of(&path).unwrap());
+        let opened = reopen(&path);
+        assert!(opened.facts.renewed);
+        assert_eq!(quarantined(&path), first);
+
+        let held = Held::Open(opened.file.unwrap());
+        let mut memory = Memory::new(&opened.memory).unwrap();
+        let mut slices = Slices::begin(&mut memory).unwrap();
+        let mut replacement = Replacement::begin(&held).unwrap();
+        loop {
+            let slice = slices.next_slice(&mut memory).unwrap();
+            replacement.add(&held, &mut Journal::new().take(), &slice).unwrap();
+            if slice.last {
+                break;
+            }
+        }
+        let (held, result) = replacement.finish(held);
+        result.unwrap();
+        drop(held);
+        assert_eq!(quarantined(&path), first);
+
+        change(&path, "UPDATE message SET body = x'01' WHERE id = 4");
+        assert_eq!(recover(&path).unwrap().messages_quarantined, 1);
+        assert_eq!(quarantined(&path)[..1], first);
+        assert_eq!(quarantined(&path)[1].1, 4);
+        assert_eq!(reopen(&path).facts.messages, 20);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! A new file in the place of a suspect one, filled with what the dispatcher sends.
+//! A new file in the place of a suspect one, filled with what the dispatcher sends, or at start
+//! with what was read.
 //!
-//! Owned by the persistence thread.
+//! Owned by the persistence thread, and by the start before there is one.
 //!
 //! # Failure
 //!
@@ -10,11 +11,18 @@
 
 use std::path::Path;
 
+use rusqlite::{Connection, Result};
+
 use super::StoreError;
-use super::file::{self, Place, StoreFile};
+use super::check::Summary;
+use super::file::{self, Place, Settings, StoreFile};
+use super::memory::Memory;
+use super::paths::Paths;
+use super::quarantine;
 use super::rewrite::{self, NewFile};
 use super::schema::setting;
-use super::slice::Slice;
+use super::slice::{Slice, Slices};
+use super::suspect;
 use super::tables::Tables;
 use crate::journal::Batch;
 
@@ -61,6 +69,7 @@ impl Replacement {
     /// Why it can not be made.
     pub fn begin(held: &Held) -> Result<Replacement, StoreError> {
         held.place().hold()?;
+        suspect::mark(&held.place().paths);
         Ok(Replacement { new: NewFile::create(&held.place().paths)?, rows: 0 })
     }
 
@@ -73,23 +82,12 @@ impl Replacement {
             // Also for the next attempt, should this one fail: the batch comes only once.
             held.place().ids_are_reserved(up_to);
         }
-        self.write(batch, slice).map_err(|error| self.new.error(error))?;
+        let connection = self.new.connection();
+        Tables::new(connection)
+            .and_then(|mut tables| tables.apply_batch(batch))
+            .and_then(|()| write_slice(connection, slice))
+            .map_err(|error| self.new.error(error))?;
         self.rows += (slice.queues.len() + slice.messages.len()) as u64;
-        Ok(())
-    }
-
-    fn write(&self, batch: &mut Batch, slice: &Slice) -> rusqlite::Result<()> {
-        let mut tables = Tables::new(self.new.connection())?;
-        tables.apply_batch(batch)?;
-        for (id, name) in &slice.queues {
-            tables.queue_named(*id, name.as_str())?;
-        }
-        for (message, state) in &slice.messages {
-            tables.put(message)?;
-            if let Some(state) = state {
-                tables.moved(state)?;
-            }
-        }
         Ok(())
     }
 
@@ -118,22 +116,78 @@ impl Replacement {
         if let Err(error) = rewrite::finish(&place.paths) {
             return (Held::Closed(place), Err(error));
         }
-        match file::adopt(&place.paths) {
+        let adopted = file::adopt(&place.paths)
+            .and_then(|connected| suspect::unmark(&place.paths).map(|()| connected));
+        match adopted {
             Ok(connected) => (Held::Open(StoreFile::at(place, connected)), Ok(())),
             Err(error) => (Held::Closed(place), Err(error)),
         }
     }
 
-    fn write_settings(&self, place: &Place) -> rusqlite::Result<()> {
-        let settings = place.settings.get();
-        let mut tables = Tables::new(self.new.connection())?;
-        tables.set_bytes(setting::MESSAGE_KEY, &settings.message_key)?;
-        tables.set_number(setting::IDS_RESERVED, settings.ids_reserved)?;
-        tables.set_number(setting::CLEAN_STOP, 0)
+    fn write_settings(&self, place: &Place) -> Result<()> {
+        let Settings { message_key, ids_reserved } = place.settings.get();
+        write_settings(self.new.connection(), &message_key, ids_reserved, 0)
     }
 
     /// Gives up and gives the disk its room back.
     pub fn discard(self) {
         self.new.discard();
     }
+}
+
+/// Puts all that was read from a file that is marked as suspect into a new one in its place, which
+/// the disk has when this returns. Nobody may have the old one open.
+///
+/// # Errors
+/// What failed; until the new file is whole the old one stays as it is.
+pub(super) fn renew(
+    memory: &Connection,
+    paths: &Paths,
+    summary: &Summary,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), StoreError> {
+    let new = NewFile::create(paths)?;
+    let mut reading = Memory::new(memory)?;
+    let mut slices = Slices::begin(&mut reading)?;
+    let mut messages = 0;
+    loop {
+        let slice = slices.next_slice(&mut reading)?;
+        write_slice(new.connection(), &slice).map_err(|error| new.error(error))?;
+        messages += slice.messages.len() as u64;
+        progress(messages);
+        if slice.last {
+            break;
+        }
+    }
+    let Summary { message_key, ids_reserved, clean_stop, .. } = summary;
+    write_settings(new.connection(), message_key, *ids_reserved, *clean_stop)
+        .map_err(|error| new.error(error))?;
+    new.make_ready(paths)?;
+    rewrite::finish(paths).map(drop)
+}
+
+fn write_slice(connection: &Connection, slice: &Slice) -> Result<()> {
+    let mut tables = Tables::new(connection)?;
+    for (id, name) in &slice.queues {
+        tables.queue_named(*id, name.as_str())?;
+    }
+    for (message, state) in &slice.messages {
+        tables.put(message)?;
+        if let Some(state) = state {
+            tables.moved(state)?;
+        }
+    }
+    quarantine::keep(connection, &slice.quarantine)
+}
+
+fn write_settings(
+    connection: &Connection,
+    message_key: &[u8],
+    ids_reserved: u64,
+    clean_stop: u64,
+) -> Result<()> {
+    let mut tables = Tables::new(connection)?;
+    tables.set_bytes(setting::MESSAGE_KEY, message_key)?;
+    tables.set_number(setting::IDS_RESERVED, ids_reserved)?;
+    tables.set_number(setting::CLEAN_STOP, clean_stop)
 }

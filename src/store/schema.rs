@@ -60,6 +60,26 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
+/// The names of the tables that are not as [`create`] makes them. What a table says about itself is
+/// run by the database library, so it is looked at before anything else.
+pub(super) fn strange_tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let one_line = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut statement = connection
+        .prepare("SELECT sql FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")?;
+    let found = statement.query_map([], |row| Ok(one_line(row.get_ref(0)?.as_str()?)))?;
+    let found = found.collect::<rusqlite::Result<Vec<String>>>()?;
+    let ours = TABLES.split(';').map(one_line).filter(|sql| !sql.is_empty());
+    let strange = ours.filter(|sql| !found.contains(sql));
+    let name = |sql: String| sql.split([' ', '(']).nth(2).unwrap_or_default().to_owned();
+    Ok(strange.map(name).collect())
+}
+
+/// Whether this is an ordinary table: a view of its name could go on for ever.
+pub(super) fn is_table(connection: &Connection, name: &str) -> bool {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 AND name = ?";
+    connection.prepare(sql).and_then(|mut statement| statement.exists([name])).unwrap_or(false)
+}
+
 /// Numbers that came from a peer may be larger than the database's; they are cut there.
 pub(super) fn stored(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

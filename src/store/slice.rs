@@ -14,6 +14,7 @@ use rusqlite::{OptionalExtension as _, Result, Statement};
 
 use super::StoreError;
 use super::memory::{Memory, failed};
+use super::quarantine::{self, Quarantined};
 use super::rows::{message_row, numbers, state_row, unsigned};
 use super::schema::stored;
 use crate::change::{MessageRow, StateRow};
@@ -27,6 +28,8 @@ pub struct Slice {
     pub queues: Vec<(QueueId, QueueName)>,
     /// Messages by id, each with its state if it was moved.
     pub messages: Vec<(MessageRow, Option<StateRow>)>,
+    /// What a repair has set aside.
+    pub quarantine: Vec<Quarantined>,
     /// Whether this is the first slice of a new file.
     pub first: bool,
     /// Whether no slice follows.
@@ -40,6 +43,8 @@ pub struct Slices {
     queue_last: u64,
     message_cursor: u64,
     message_last: u64,
+    /// The last row of the quarantine that is in a slice.
+    quarantine_cursor: i64,
     started: bool,
 }
 
@@ -49,6 +54,7 @@ pub(super) struct Reader<'c> {
     queues: Statement<'c>,
     messages: Statement<'c>,
     state: Statement<'c>,
+    quarantine: Option<Statement<'c>>,
 }
 
 /// Rows of a slice at most.
@@ -69,6 +75,7 @@ impl Slices {
             queue_last: unsigned(queue_last),
             message_cursor: 0,
             message_last: unsigned(message_last),
+            quarantine_cursor: i64::MIN,
             started: false,
         })
     }
@@ -87,7 +94,8 @@ impl Slices {
         self.read_queues(reader, &mut slice)?;
         if slice.queues.len() < SLICE_ROWS_MAX {
             self.queue_cursor = self.queue_last;
-            slice.last = self.read_messages(reader, &mut slice)?;
+            slice.last = self.read_messages(reader, &mut slice)?
+                && self.read_quarantine(reader, &mut slice)?;
         }
         Ok(slice)
     }
@@ -124,6 +132,23 @@ impl Slices {
         }
         Ok(true)
     }
+
+    /// Says whether there is nothing more set aside than what is in the slices.
+    fn read_quarantine(&mut self, reader: &mut Reader<'_>, slice: &mut Slice) -> Result<bool> {
+        let Some(quarantine) = &mut reader.quarantine else { return Ok(true) };
+        let mut bytes: usize = slice.messages.iter().map(|(message, _)| message.body.len()).sum();
+        let mut rows = quarantine.query([self.quarantine_cursor])?;
+        while let Some(row) = rows.next()? {
+            if slice.quarantine.len() >= SLICE_ROWS_MAX || bytes >= SLICE_BYTES_MAX {
+                return Ok(false);
+            }
+            let row = Quarantined::of(row)?;
+            self.quarantine_cursor = row.number();
+            bytes += row.bytes();
+            slice.quarantine.push(row);
+        }
+        Ok(true)
+    }
 }
 
 impl<'c> Reader<'c> {
@@ -144,6 +169,7 @@ impl<'c> Reader<'c> {
                 "SELECT id, state, priority, sequence, due, expires, delay, reserves, timeouts, \
                  releases, buries, kicks FROM message_state WHERE id = ?",
             )?,
+            quarantine: quarantine::reader(connection),
         })
     }
 }

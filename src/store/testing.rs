@@ -118,3 +118,13 @@ pub(super) fn story() -> Vec<Change> {
 pub(crate) fn message_count(connection: &Connection) -> i64 {
     connection.query_row("SELECT count(*) FROM message", [], |row| row.get(0)).unwrap()
 }
+
+/// Has a database in memory carry out these changes, each in a batch of its own.
+pub fn apply(memory: &mut super::Memory<'_>, changes: impl IntoIterator<Item = Change>) {
+    for change in changes {
+        let mut journal = Journal::new();
+        journal.record(change);
+        let batch = journal.take();
+        memory.apply(&batch, 0..batch.places()).unwrap();
+    }
+}

@@ -34,9 +34,9 @@ fn is_refused(database: &Path) -> String {
     text
 }
 
-#[test]
-fn a_changed_body_is_refused_and_recovered_without_it() {
-    let mut server = stopped_with_messages();
+/// A stopped daemon with a message whose body was changed.
+fn stopped_and_damaged() -> Server {
+    let server = stopped_with_messages();
     let mut bytes = fs::read(server.database()).unwrap();
     let body = b"the body of message 77";
     // Old copies may lie about in free space: all of them, so that the one in force is hit.
@@ -49,6 +49,12 @@ fn a_changed_body_is_refused_and_recovered_without_it() {
     }
     assert!(hits > 0);
     fs::write(server.database(), bytes).unwrap();
+    server
+}
+
+#[test]
+fn a_changed_body_is_refused_and_recovered_without_it() {
+    let mut server = stopped_and_damaged();
     let text = is_refused(&server.database());
     assert!(text.contains("message 78 fails its checksum"), "{text}");
     assert!(text.contains("--recover"), "{text}");
@@ -66,6 +72,26 @@ fn a_changed_body_is_refused_and_recovered_without_it() {
     let bodies: Vec<String> = (0..200).map(|_| consumer.receive().body).collect();
     assert!(!bodies.contains(&"the body of message 77".to_owned()));
     assert_eq!(bodies[199], "the last one");
+}
+
+/// A repair once died of the signal that comes with a limit on the size of files.
+#[test]
+fn regression_4_a_repair_without_room_says_so_and_changes_nothing() {
+    let mut server = stopped_and_damaged();
+    let before = fs::read(server.database()).unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 32 && exec \"$0\" --database \"$1\" --recover", PHPMQD]);
+    let output = command.arg(server.database()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(74), "{text}");
+    assert!(text.contains("q.db"), "{text}");
+    assert!(fs::read(server.database()).unwrap() == before);
+
+    let mut command = Command::new(PHPMQD);
+    command.arg("--database").arg(server.database()).arg("--recover");
+    assert!(command.status().unwrap().success());
+    server.start_again();
+    assert_eq!(server.console().number("messages"), 200);
 }
 
 #[test]

@@ -71,6 +71,26 @@ over_both! {
     }
 }
 
+/// Removals need room in the log, of which there is none either: the daemon once stayed degraded
+/// for ever after all was done.
+#[test]
+fn regression_4_a_file_that_can_not_grow_is_written_anew_when_it_is_mostly_done_with() {
+    let mut server =
+        Setup::new().storage("commit_timeout = \"500ms\"").storage("min_free_disk = 0").start();
+    let mut console = server.console();
+    server.process.limit_files(Some(1024 * 1024));
+    let (ids, _) = fill(&mut server.beanstalk());
+    let mut peer = server.beanstalk();
+    assert_eq!(peer.ask("put 0 0 60 1\r\nx"), "OUT_OF_MEMORY");
+    console.ask("flushall");
+    eventually("it takes puts again", || takes_puts(&server));
+    eventually("it says so", || console.figure("store") == "ok");
+    let kept = server.beanstalk().put("after");
+    server.kill();
+    server.start_again();
+    has_exactly(&server, &[kept], &ids);
+}
+
 #[test]
 fn a_stop_with_a_full_disk_says_what_is_lost() {
     let mut server = Setup::new().durability("periodic").storage("min_free_disk = 0").start();

@@ -18,6 +18,8 @@ use super::random::Random;
 const SECTOR_BYTES: usize = 512;
 const MARK: &str = "phpmq-disk-";
 const EIO: i32 = 5;
+/// What the daemon makes beside its database when it does not trust it any more.
+const SUSPECT: &str = "q.db.suspect";
 
 static NEXT: AtomicU32 = AtomicU32::new(1);
 static DISKS: Mutex<Option<HashMap<u32, Arc<Disk>>>> = Mutex::new(None);
@@ -89,6 +91,8 @@ pub struct State {
     faults: u64,
     /// Syncs that failed, and with them what they were to write.
     forgotten: u64,
+    /// Whether nothing beside the database says so.
+    untold: bool,
 }
 
 #[derive(Clone, Default)]
@@ -195,6 +199,11 @@ impl Disk {
         self.lock().faults
     }
 
+    /// Whether the next process would find what the disk does not have, and nothing that says so.
+    pub fn is_untold(&self) -> bool {
+        self.lock().untold
+    }
+
     /// The disk as a process finds it that starts after the end. Nobody may use this one any more.
     pub fn restarted(&self, end: End) -> Arc<Disk> {
         let mut state = self.lock();
@@ -207,6 +216,7 @@ impl Disk {
                     names: state.names.clone(),
                     synced_names: state.synced_names.clone(),
                     name_changes: state.name_changes.clone(),
+                    forgotten: state.forgotten,
                     ..State::default()
                 };
                 drop(state);
@@ -273,6 +283,7 @@ impl Default for State {
             ended: false,
             faults: 0,
             forgotten: 0,
+            untold: false,
         }
     }
 }
@@ -312,6 +323,7 @@ impl State {
                 self.forgotten += 1;
                 if *file != 0 {
                     self.files[*file as usize].since.clear();
+                    self.untold = !self.has(SUSPECT);
                 }
                 Verdict::Fail(EIO)
             }
@@ -327,6 +339,7 @@ impl State {
     pub fn done(&mut self, change: Change) {
         match change {
             Change::Made(name) => {
+                self.untold &= name != SUSPECT;
                 let number = self.files.len() as u32;
                 self.files.push(File::default());
                 self.names.insert(name.clone(), number);

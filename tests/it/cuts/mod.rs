@@ -74,9 +74,10 @@ fn cut(cuts: u64, seed: u64, sizes: Sizes, lying: bool) -> Report {
                 }
             }
             report.cuts += 1;
-            // A process that ends after a failed sync leaves its successor in good faith, which
-            // nobody can help: the system itself has forgotten what it could not write.
-            let process = !fails && story.random.below(4) == 0;
+            // A process that ends between a failed sync and the mark that says so leaves its
+            // successor in good faith, which nobody can help: the system itself has forgotten what
+            // it could not write.
+            let process = story.random.below(4) == 0 && !story.disk.is_untold();
             story.restart(if process { End::Process } else { End::Power });
         }
         report.commits += story.commits;
@@ -169,7 +170,16 @@ fn fail(
     if !failed.refused && failed.failures > 0 {
         assert!(story.recovered, "{what}: it did not go on by itself");
     }
-    story.restart(end);
+    if end == End::Process && !story.disk.is_untold() {
+        // What the next process serves is on the disk.
+        story.restart(End::Process);
+        match story.live(Plan::default(), 0, false) {
+            Life::Lived => {}
+            Life::Broken(how) => panic!("{what}: {how}"),
+            _ => panic!("{what}: the next start did not come to its end"),
+        }
+    }
+    story.restart(End::Power);
     match story.live(Plan::default(), 3, true) {
         Life::Closed => {}
         Life::Broken(how) => panic!("{what}: {how}"),
