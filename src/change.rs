@@ -4,6 +4,7 @@
 //! in-memory database and in the database file alike. Times in here are wall times in milliseconds
 //! since 1970, since rows outlive the process.
 
+use crate::body::Body;
 use crate::ids::{MessageId, QueueId, QueueName, Sequence};
 
 /// One change of stored data.
@@ -48,7 +49,7 @@ pub struct MessageRow {
     /// What its protocol must give back.
     pub attributes: Attributes,
     /// The message itself.
-    pub body: Vec<u8>,
+    pub body: Body,
 }
 
 /// What is kept of a message that was moved after it was put. It stands for all of these fields.

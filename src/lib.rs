@@ -36,11 +36,13 @@
 #![warn(missing_docs)]
 
 // Words that everyone shares.
+pub mod body;
 pub mod change;
 pub mod clock;
 pub mod command;
 pub mod ids;
 pub mod limits;
+pub mod output;
 pub mod statistics;
 
 // The wire.

@@ -3,6 +3,7 @@
 
 use slog::{debug, info};
 
+use crate::body::BodyRef;
 use crate::change::{Attributes, Change};
 use crate::channels::Durability;
 use crate::command::{Delivery, Handing, Reply, Tag};
@@ -109,8 +110,8 @@ impl Dispatcher<'_> {
         if peer.broken {
             return Ok(());
         }
-        let (encoder, out) = (&mut peer.encoder, peer.outbox.buffer());
-        let mut send = |attributes: &Attributes, body: &[u8]| {
+        let (encoder, out) = (&mut peer.encoder, peer.outbox.output());
+        let mut send = |attributes: &Attributes, body: BodyRef<'_>| {
             let delivery = Delivery {
                 handing: handed.handing,
                 id: handed.id,
@@ -124,8 +125,12 @@ impl Dispatcher<'_> {
             encoder.deliver(tag, &delivery, out);
         };
         if let Some(row) = self.commits.message(handed.id) {
-            send(&row.attributes, &row.body);
-        } else if self.memory.body(handed.id, send)?.is_none() {
+            send(&row.attributes, BodyRef::Kept(&row.body));
+        } else if self
+            .memory
+            .body(handed.id, |attributes, body| send(attributes, BodyRef::Lent(body)))?
+            .is_none()
+        {
             slog::error!(self.log, "a message has no body in memory"; "message" => handed.id.0);
         }
         if peer.durability != Durability::Periodic {

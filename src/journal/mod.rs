@@ -147,7 +147,11 @@ mod tests {
     use crate::ids::{QueueId, QueueName};
 
     fn put(id: u64) -> Change {
-        Change::Put(MessageRow { id: MessageId(id), body: vec![b'x'; 10], ..MessageRow::default() })
+        Change::Put(MessageRow {
+            id: MessageId(id),
+            body: vec![b'x'; 10].into(),
+            ..MessageRow::default()
+        })
     }
 
     fn moved(id: u64, priority: u32) -> Change {

@@ -362,7 +362,7 @@ mod tests {
         let dispatcher = Dispatcher::start(open(&path).file.unwrap());
         let big = |id: u64| {
             let (id, queue) = (MessageId(id), QueueId(1));
-            let body = vec![0; 1024 * 1024];
+            let body = vec![0; 1024 * 1024].into();
             Change::Put(MessageRow { id, queue, body, ..MessageRow::default() })
         };
         assert!(dispatcher.commit(batch(vec![named()]), false).result.is_ok());
@@ -388,7 +388,7 @@ mod tests {
         reader.execute_batch("BEGIN; SELECT count(*) FROM message;").unwrap();
         let mut one_more = |id: u64| {
             let (id, queue) = (MessageId(id), QueueId(1));
-            let body = vec![0; 5 * 1024 * 1024];
+            let body = vec![0; 5 * 1024 * 1024].into();
             let row = MessageRow { id, queue, body, ..MessageRow::default() };
             disk.commit(&mut batch(vec![Change::Put(row)]), false).unwrap();
             disk.checkpoint_if_due().unwrap()

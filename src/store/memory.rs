@@ -133,7 +133,7 @@ mod tests {
         Change::Put(MessageRow {
             id: MessageId(id),
             attributes,
-            body: body.to_vec(),
+            body: body.into(),
             ..MessageRow::default()
         })
     }

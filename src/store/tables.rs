@@ -112,7 +112,7 @@ impl<'c> Tables<'c> {
         bind_numbers(&mut self.put, &columns)?;
         self.put.raw_bind_parameter(9, crc)?;
         self.put.raw_bind_parameter(10, attributes)?;
-        self.put.raw_bind_parameter(11, row.body.as_slice())?;
+        self.put.raw_bind_parameter(11, &*row.body)?;
         self.put.raw_execute()?;
         Ok(())
     }

@@ -79,7 +79,7 @@ pub(super) fn row(id: u64, queue: u64, body: &[u8]) -> MessageRow {
         due_ms: id.is_multiple_of(5).then_some(1_750_000_000_000),
         time_to_run_ms: 60_000,
         attributes,
-        body: body.to_vec(),
+        body: body.into(),
     }
 }
 

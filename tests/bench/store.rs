@@ -33,7 +33,7 @@ fn row(id: u64, body_bytes: usize) -> MessageRow {
         due_ms: None,
         time_to_run_ms: 60_000,
         attributes: Attributes::default(),
-        body: vec![b'x'; body_bytes],
+        body: vec![b'x'; body_bytes].into(),
     }
 }
 
