@@ -302,7 +302,9 @@ mod tests {
 
     #[test]
     fn times_without_end_are_as_long_as_can_be() {
-        let plan = plan("--work put --connections 1 --rate 1e-300 --duration 1e300");
-        assert_eq!(said(&plan, &[0, 9]), [now(0, 1_000), Due::At(u64::MAX)]);
+        let long = plan("--work put --connections 1 --rate 1000 --duration 1e300");
+        assert_eq!(said(&long, &[0, 9]), [now(0, 1_000), Due::At(2_000)]);
+        let rare = plan("--work put --connections 1 --rate 1e-300 --duration 10");
+        assert_eq!(said(&rare, &[0, 9]), [now(0, 1_000), Due::Over]);
     }
 }
