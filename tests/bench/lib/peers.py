@@ -15,7 +15,6 @@ each. Equal durability means what an answer promises, as far as each server goes
 
 import os
 import shutil
-import subprocess
 
 from lib.load import bench, figures_of
 from lib.row import Failed, LeftOut, Row, alternate
@@ -25,13 +24,15 @@ HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 GENERATOR = os.path.join(HERE, "peers", "target", "release", "phpmq-peers")
 # The script itself: Debian's wrapper in the path insists on the system's user and folders.
 RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+# Where servers are that the shell of an ordinary user does not find.
+SERVER_FOLDERS = "/usr/local/sbin:/usr/sbin"
 # Issue 5: against each of these servers.
 GOAL = 1.5
 
 
 def need(program, package):
     """Where a program is."""
-    found = shutil.which(program)
+    found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:{SERVER_FOLDERS}")
     if not found:
         raise LeftOut(f"no {os.path.basename(program)}: apt-get install {package}")
     return found
@@ -39,24 +40,27 @@ def need(program, package):
 
 def start_redis(*words):
     def start(options):
+        program = need("redis-server", "redis-server")
         folder, port = new_folder(options), free_port()
-        command = [need("redis-server", "redis-server"), "--bind", "127.0.0.1", "--port", str(port),
-                   "--dir", folder, "--loglevel", "warning", "--save", "", *words]
+        command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder,
+                   "--loglevel", "warning", "--save", "", *words]
         return Server(command, {"": port}, folder)
     return start
 
 
 def start_nats(options):
+    program = need("nats-server", "nats-server")
     folder, port = new_folder(options), free_port()
-    command = [need("nats-server", "nats-server"), "-a", "127.0.0.1", "-p", str(port), "-js",
-               "-sd", folder, "-l", os.path.join(folder, "log")]
+    command = [program, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", folder,
+               "-l", os.path.join(folder, "log")]
     return Server(command, {"": port}, folder)
 
 
 def start_gearman(with_file=False):
     def start(options):
+        program = need("gearmand", "gearman-job-server")
         folder, port = new_folder(options), free_port()
-        command = [need("gearmand", "gearman-job-server"), "-L", "127.0.0.1", "-p", str(port),
+        command = [program, "-L", "127.0.0.1", "-p", str(port),
                    "-l", os.path.join(folder, "log"), "-P", os.path.join(folder, "pid")]
         if os.getuid() == 0:
             command += ["-u", "root"]
@@ -70,6 +74,7 @@ class Rabbit(Server):
     """RabbitMQ, with an Erlang port mapper of its own, so that nothing of the system's is used."""
 
     def __init__(self, options):
+        program, names = need(RABBITMQ, "rabbitmq-server"), need("epmd", "erlang-base")
         folder, port, names_port = new_folder(options), free_port(), free_port()
         files = {"rabbit.conf": f"listeners.tcp.1 = 127.0.0.1:{port}\n", "plugins": "[].\n"}
         for name, text in files.items():
@@ -91,14 +96,14 @@ class Rabbit(Server):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS":
                 "-kernel inet_dist_use_interface {127,0,0,1}",
         }
-        command = [need("epmd", "erlang-base"), "-port", str(names_port), "-address", "127.0.0.1"]
+        command = [names, "-port", str(names_port), "-address", "127.0.0.1"]
         # It listens long before the other's start-up script is through, and complains of a caller
         # that says nothing.
         self.names = Server(command, {"": names_port}, new_folder(options), wait_seconds=0)
         try:
-            super().__init__([need(RABBITMQ, "rabbitmq-server")], {"": port}, folder,
-                             wait_seconds=90, environment=environment)
-        except (Failed, LeftOut):
+            super().__init__([program], {"": port}, folder, wait_seconds=90,
+                             environment=environment)
+        except Failed:
             self.names.end()
             raise
 
