@@ -1,9 +1,10 @@
 //! What happens to stored data: the only way anything reaches SQL.
 //!
-//! The engine lists changes; one function applies each to the in-memory database at once, the
-//! journal carries it to the database file. Times in here are wall times in milliseconds since
-//! 1970, since rows outlive the process.
+//! The engine lists changes; the journal gathers them, and one function carries them out in the
+//! in-memory database and in the database file alike. Times in here are wall times in milliseconds
+//! since 1970, since rows outlive the process.
 
+use crate::body::Body;
 use crate::ids::{MessageId, QueueId, QueueName, Sequence};
 
 /// One change of stored data.
@@ -48,7 +49,7 @@ pub struct MessageRow {
     /// What its protocol must give back.
     pub attributes: Attributes,
     /// The message itself.
-    pub body: Vec<u8>,
+    pub body: Body,
 }
 
 /// What is kept of a message that was moved after it was put. It stands for all of these fields.

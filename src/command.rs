@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use crate::body::{Body, BodyRef};
 use crate::change::{Attributes, MessageState};
 use crate::ids::{MessageId, QueueName};
 use crate::limits::REQUESTS_PER_BATCH_MAX;
@@ -70,12 +71,12 @@ pub struct Put {
     /// What the protocol must give back with it.
     pub attributes: Attributes,
     /// The message itself.
-    pub body: Vec<u8>,
+    pub body: Body,
 }
 
 impl Put {
     /// A message with the queue's defaults.
-    pub fn new(queue: Target, body: Vec<u8>) -> Put {
+    pub fn new(queue: Target, body: impl Into<Body>) -> Put {
         Put {
             queue,
             priority: None,
@@ -83,7 +84,7 @@ impl Put {
             time_to_run_ms: None,
             time_to_live_ms: None,
             attributes: Attributes::default(),
-            body,
+            body: body.into(),
         }
     }
 }
@@ -404,5 +405,5 @@ pub struct Delivery<'a> {
     /// What the protocol it came by left with it.
     pub attributes: &'a Attributes,
     /// The message itself.
-    pub body: &'a [u8],
+    pub body: BodyRef<'a>,
 }

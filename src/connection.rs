@@ -19,7 +19,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::{RecvFlags, recv};
 use socket2::Socket;
 
@@ -30,8 +30,8 @@ use crate::command::{Command, Requests};
 use crate::gate::Gate;
 use crate::ids::ConnectionId;
 use crate::limits::{
-    ARRIVE_PAUSE_MS, Budget, Charge, Limits, READ_LARGE_BYTES, READ_SMALL_BYTES, ROOM_PAUSE_MS,
-    STOP_READ_MS, UNDER_WAY_PART,
+    ARRIVE_PAUSE_MS, BODY_REST_BYTES_MIN, Budget, Charge, Limits, READ_LARGE_BYTES,
+    READ_SMALL_BYTES, ROOM_PAUSE_MS, STOP_READ_MS, UNDER_WAY_PART,
 };
 use crate::outbox::peek_closed;
 use crate::protocol::Decoder;
@@ -162,6 +162,9 @@ impl Reader {
         self.check_stop(now)?;
         self.check_deadlines(now)?;
         self.tick(now)?;
+        if self.is_in_large_body() {
+            return self.read_rest(now);
+        }
         let mut large = mem::take(&mut self.large);
         let is_large = large.capacity() > 0;
         let read = if is_large {
@@ -170,45 +173,75 @@ impl Reader {
             self.set_timeout(self.wait_ms(now))?;
             self.read(small)?
         };
-        match read {
-            Read::Bytes(count) => {
-                self.decode(if is_large { &large } else { &small[..count] })?;
-                if !is_large && count == small.len() {
-                    large.reserve_exact(READ_LARGE_BYTES);
-                }
-                self.large = large;
-                Ok(())
-            }
-            // The next wait may be long: it holds no large buffer.
-            Read::Nothing => Ok(()),
-            Read::EndOfFile if self.stopping() => Err(End::Stopped),
-            Read::EndOfFile => Err(End::EndOfFile),
+        // Where nothing was read the next wait may be long: it holds no large buffer.
+        let Some(count) = read else { return Ok(()) };
+        self.decode(if is_large { &large } else { &small[..count] })?;
+        if !is_large && count == small.len() && !self.is_in_large_body() {
+            large.reserve_exact(READ_LARGE_BYTES);
+        }
+        self.large = large;
+        Ok(())
+    }
+
+    /// Whether so much is missing of a body that it is read straight to its place.
+    fn is_in_large_body(&mut self) -> bool {
+        self.connection.decoder.rest().is_some_and(|rest| rest.missing >= BODY_REST_BYTES_MIN)
+    }
+
+    /// Reads the rest of a large body once, to the place that it is kept at.
+    fn read_rest(&mut self, now: Time) -> Result<(), End> {
+        self.large = Vec::new();
+        self.set_timeout(self.wait_ms(now))?;
+        let socket = &*self.connection.socket;
+        // What has arrived takes memory already. A system that does not say has nothing.
+        let arrived = ioctl_fionread(socket).unwrap_or(0);
+        let Some(mut rest) = self.connection.decoder.rest() else { return Ok(()) };
+        rest.make_room(usize::try_from(arrived).unwrap_or(usize::MAX));
+        let whole = rest.bytes.len() + rest.missing;
+        let result = recv(socket, spare_capacity(rest.bytes), RecvFlags::empty());
+        // A buffer may be larger than it was asked to be.
+        let behind = rest.bytes.split_off(whole.min(rest.bytes.len()));
+        match self.count_read(result.map(|(_, count)| count))? {
+            Some(_) => self.decode(&behind),
+            None => Ok(()),
         }
     }
 
     /// One blocking read, at most as long as the time-out.
-    fn read(&mut self, buffer: &mut [u8]) -> Result<Read, End> {
-        match recv(&*self.connection.socket, buffer, RecvFlags::empty()) {
-            Err(Errno::AGAIN) => {
-                self.woke_early = true;
-                Ok(Read::Nothing)
-            }
-            other => Read::of(other.map(|(_, count)| count)),
-        }
+    fn read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, End> {
+        let result = recv(&*self.connection.socket, buffer, RecvFlags::empty());
+        self.count_read(result.map(|(_, count)| count))
     }
 
     /// One read of what is there already.
-    fn read_more(&mut self, buffer: &mut Vec<u8>) -> Result<Read, End> {
+    fn read_more(&mut self, buffer: &mut Vec<u8>) -> Result<Option<usize>, End> {
         buffer.clear();
-        let result = recv(&*self.connection.socket, spare_capacity(buffer), RecvFlags::DONTWAIT);
-        Read::of(result.map(|(_, count)| count))
+        match recv(&*self.connection.socket, spare_capacity(buffer), RecvFlags::DONTWAIT) {
+            Err(Errno::AGAIN) => Ok(None),
+            other => self.count_read(other.map(|(_, count)| count)),
+        }
     }
 
-    /// Decodes what was read and sends it on.
+    /// How many bytes a read has brought, `None` where it was in vain.
+    fn count_read(&mut self, result: Result<usize, Errno>) -> Result<Option<usize>, End> {
+        match result {
+            Ok(0) if self.stopping() => Err(End::Stopped),
+            Ok(0) => Err(End::EndOfFile),
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::AGAIN) => {
+                self.woke_early = true;
+                Ok(None)
+            }
+            Err(Errno::INTR) => Ok(None),
+            Err(error) => Err(End::Reset(error.into())),
+        }
+    }
+
+    /// Decodes what was read and sends it on. There may be nothing but what the decoder has already.
     fn decode(&mut self, mut rest: &[u8]) -> Result<(), End> {
         let now = self.now();
         self.last_heard = now;
-        while !rest.is_empty() {
+        loop {
             let before = self.requests.len();
             let decoded = self.connection.decoder.decode(now, rest, &mut self.requests);
             let progress = self.requests.len() > before;
@@ -216,7 +249,8 @@ impl Reader {
             match decoded {
                 Ok(taken) => {
                     // Invariant of Decoder::decode; else this would turn for ever.
-                    assert!(taken > 0 || progress, "the decoder makes no progress");
+                    let none_is_due = rest.is_empty();
+                    assert!(taken > 0 || progress || none_is_due, "the decoder makes no progress");
                     rest = &rest[taken..];
                 }
                 Err(error) => {
@@ -226,11 +260,13 @@ impl Reader {
             }
             let whole = self.requests.is_full();
             self.send()?;
-            if whole && !rest.is_empty() {
+            if rest.is_empty() {
+                return Ok(());
+            }
+            if whole {
                 self.pass_gate()?;
             }
         }
-        Ok(())
     }
 
     /// Sends the requests there are. An end that the peer asked for is an end of file.
@@ -444,24 +480,6 @@ impl Reader {
 
     fn now(&self) -> Time {
         self.connection.shared.clock.time()
-    }
-}
-
-/// What a read brought.
-enum Read {
-    Bytes(usize),
-    Nothing,
-    EndOfFile,
-}
-
-impl Read {
-    fn of(result: Result<usize, Errno>) -> Result<Read, End> {
-        match result {
-            Ok(0) => Ok(Read::EndOfFile),
-            Ok(count) => Ok(Read::Bytes(count)),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(Read::Nothing),
-            Err(error) => Err(End::Reset(error.into())),
-        }
     }
 }
 

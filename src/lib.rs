@@ -7,9 +7,9 @@
 //!                     (its thread blocks in read)                             ▼
 //!  peer ◄─ outbox ◄─ protocol::Encoder ◄─ Reply, Delivery ◄───────────── dispatcher ─ Input ─► engine
 //!         (non-blocking send; a slow peer gets a writer)                   │  ▲   ◄─ Effects ─┘
-//!                                                      Change ─► store (SQLite in memory)
-//!                                                      Change ─► journal ─► persistence ─► store (SQLite file)
-//!                                                                              └─ committed up to N ─► dispatcher
+//!                                    Change ─► journal ─ Batch ─► store (SQLite in memory)
+//!                                                         Batch ─► persistence ─► store (SQLite file)
+//!                                                                     └─ committed up to N ─► dispatcher
 //! ```
 //!
 //! # Threads
@@ -36,11 +36,13 @@
 #![warn(missing_docs)]
 
 // Words that everyone shares.
+pub mod body;
 pub mod change;
 pub mod clock;
 pub mod command;
 pub mod ids;
 pub mod limits;
+pub mod output;
 pub mod statistics;
 
 // The wire.

@@ -24,6 +24,9 @@ pub const BACKLOG_REQUESTS_MAX: usize = 512;
 pub const READ_SMALL_BYTES: usize = 4 * 1024;
 /// Bytes of the buffer of a connection that fills the small one.
 pub const READ_LARGE_BYTES: usize = 128 * 1024;
+/// The rest of a body that is read straight to where it is kept, at least, in bytes: a smaller one
+/// is copied there in less time than another read takes that brings nothing else.
+pub const BODY_REST_BYTES_MIN: usize = 16 * 1024;
 /// The stack of a client's thread, in bytes. Only what is touched is resident.
 pub const CLIENT_STACK_BYTES: usize = 192 * 1024;
 /// Client threads that wait for the next connection after their last one, at most: as many as the
@@ -43,6 +46,11 @@ pub const STOP_READ_MS: u64 = 250;
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
 /// What an empty outbox keeps of its buffer, in bytes: thousands of idle consumers have one each.
 pub const OUTBOX_KEPT_BYTES: usize = 16 * 1024;
+/// Bodies of this size and more are shared and not copied, in bytes. Below it a copy costs less than
+/// what a shared body takes besides: a count, a place in the outbox, a gathered send.
+pub const BODY_SHARED_BYTES_MIN: usize = 4 * 1024;
+/// Pieces that one gathered send takes at most; what is beyond goes with the next.
+pub const PIECES_PER_SEND_MAX: usize = 32;
 /// How long a listener rests when descriptors, memory or threads have run out, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 50;
 /// How often a frame that finds no room in memory looks again, in milliseconds.

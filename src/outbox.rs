@@ -16,7 +16,7 @@
 //! Failure: every broken socket shows as [`Flush::Broken`], after which the outbox is to be dropped.
 
 use std::collections::VecDeque;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem;
 use std::net::Shutdown;
 use std::ops::Range;
@@ -25,12 +25,13 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use socket2::Socket;
 
 use crate::gate::Gate;
 use crate::ids::{CommitNumber, ConnectionId};
-use crate::limits::{CHUNK_BYTES_MAX, OUTBOX_KEPT_BYTES};
+use crate::limits::{CHUNK_BYTES_MAX, PIECES_PER_SEND_MAX};
+use crate::output::Output;
 use crate::writer::Writers;
 
 /// The unsent bytes of one peer.
@@ -40,11 +41,8 @@ pub struct Outbox {
     socket: Arc<Socket>,
     gate: Arc<Gate>,
     writers: Arc<Writers>,
-    /// Appended and not given back yet; the first `sent` of them have left.
-    bytes: Vec<u8>,
-    sent: usize,
-    /// The position of `bytes[0]` in all that was ever appended, so that holds need no moving.
-    base: u64,
+    /// Appended and not sent.
+    output: Output,
     /// The position up to which bytes may leave whatever is committed.
     released: u64,
     holds: VecDeque<Hold>,
@@ -65,6 +63,13 @@ struct Active {
     chunks: Sender<Vec<u8>>,
     /// Bytes of the chunk that it has not reported yet.
     in_hand: usize,
+}
+
+/// What one system call has sent.
+struct Sent {
+    bytes: usize,
+    /// Whether that is all that it was given.
+    all_taken: bool,
 }
 
 /// What became of an attempt to send.
@@ -94,9 +99,7 @@ impl Outbox {
             socket,
             gate,
             writers,
-            bytes: Vec::new(),
-            sent: 0,
-            base: 0,
+            output: Output::default(),
             released: 0,
             holds: VecDeque::new(),
             writer: None,
@@ -104,15 +107,20 @@ impl Outbox {
         }
     }
 
-    /// Where encoders append.
+    /// Where encoders append small bytes.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        self.output.buffer()
+    }
+
+    /// Where encoders append messages.
+    pub fn output(&mut self) -> &mut Output {
+        &mut self.output
     }
 
     /// Everything appended so far must not leave before that commit, as far as it is not free or
     /// held already. Commits are named in rising order.
     pub fn hold_until(&mut self, commit: CommitNumber) {
-        let (end, released) = (self.end(), self.released_now());
+        let (end, released) = (self.output.end(), self.released_now());
         match self.holds.back_mut() {
             // Nothing was appended since: there is nothing to hold.
             Some(last) if last.end == end => {}
@@ -125,42 +133,49 @@ impl Outbox {
     /// What was appended since the last hold needs no commit of its own, also when an answer that
     /// does is appended next. It still does not pass what is held before it.
     pub fn free(&mut self) {
-        let end = self.end();
+        let end = self.output.end();
         match self.holds.back_mut() {
             Some(last) => last.end = end,
             None => self.released = end,
         }
     }
 
-    /// Sends what may leave with one system call that does not wait; the writer, if there is one,
-    /// gets its next chunk instead.
+    /// Sends what may leave without waiting, with one system call unless there are very many large
+    /// bodies in it; the writer, if there is one, gets its next chunk instead.
     pub fn flush(&mut self, committed: CommitNumber) -> Flush {
-        let free = self.free_bytes(committed);
+        let mut free = self.free_bytes(committed);
         if self.writer.is_some() {
             return self.feed(free);
         }
-        if free == 0 {
-            return self.rest();
-        }
-        let result = loop {
-            let part = &self.bytes[self.sent..self.sent + free];
-            match send(&*self.socket, part, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        while free > 0 {
+            match self.send(free) {
+                Ok(Sent { bytes, all_taken }) => {
+                    self.output.take(bytes);
+                    free -= bytes;
+                    if !all_taken {
+                        return self.hand_over(free);
+                    }
+                }
                 Err(Errno::INTR) => {}
-                other => break other,
+                Err(Errno::AGAIN) => return self.hand_over(free),
+                Err(error) => return Flush::Broken(error.into()),
             }
-        };
-        match result {
-            Ok(sent) if sent == free => {
-                self.take(sent);
-                self.rest()
-            }
-            Ok(sent) => {
-                self.take(sent);
-                self.hand_over(free - sent)
-            }
-            Err(Errno::AGAIN) => self.hand_over(free),
-            Err(error) => Flush::Broken(error.into()),
         }
+        self.rest()
+    }
+
+    /// One send of the first bytes, at most `free` of them.
+    fn send(&self, free: usize) -> Result<Sent, Errno> {
+        let mut pieces = [IoSlice::new(&[]); PIECES_PER_SEND_MAX];
+        let count = self.output.gather(free, &mut pieces);
+        let pieces = &pieces[..count];
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let bytes = match pieces {
+            [piece] => send(&*self.socket, piece, flags),
+            _ => sendmsg(&*self.socket, pieces, &mut SendAncillaryBuffer::default(), flags),
+        }?;
+        let offered: usize = pieces.iter().map(|piece| piece.len()).sum();
+        Ok(Sent { bytes, all_taken: bytes == offered })
     }
 
     /// Takes the writer's report and gives it its next chunk, or ends it when there is none.
@@ -184,7 +199,7 @@ impl Outbox {
     /// for a commit included.
     pub fn unsent_bytes(&self) -> usize {
         let in_hand = self.writer.as_ref().map_or(0, |writer| writer.in_hand);
-        self.bytes.len() - self.sent + in_hand
+        self.output.len() + in_hand
     }
 
     /// Whether there is nothing to be sent.
@@ -204,7 +219,7 @@ impl Outbox {
 
     /// Where the next byte is appended, counted from the first one ever.
     pub fn position(&self) -> u64 {
-        self.end()
+        self.output.end()
     }
 
     /// Puts other words in the place of held answers, which are in rising order and all before
@@ -215,22 +230,9 @@ impl Outbox {
         &mut self,
         answers: &[Range<u64>],
         until: u64,
-        mut words: impl FnMut(usize, &mut Vec<u8>),
+        words: impl FnMut(usize, &mut Vec<u8>),
     ) -> u64 {
-        let base = self.base;
-        // Invariant: what is held has not left, so all of it lies in `bytes`.
-        let index = |position: u64| usize::try_from(position - base).unwrap_or(usize::MAX);
-        let mut bytes = Vec::with_capacity(self.bytes.len());
-        let mut copied = 0;
-        for (number, answer) in answers.iter().enumerate() {
-            bytes.extend_from_slice(&self.bytes[copied..index(answer.start)]);
-            words(number, &mut bytes);
-            copied = index(answer.end);
-        }
-        bytes.extend_from_slice(&self.bytes[copied..index(until)]);
-        let until_now = base + bytes.len() as u64;
-        bytes.extend_from_slice(&self.bytes[index(until)..]);
-        self.bytes = bytes;
+        let until_now = self.output.replace(answers, until, words);
         self.holds.retain_mut(|hold| {
             let is_behind = hold.end > until;
             hold.end = if is_behind { hold.end - until + until_now } else { hold.end };
@@ -248,9 +250,8 @@ impl Outbox {
             return;
         }
         self.writer = None;
-        self.bytes = Vec::new();
+        self.output.clear();
         self.holds.clear();
-        self.sent = 0;
         if self.gate.is_left() {
             part_with(&self.socket);
         } else {
@@ -261,14 +262,9 @@ impl Outbox {
         self.gate.open_for_good();
     }
 
-    /// The position behind the last byte appended.
-    fn end(&self) -> u64 {
-        self.base + self.bytes.len() as u64
-    }
-
     /// The position up to which bytes have left or are free, when nothing is held.
     fn released_now(&self) -> u64 {
-        self.released.max(self.base + self.sent as u64)
+        self.released.max(self.output.start())
     }
 
     /// Drops the holds that this commit fulfils; how many bytes may leave now.
@@ -280,30 +276,11 @@ impl Outbox {
             self.holds.pop_front();
         }
         if self.holds.is_empty() {
-            return self.bytes.len() - self.sent;
+            return self.output.len();
         }
-        let first_held = self.released_now() - self.base;
+        let free = self.released_now() - self.output.start();
         // Invariant: nothing was released that was not appended, so this fits what is there.
-        usize::try_from(first_held).unwrap_or(usize::MAX).min(self.bytes.len()) - self.sent
-    }
-
-    /// These bytes from the front have left; gives memory back.
-    fn take(&mut self, count: usize) {
-        self.sent += count;
-        if self.sent == self.bytes.len() {
-            self.base += self.sent as u64;
-            self.sent = 0;
-            self.bytes.clear();
-            if self.bytes.capacity() > OUTBOX_KEPT_BYTES {
-                self.bytes = Vec::new();
-            }
-        } else if self.sent >= OUTBOX_KEPT_BYTES && self.sent > self.bytes.len() / 2 {
-            // Moves less than has left since the last time, so each byte is moved once at most.
-            self.bytes.drain(..self.sent);
-            self.base += self.sent as u64;
-            self.sent = 0;
-            self.bytes.shrink_to(2 * self.bytes.len());
-        }
+        usize::try_from(free).unwrap_or(usize::MAX).min(self.output.len())
     }
 
     /// What is left when nothing may leave.
@@ -331,13 +308,13 @@ impl Outbox {
         if writer.in_hand > 0 || count == 0 {
             return Flush::Slow;
         }
-        let chunk = self.bytes[self.sent..self.sent + count].to_vec();
+        // A copy, also of large bodies: who does not keep up is not where speed is won.
+        let chunk = self.output.take_copy(count);
         if writer.chunks.try_send(chunk).is_err() {
             // It has reported all chunks it was given, so the channel has room: it is gone.
             return Flush::Broken(io::Error::other("the writer's thread has ended"));
         }
         writer.in_hand = count;
-        self.take(count);
         Flush::Slow
     }
 }

@@ -13,6 +13,7 @@ use crate::clock::{Clock, Time};
 use crate::command::{Command, Delivery, Put, Reply, Request, Requests, Tag, Target};
 use crate::ids::ConnectionId;
 use crate::limits::{LimitValues, Limits};
+use crate::output::Output;
 use crate::protocol::{Decoder, Encoder, Halves, Manner, Protocol, Setup, WireError};
 use crate::threads::Threads;
 
@@ -76,7 +77,7 @@ struct MuteEncoder;
 impl Encoder for MuteEncoder {
     fn reply(&mut self, _tag: &Tag, _reply: &Reply, _out: &mut Vec<u8>) {}
 
-    fn deliver(&mut self, _tag: &Tag, _delivery: &Delivery<'_>, _out: &mut Vec<u8>) {}
+    fn deliver(&mut self, _tag: &Tag, _delivery: &Delivery<'_>, _out: &mut Output) {}
 }
 
 fn connect(_setup: &Setup) -> Halves {
@@ -144,7 +145,7 @@ impl Stage {
 /// What a request asks for, as short as it can be told.
 pub(crate) fn body(request: &Request) -> String {
     match &request.command {
-        Command::Put(put) => String::from_utf8(put.body.clone()).unwrap(),
+        Command::Put(put) => String::from_utf8(put.body.to_vec()).unwrap(),
         other => format!("{other:?}"),
     }
 }

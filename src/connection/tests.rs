@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use crossbeam_channel::RecvTimeoutError;
 
 use crate::limits::{LimitValues, REQUESTS_PER_BATCH_MAX};
-use crate::protocol::WireError;
+use crate::protocol::{Setup, WireError, beanstalk};
 
 /// One connection on its stage.
 struct Scene<Peer> {
@@ -42,11 +42,15 @@ fn tcp_scene() -> Scene<TcpStream> {
 
 impl<Peer: Write> Scene<Peer> {
     fn connection(&self) -> Connection {
+        self.connection_with(Box::new(LineDecoder::default()))
+    }
+
+    fn connection_with(&self, decoder: Box<dyn Decoder>) -> Connection {
         Connection {
             id: ConnectionId(9),
             socket: self.socket.clone(),
             gate: self.gate.clone(),
-            decoder: Box::new(LineDecoder::default()),
+            decoder,
             shared: self.stage.shared.clone(),
         }
     }
@@ -540,6 +544,64 @@ fn a_connection_behind_a_closed_gate_does_not_wake_up_even_after_a_hang_up() {
     scene.peer.shutdown(Shutdown::Write).unwrap();
     assert_eq!(name(&scene.stage.event()), "HungUp");
     assert_eq!(wakes_while_nothing_happens(&scene, "idle-gated"), 0);
+}
+
+/// A reader of a protocol that says how long a body is, and 100,000 bytes for one.
+fn reader_of_bodies(scene: &Scene<impl Write>) -> (Reader, String) {
+    let limits = scene.stage.shared.limits.clone();
+    let setup = Setup { limits, message_key: [0; 16], revision: None };
+    let (decoder, _) = (beanstalk::PROTOCOL.connect)(&setup);
+    let reader = Reader::new(scene.connection_with(decoder));
+    (reader, "0123456789".repeat(10_000))
+}
+
+#[test]
+fn the_rest_of_a_large_body_is_read_to_its_place_and_what_follows_is_left() {
+    let mut scene = scene();
+    let (mut reader, large) = reader_of_bodies(&scene);
+    scene.say(&format!("put 0 0 60 100000\r\n{large}\r\nput 0 0 60 1\r\nx\r\n"));
+    let mut small = [0; READ_SMALL_BYTES];
+    // The start, then all that had arrived of the body in one read, then what came behind it.
+    assert!(reader.turn(&mut small).is_ok());
+    assert!(scene.stage.events.is_empty());
+    assert!(reader.turn(&mut small).is_ok());
+    assert!(scene.stage.puts() == [large]);
+    assert_eq!(reader.large.capacity(), 0);
+    assert_eq!(scene.stage.shared.budget.bytes(), 0);
+    assert!(reader.turn(&mut small).is_ok());
+    assert_eq!(scene.stage.puts(), ["x"]);
+}
+
+#[test]
+fn room_for_a_body_is_made_and_charged_as_it_arrives() {
+    let mut scene = scene();
+    let (mut reader, large) = reader_of_bodies(&scene);
+    let mut small = [0; READ_SMALL_BYTES];
+    scene.say("put 0 0 60 10000000\r\n");
+    scene.say(&large[..READ_SMALL_BYTES]);
+    assert!(reader.turn(&mut small).is_ok());
+    for arrived in 2..6_u64 {
+        scene.say(&large[..READ_SMALL_BYTES]);
+        assert!(reader.turn(&mut small).is_ok());
+        let charged = scene.stage.shared.budget.bytes();
+        assert!(charged <= 2 * arrived * READ_SMALL_BYTES as u64, "{charged}");
+    }
+    assert!(scene.stage.events.is_empty());
+}
+
+#[test]
+fn a_large_body_whose_rest_does_not_come_runs_out_of_time() {
+    let limits = LimitValues { frame_timeout_ms: 30, ..LimitValues::default() };
+    let mut scene = scene_with(limits);
+    let (mut reader, large) = reader_of_bodies(&scene);
+    scene.say(&format!("put 0 0 60 100000\r\n{}", &large[..50_000]));
+    let mut small = [0; READ_SMALL_BYTES];
+    let end = loop {
+        if let Err(end) = reader.turn(&mut small) {
+            break end;
+        }
+    };
+    assert!(matches!(end, End::TimedOut(_)));
 }
 
 #[test]

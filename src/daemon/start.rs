@@ -268,7 +268,7 @@ impl Disk {
         let (finished_sender, finished) = channels::finished();
         let progress = Arc::new(Progress::default());
         let Some(file) = file else {
-            let (journal, orders, thread) = (Journal::disabled(), None, None);
+            let (journal, orders, thread) = (Journal::new(), None, None);
             return Ok(Disk { journal, orders, finished, progress, thread });
         };
         let (told, log) = (progress.clone(), log.clone());

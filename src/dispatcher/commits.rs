@@ -1,8 +1,8 @@
 //! When changes go to persistence, and what waits for that.
 //!
-//! At most one order is under way. The next one is given when the tick is due, or as soon as an
+//! At most one order is under way. The next one is staged when the tick is due, or as soon as an
 //! answer waits for it (levels `write` and `sync`). The tick exists only while something is not
-//! on the disk: an idle daemon has none.
+//! on the disk, or not even in the database in memory: an idle daemon has none.
 //!
 //! # Failure
 //! A commit that fails comes back whole and is tried again with every tick; when the file is
@@ -25,6 +25,7 @@ use crate::store::{Memory, StoreError};
 
 use super::Dispatcher;
 use super::rewrite::Rewrite;
+use super::staging::{Staged, Then};
 
 /// The way to the database file.
 pub(super) struct Commits {
@@ -34,6 +35,8 @@ pub(super) struct Commits {
     interval_ms: u64,
     timeout_ms: u64,
     committed: CommitNumber,
+    /// The batch that becomes the next order.
+    pub staged: Option<Staged>,
     /// The order under way.
     pub under_way: Option<UnderWay>,
     /// The strictest level that an answer waits for.
@@ -83,6 +86,7 @@ impl Commits {
             interval_ms,
             timeout_ms,
             committed: CommitNumber(0),
+            staged: None,
             under_way: None,
             demanded: None,
             tick: Time::NEVER,
@@ -133,20 +137,15 @@ impl Commits {
         self.committed
     }
 
-    /// A message that the next order brings to the file: most are handed out before that, and
-    /// here they are found in a tenth of the time that the database in memory takes.
+    /// A message that is not in the database in memory, or not for long.
     pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
-        self.journal.message(id)
-    }
-
-    /// Bytes that wait for the disk.
-    pub fn journal_bytes(&self) -> u64 {
-        self.journal.bytes()
+        self.journal.message(id).or_else(|| self.staged.as_ref()?.message(id))
     }
 
     /// When something here is due by itself.
     pub fn deadline(&self) -> Time {
         let tick = match self.under_way {
+            _ if self.staged.is_some() => Time(0),
             Some(_) => Time::NEVER,
             // Said at the end of a turn, when a peer that keeps up again went on.
             None if self.is_demanded() => Time(0),
@@ -166,7 +165,7 @@ impl Commits {
     }
 
     fn start_tick(&mut self, now: Time) {
-        if self.orders.is_some() && self.tick == Time::NEVER {
+        if self.tick == Time::NEVER {
             self.tick = now.plus(self.interval_ms);
         }
     }
@@ -249,21 +248,31 @@ impl<'c> Dispatcher<'c> {
     pub(super) fn hand_over(&mut self) -> Result<(), StoreError> {
         let now = self.time();
         self.give_up_waiting(now);
-        if self.commits.orders.is_none() || self.commits.under_way.is_some() {
-            return Ok(());
+        if self.commits.staged.is_none() && self.commits.under_way.is_none() {
+            if self.commits.orders.is_none() {
+                self.stage_for_memory(now);
+            } else if self.commits.rewrite.is_needed() {
+                self.stage_for_slice(now);
+            } else {
+                self.stage_for_commit(now);
+            }
         }
-        if self.commits.rewrite.is_needed() {
-            return self.hand_over_slice(now);
-        }
-        self.hand_over_batch(now);
-        Ok(())
+        self.bring_in()
     }
 
-    fn hand_over_batch(&mut self, now: Time) {
+    /// Without a file the tick only keeps the journal short.
+    fn stage_for_memory(&mut self, now: Time) {
+        let commits = &mut self.commits;
+        if commits.tick <= now {
+            commits.tick = Time::NEVER;
+            commits.staged = Some(Staged::new(commits.journal.take(), Then::Nothing));
+        }
+    }
+
+    fn stage_for_commit(&mut self, now: Time) {
         // An error after the answer to the last order is told in the answer to the next one.
         let bad_news = self.progress.is_suspect();
         let commits = &mut self.commits;
-        let Some(orders) = &commits.orders else { return };
         let tick_due = commits.tick <= now || bad_news;
         let demanded = commits.demanded.filter(|_| commits.is_demanded());
         if !tick_due && demanded.is_none() {
@@ -281,12 +290,7 @@ impl<'c> Dispatcher<'c> {
             commits.tick = if again { commits.tick } else { Time::NEVER };
             return self.release_held();
         }
-        let batch = commits.journal.take();
-        if orders.try_send(Order::Commit { batch, sync }).is_err() {
-            // Invariant: none is under way, so the channel of one has room.
-            panic!("persistence has ended before the dispatcher");
-        }
-        commits.under_way = Some(if sync { UnderWay::Synced } else { UnderWay::Unsynced });
+        commits.staged = Some(Staged::new(commits.journal.take(), Then::Commit { sync }));
         commits.demanded = None;
         if sync {
             // What is recorded from now on starts the next tick.

@@ -3,6 +3,7 @@
 
 use slog::{debug, info};
 
+use crate::body::BodyRef;
 use crate::change::{Attributes, Change};
 use crate::channels::Durability;
 use crate::command::{Delivery, Handing, Reply, Tag};
@@ -19,7 +20,7 @@ impl Dispatcher<'_> {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Change(change) => self.keep(change)?,
+                Effect::Change(change) => self.keep(change),
                 Effect::Reply(connection, tag, reply) => self.answer(connection, &tag, reply),
                 Effect::Deliver(connection, tag, handed) => {
                     self.deliver(connection, &tag, &handed)?;
@@ -50,14 +51,8 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    pub(super) fn keep(&mut self, change: Change) -> Result<(), StoreError> {
-        if !self.in_transaction {
-            self.memory.begin()?;
-            self.in_transaction = true;
-        }
-        self.memory.apply(&change)?;
+    pub(super) fn keep(&mut self, change: Change) {
         self.commits.record(change, self.now.time);
-        Ok(())
     }
 
     pub(super) fn answer(&mut self, connection: ConnectionId, tag: &Tag, mut reply: Reply) {
@@ -115,8 +110,8 @@ impl Dispatcher<'_> {
         if peer.broken {
             return Ok(());
         }
-        let (encoder, out) = (&mut peer.encoder, peer.outbox.buffer());
-        let mut send = |attributes: &Attributes, body: &[u8]| {
+        let (encoder, out) = (&mut peer.encoder, peer.outbox.output());
+        let mut send = |attributes: &Attributes, body: BodyRef<'_>| {
             let delivery = Delivery {
                 handing: handed.handing,
                 id: handed.id,
@@ -130,8 +125,12 @@ impl Dispatcher<'_> {
             encoder.deliver(tag, &delivery, out);
         };
         if let Some(row) = self.commits.message(handed.id) {
-            send(&row.attributes, &row.body);
-        } else if self.memory.body(handed.id, send)?.is_none() {
+            send(&row.attributes, BodyRef::Kept(&row.body));
+        } else if self
+            .memory
+            .body(handed.id, |attributes, body| send(attributes, BodyRef::Lent(body)))?
+            .is_none()
+        {
             slog::error!(self.log, "a message has no body in memory"; "message" => handed.id.0);
         }
         if peer.durability != Durability::Periodic {

@@ -1,9 +1,9 @@
 //! The one thread that owns all queueing state: it waits in one place, takes what has come, lets
 //! the engine decide and carries the decisions out.
 //!
-//! One turn: take events ─► engine ─► effects: changes into the in-memory database (one
-//! transaction a turn) and the journal, answers and messages into outboxes ─► commit in memory ─►
-//! hand changes to persistence when it is time ─► one send per peer.
+//! One turn: take events ─► engine ─► effects: changes into the journal, answers and messages into
+//! outboxes ─► when it is time, changes into the in-memory database and on to persistence ─► one
+//! send per peer.
 //!
 //! | file | holds |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | `effects` | what the engine has decided |
 //! | `peers` | one peer's outbox and gate |
 //! | `commits` | when changes go to persistence, and what waits for that |
+//! | `staging` | how changes get into the database in memory |
 //! | `rewrite` | a suspect file written anew |
 //! | `pressure` | who is held back when memory or journal are full, or the daemon drains |
 //! | `health` | what the service manager is told of all that |
@@ -28,6 +29,7 @@ mod health;
 mod peers;
 mod pressure;
 mod rewrite;
+mod staging;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -111,7 +113,6 @@ pub struct Parts {
 pub struct Dispatcher<'c> {
     engine: Engine,
     memory: Memory<'c>,
-    in_transaction: bool,
     peers: FxHashMap<ConnectionId, Peer>,
     /// Peers that something was written for in this turn.
     dirty: Vec<ConnectionId>,
@@ -149,7 +150,6 @@ impl<'c> Dispatcher<'c> {
         Dispatcher {
             engine: parts.engine,
             memory,
-            in_transaction: false,
             peers: FxHashMap::default(),
             dirty: Vec::new(),
             effects: Vec::new(),
@@ -190,7 +190,7 @@ impl<'c> Dispatcher<'c> {
     /// The in-memory database failed.
     pub fn run(mut self, dropped_at_start: Vec<Change>) -> Result<Stopped, StoreError> {
         for change in dropped_at_start {
-            self.keep(change)?;
+            self.keep(change);
         }
         while !self.stopping {
             self.turn()?;
@@ -237,9 +237,6 @@ impl<'c> Dispatcher<'c> {
 
     /// What comes after all events of a turn: keep, then tell.
     fn finish_turn(&mut self) -> Result<(), StoreError> {
-        if std::mem::take(&mut self.in_transaction) {
-            self.memory.commit()?;
-        }
         self.take_finished()?;
         self.hand_over()?;
         self.relieve()?;

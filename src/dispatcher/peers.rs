@@ -199,9 +199,6 @@ impl Dispatcher<'_> {
                 break;
             }
         }
-        if std::mem::take(&mut self.in_transaction) {
-            self.memory.commit()?;
-        }
         Ok(())
     }
 

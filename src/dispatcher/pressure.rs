@@ -99,9 +99,9 @@ impl Dispatcher<'_> {
     /// Once a turn: measures, and lets those go on for whom there is room again.
     pub(super) fn relieve(&mut self) -> Result<(), StoreError> {
         let (body_bytes, messages) = self.engine.stored();
-        let journal_bytes = self.commits.journal_bytes();
-        let used =
-            body_bytes + messages * MESSAGE_OVERHEAD_BYTES + self.budget.bytes() + journal_bytes;
+        let journal = &self.commits.journal;
+        let (journal_bytes, besides) = (journal.bytes(), journal.bytes_besides_messages());
+        let used = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + self.budget.bytes() + besides;
         let max = self.limits.max_memory();
         let was_out = self.pressure.out_of_memory;
         // Ten per cent of slack keep the state from flickering.

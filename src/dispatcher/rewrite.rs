@@ -2,7 +2,8 @@
 //! anew from the database in memory.
 //!
 //! The rows go to persistence in slices, one order after the other, while the turns go on; each
-//! order carries the changes of the turns since the last one too. Only the answer to the last
+//! order carries the changes of the turns since the last one too, which are brought into memory
+//! before the slice is read. Only the answer to the last
 //! slice stands for a commit.
 //!
 //! # Failure
@@ -15,12 +16,13 @@ use slog::crit;
 
 use crate::channels::{Finished, Order};
 use crate::clock::Time;
-use crate::journal::Journal;
+use crate::journal::{Batch, Journal};
 use crate::limits::MESSAGE_OVERHEAD_BYTES;
 use crate::store::{Memory, Remedy, Slices, StoreError};
 
 use super::Dispatcher;
 use super::commits::UnderWay;
+use super::staging::{Staged, Then};
 
 /// Where a rewrite stands.
 #[derive(Debug, Default)]
@@ -100,30 +102,29 @@ impl Dispatcher<'_> {
         needed <= taken && self.progress.disk_free_bytes().is_some_and(|free| needed <= free)
     }
 
-    /// Gives persistence the next slice, beginning with the tick.
-    pub(super) fn hand_over_slice(&mut self, now: Time) -> Result<(), StoreError> {
+    /// Stages what goes to persistence with the next slice; the first one waits for the tick.
+    pub(super) fn stage_for_slice(&mut self, now: Time) {
         let commits = &mut self.commits;
-        let Some(orders) = &commits.orders else { return Ok(()) };
-        if let Rewrite::Wanted(failed) = commits.rewrite
-            && commits.tick <= now
-        {
-            commits.rewrite = Rewrite::Sending(Slices::begin(&mut self.memory)?, failed);
+        if matches!(commits.rewrite, Rewrite::Wanted(_)) && commits.tick > now {
+            return;
         }
-        let Rewrite::Sending(slices, _) = &mut commits.rewrite else { return Ok(()) };
-        let slice = slices.next_slice(&mut self.memory)?;
-        let last = slice.last;
-        let batch = commits.journal.take();
-        if orders.try_send(Order::Rewrite { slice, batch }).is_err() {
-            // Invariant: none is under way, so the channel of one has room.
-            panic!("persistence has ended before the dispatcher");
-        }
-        commits.under_way = Some(if last { UnderWay::Synced } else { UnderWay::Slice });
-        if last {
-            commits.demanded = None;
-        }
+        commits.staged = Some(Staged::new(commits.journal.take(), Then::Slice));
         commits.tick = Time::NEVER;
         commits.ids_under_way = commits.ids_asked.take().or(commits.ids_under_way);
-        Ok(())
+    }
+
+    /// A staged batch, which memory has now, becomes an order with the slice that follows.
+    pub(super) fn with_slice(&mut self, batch: Batch) -> Result<(Order, UnderWay), StoreError> {
+        let commits = &mut self.commits;
+        let (mut slices, failed) = match std::mem::take(&mut commits.rewrite) {
+            Rewrite::Trusted => (Slices::begin(&mut self.memory)?, 0),
+            Rewrite::Wanted(failed) => (Slices::begin(&mut self.memory)?, failed),
+            Rewrite::Sending(slices, failed) => (slices, failed),
+        };
+        let slice = slices.next_slice(&mut self.memory)?;
+        commits.rewrite = Rewrite::Sending(slices, failed);
+        let under_way = if slice.last { UnderWay::Synced } else { UnderWay::Slice };
+        Ok((Order::Rewrite { slice, batch }, under_way))
     }
 }
 
@@ -134,11 +135,17 @@ pub(super) fn rewrite_now(
     orders: &Sender<Order>,
     finished: &Receiver<Finished>,
 ) -> Result<(), StoreError> {
-    let mut slices = Slices::begin(memory)?;
+    let mut slices = None;
     loop {
+        let batch = journal.take();
+        memory.apply(&batch, 0..batch.places())?;
+        let slices = match &mut slices {
+            Some(slices) => slices,
+            None => slices.insert(Slices::begin(memory)?),
+        };
         let slice = slices.next_slice(memory)?;
         let last = slice.last;
-        let order = Order::Rewrite { slice, batch: journal.take() };
+        let order = Order::Rewrite { slice, batch };
         let Finished { batch, result } = super::stop::ask(orders, finished, order);
         if let Err(error) = result {
             journal.restore(batch);

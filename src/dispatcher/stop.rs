@@ -33,10 +33,10 @@ impl Dispatcher<'_> {
         self.flush_outboxes()?;
         let unsaved: Vec<Change> = self.engine.unsaved_counters(self.now);
         for change in unsaved {
-            self.keep(change)?;
+            self.keep(change);
         }
-        if std::mem::take(&mut self.in_transaction) {
-            self.memory.commit()?;
+        while self.commits.staged.is_some() {
+            self.bring_in()?;
         }
         let stopped = self.commit_for_good();
         self.peers.clear();

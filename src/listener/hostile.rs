@@ -70,7 +70,7 @@ impl Echo {
                 let Some((outbox, _)) = self.outboxes.get_mut(&connection) else { return };
                 for request in requests {
                     let Command::Put(put) = request.command else { continue };
-                    if put.body == b"flood" {
+                    if *put.body == *b"flood" {
                         let all = outbox.buffer().len() + FLOOD_BYTES;
                         outbox.buffer().resize(all, b'x');
                     } else {

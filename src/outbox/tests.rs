@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
+use crate::body::{Body, BodyRef};
 use crate::channels::{self, Event, Notice};
-use crate::limits::{LimitValues, Limits};
+use crate::limits::{LimitValues, Limits, OUTBOX_KEPT_BYTES};
 use crate::threads::Threads;
 
 /// An outbox, its peer, and the dispatcher's and main thread's ends.
@@ -259,7 +260,7 @@ fn a_long_backlog_is_written_in_chunks_and_whole() {
         .unwrap();
     assert!(matches!(scene.serve_writer(0), Flush::Empty));
     assert!(reader.join().unwrap() == long);
-    assert!(scene.outbox.bytes.capacity() <= OUTBOX_KEPT_BYTES);
+    assert!(scene.outbox.buffer().capacity() <= OUTBOX_KEPT_BYTES);
 }
 
 #[test]
@@ -343,11 +344,11 @@ fn a_large_buffer_is_given_back_when_everything_has_left() {
     scene.outbox.buffer().reserve(1_000_000);
     scene.say("small");
     assert!(matches!(scene.flush(0), Flush::Empty));
-    assert_eq!(scene.outbox.bytes.capacity(), 0);
+    assert_eq!(scene.outbox.buffer().capacity(), 0);
     scene.say("small");
     assert!(matches!(scene.flush(0), Flush::Empty));
     // A buffer of ordinary size stays, so that the next turn allocates nothing.
-    assert!(scene.outbox.bytes.capacity() > 0);
+    assert!(scene.outbox.buffer().capacity() > 0);
 }
 
 #[test]
@@ -393,4 +394,60 @@ fn held_answers_can_be_given_other_words_in_their_places() {
     scene.hold(3);
     assert!(matches!(scene.flush(2), Flush::Held));
     assert_eq!(scene.heard(), "");
+}
+
+#[test]
+fn large_bodies_leave_between_what_is_around_them_and_are_held_like_it() {
+    let mut scene = scene();
+    scene.outbox.socket.set_send_buffer_size(400_000).unwrap();
+    let body = Body::from(vec![b'x'; 5_000]);
+    for number in 0..3 {
+        scene.say(&format!("message {number} "));
+        scene.outbox.output().body(BodyRef::Kept(&body));
+        scene.outbox.free();
+        scene.say(" put ");
+        scene.hold(number);
+    }
+    assert!(matches!(scene.flush(1), Flush::Held));
+    let whole = |number| format!("message {number} {} put ", "x".repeat(5_000));
+    assert_eq!(scene.heard(), whole(0) + &whole(1) + whole(2).strip_suffix(" put ").unwrap());
+    assert!(matches!(scene.flush(2), Flush::Empty));
+    assert_eq!(scene.heard(), " put ");
+}
+
+#[test]
+fn more_large_bodies_than_one_send_takes_leave_all_and_in_order() {
+    let mut scene = scene();
+    scene.outbox.socket.set_send_buffer_size(400_000).unwrap();
+    let mut expected = String::new();
+    for letter in (b'a'..=b'z').cycle().take(PIECES_PER_SEND_MAX) {
+        let body = Body::from(vec![letter; 4_096]);
+        scene.outbox.output().body(BodyRef::Kept(&body));
+        scene.say("\r\n");
+        expected += str::from_utf8(&body).unwrap();
+        expected += "\r\n";
+    }
+    assert!(matches!(scene.flush(0), Flush::Empty));
+    assert_eq!(scene.heard(), expected);
+}
+
+#[test]
+fn a_writer_brings_the_rest_of_a_large_body_that_has_left_in_part() {
+    let mut scene = scene();
+    let letters: Vec<u8> = (0..1_000_000_u32).map(|n| b'a' + (n % 23) as u8).collect();
+    scene.say("head ");
+    scene.outbox.output().body(BodyRef::Kept(&Body::from(letters.clone())));
+    scene.say(" tail");
+    assert!(matches!(scene.flush(0), Flush::Slow));
+    assert!(scene.outbox.unsent_bytes() < letters.len() + 10);
+    let mut reading = scene.peer.try_clone().unwrap();
+    let reader = std::thread::Builder::new()
+        .spawn(move || {
+            let mut heard = vec![0; 1_000_010];
+            reading.read_exact(&mut heard).unwrap();
+            heard
+        })
+        .unwrap();
+    assert!(matches!(scene.serve_writer(0), Flush::Empty));
+    assert!(reader.join().unwrap() == [&b"head "[..], &letters, b" tail"].concat());
 }

@@ -312,6 +312,7 @@ mod tests {
     use crate::channels;
     use crate::ids::{MessageId, QueueId};
     use crate::journal::Journal;
+    use crate::journal::Row;
     use crate::store;
     use std::io::ErrorKind;
     use std::path::Path;
@@ -361,7 +362,7 @@ mod tests {
         let dispatcher = Dispatcher::start(open(&path).file.unwrap());
         let big = |id: u64| {
             let (id, queue) = (MessageId(id), QueueId(1));
-            let body = vec![0; 1024 * 1024];
+            let body = vec![0; 1024 * 1024].into();
             Change::Put(MessageRow { id, queue, body, ..MessageRow::default() })
         };
         assert!(dispatcher.commit(batch(vec![named()]), false).result.is_ok());
@@ -387,7 +388,7 @@ mod tests {
         reader.execute_batch("BEGIN; SELECT count(*) FROM message;").unwrap();
         let mut one_more = |id: u64| {
             let (id, queue) = (MessageId(id), QueueId(1));
-            let body = vec![0; 5 * 1024 * 1024];
+            let body = vec![0; 5 * 1024 * 1024].into();
             let row = MessageRow { id, queue, body, ..MessageRow::default() };
             disk.commit(&mut batch(vec![Change::Put(row)]), false).unwrap();
             disk.checkpoint_if_due().unwrap()
@@ -435,7 +436,10 @@ mod tests {
     impl Disk for FailingDisk {
         fn commit(&mut self, batch: &mut Batch, _: bool) -> Result<(), StoreError> {
             next_error(&mut self.commit_errors)?;
-            self.committed.extend(batch.puts().iter().map(|row| row.id.0));
+            self.committed.extend(batch.part(0..batch.places()).filter_map(|row| match row {
+                Row::Put(row) => Some(row.id.0),
+                _ => None,
+            }));
             Ok(())
         }
 

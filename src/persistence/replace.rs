@@ -109,7 +109,7 @@ mod tests {
     use crate::change::{Change, MessageState, StateRow};
     use crate::ids::{MessageId, Sequence};
     use crate::journal::Journal;
-    use crate::store::testing::found;
+    use crate::store::testing::{apply, found};
     use crate::store::{self, Memory, Slices};
     use std::path::PathBuf;
 
@@ -141,7 +141,7 @@ mod tests {
         }
 
         fn change(&mut self, memory: &mut Memory<'_>, change: Change) {
-            memory.apply(&change).unwrap();
+            apply(memory, [change.clone()]);
             self.journal.record(change);
         }
 

@@ -19,7 +19,7 @@ pub(super) fn quiet() -> Logger {
 }
 
 pub(super) fn put(id: u64) -> Change {
-    let body = format!("body {id}").into_bytes();
+    let body = format!("body {id}").into_bytes().into();
     let (id, queue) = (MessageId(id), QueueId(1));
     Change::Put(MessageRow { id, queue, body, ..MessageRow::default() })
 }

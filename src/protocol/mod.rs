@@ -17,6 +17,8 @@ use crate::clock::Time;
 pub use crate::command::Manner;
 use crate::command::{Delivery, Reply, Requests, Tag};
 use crate::limits::Limits;
+use crate::output::Output;
+use wire::Rest;
 
 /// What a new connection's decoder and encoder are made from.
 #[derive(Clone, Debug)]
@@ -74,6 +76,13 @@ pub trait Decoder: Send {
         requests: &mut Requests,
     ) -> Result<usize, WireError>;
 
+    /// Where the rest of the content of a message goes, while a part of it is there. What is
+    /// brought to it is not given to `decode`, which is called then all the same: with what came
+    /// behind it, or with nothing.
+    fn rest(&mut self) -> Option<Rest<'_>> {
+        None
+    }
+
     /// Bytes kept of an incomplete frame; more than 0 starts the frame's deadline.
     fn pending_bytes(&self) -> usize;
 
@@ -91,7 +100,8 @@ pub trait Decoder: Send {
     }
 }
 
-/// Turns answers and messages for one connection into bytes, appended to `out`.
+/// Turns answers and messages for one connection into bytes, appended to `out`. Answers are small;
+/// the content of a message is appended with [`Output::body`], which shares a large one.
 pub trait Encoder: Send {
     /// What is said before anything was asked.
     fn greet(&mut self, _out: &mut Vec<u8>) {}
@@ -100,7 +110,7 @@ pub trait Encoder: Send {
     fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Vec<u8>);
 
     /// A message.
-    fn deliver(&mut self, tag: &Tag, delivery: &Delivery<'_>, out: &mut Vec<u8>);
+    fn deliver(&mut self, tag: &Tag, delivery: &Delivery<'_>, out: &mut Output);
 }
 
 /// What a peer did wrong that ends its connection.

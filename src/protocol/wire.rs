@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use crate::limits::READ_SMALL_BYTES;
+
 /// A piece of exactly `N` bytes, such as a header.
 #[derive(Debug)]
 pub struct Piece<const N: usize> {
@@ -74,9 +76,38 @@ impl Content {
         (self.kept.len() >= length).then(|| Cow::Owned(std::mem::take(&mut self.kept)))
     }
 
+    /// Where the rest goes of content of this length, for who brings it without `take`; that gives
+    /// it out when all is there.
+    pub fn rest(&mut self, length: usize) -> Rest<'_> {
+        let missing = length.saturating_sub(self.kept.len());
+        Rest { bytes: &mut self.kept, missing }
+    }
+
     /// Bytes kept of incomplete content.
     pub fn pending_bytes(&self) -> usize {
         self.kept.len()
+    }
+
+    /// Bytes that it takes in memory.
+    pub fn capacity(&self) -> usize {
+        self.kept.capacity()
+    }
+}
+
+/// The place for the rest of incomplete content.
+pub struct Rest<'a> {
+    /// What there is of it, to be appended to.
+    pub bytes: &'a mut Vec<u8>,
+    /// How many bytes are missing.
+    pub missing: usize,
+}
+
+impl Rest<'_> {
+    /// Makes room for more, when so many bytes have arrived that are not in it yet. That they have
+    /// been announced alone takes no memory.
+    pub fn make_room(&mut self, arrived: usize) {
+        let room = arrived.max(self.bytes.len()).max(READ_SMALL_BYTES).min(self.missing);
+        self.bytes.reserve_exact(room);
     }
 }
 
@@ -185,6 +216,17 @@ pub(crate) mod testing {
         }
     }
 
+    /// Brings what belongs to incomplete content straight to its place, or leaves it. Returns the
+    /// bytes to be decoded.
+    fn bring_rest<'a>(decoder: &mut dyn Decoder, bytes: &'a [u8], random: &mut Random) -> &'a [u8] {
+        let Some(rest) = decoder.rest().filter(|_| random.below(2) == 0) else {
+            return bytes;
+        };
+        let (direct, behind) = bytes.split_at(rest.missing.min(bytes.len()));
+        rest.bytes.extend_from_slice(direct);
+        behind
+    }
+
     /// The same with the bytes cut at random places.
     pub(crate) fn decode_in_parts(
         decoder: &mut dyn Decoder,
@@ -195,6 +237,7 @@ pub(crate) mod testing {
         while !rest.is_empty() {
             let most = if random.below(2) == 0 { 3 } else { 60 };
             let (part, after) = rest.split_at((1 + random.below(most)).min(rest.len()));
+            let part = bring_rest(decoder, part, random);
             let (requests, error) = decode_all(decoder, part);
             found.extend(requests);
             if error.is_some() {
@@ -269,6 +312,28 @@ mod tests {
             assert!(content.take(announced, &mut &[0; 100][..]).is_none());
             assert!(content.kept.capacity() <= 2 * arrived * 100);
         }
+    }
+
+    #[test]
+    fn room_is_made_for_what_has_arrived_and_not_for_what_was_announced() {
+        let mut content = Content::default();
+        assert!(content.take(1 << 30, &mut &[0; 5_000][..]).is_none());
+        content.rest(1 << 30).make_room(0);
+        assert!(content.capacity() <= 10_000);
+        content.rest(1 << 30).make_room(50_000);
+        assert!((55_000..=60_000).contains(&content.capacity()));
+        content.rest(60_000).make_room(1 << 30);
+        assert!(content.capacity() <= 60_000);
+    }
+
+    #[test]
+    fn a_rest_that_came_without_take_is_given_out_by_it() {
+        let mut content = Content::default();
+        assert!(content.take(5, &mut &b"ab"[..]).is_none());
+        let rest = content.rest(5);
+        assert_eq!(rest.missing, 3);
+        rest.bytes.extend_from_slice(b"cde");
+        assert_eq!(content.take(5, &mut &b"f"[..]).as_deref(), Some(&b"abcde"[..]));
     }
 
     #[test]

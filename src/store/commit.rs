@@ -42,6 +42,8 @@ pub struct File<'c> {
     /// At least so many frames as were added to the log since then: asking for the number costs as
     /// much as a small commit.
     frames_guessed: u64,
+    /// Bytes of the changes that were committed since the log was last checkpointed.
+    changed_bytes: u64,
     /// Bytes of the file when it was last measured.
     file_bytes: u64,
     free_pages: Statement<'c>,
@@ -91,7 +93,8 @@ impl<'c> File<'c> {
                 .map_err(failed)?
                 .map_or(0, unsigned),
             checkpointed_frames: 0,
-            frames_guessed: u64::from(LOG_FRAMES_MAX),
+            frames_guessed: u64::from(LOG_FRAMES_MIN),
+            changed_bytes: 0,
             file_bytes: 0,
             free_pages: prepare("PRAGMA freelist_count")?,
             pages: prepare("PRAGMA page_count")?,
@@ -120,6 +123,7 @@ impl<'c> File<'c> {
         }
         result?;
         self.unsynced = !sync;
+        self.changed_bytes += batch.bytes();
         let body_pages = batch.bytes() / u64::from(PAGE_BYTES);
         self.frames_guessed += FRAMES_PER_COMMIT + FRAMES_PER_ROW * batch.rows() + 2 * body_pages;
         if let Some(up_to) = batch.ids_reserved() {
@@ -172,7 +176,9 @@ impl<'c> File<'c> {
         Ok(())
     }
 
-    /// Moves the log into the file when it has grown by [`LOG_FRAMES_MAX`] since the last time.
+    /// Moves the log into the file when it has grown enough since the last time: by
+    /// `LOG_FRAMES_MIN` if that is mostly new, by `LOG_FRAMES_MAX` if it is the same pages over
+    /// and over, of which only the last ones go into the file.
     ///
     /// # Errors
     /// What failed. Unless the disk is full the file is suspect from then on, for a later fsync
@@ -182,7 +188,7 @@ impl<'c> File<'c> {
     }
 
     fn checkpoint(&mut self) -> Result<Checkpoint> {
-        if self.frames_guessed < u64::from(LOG_FRAMES_MAX) {
+        if self.frames_guessed < self.frames_due() {
             return Ok(Checkpoint::NotDue);
         }
         let (_, frames, _) = run_checkpoint(&mut self.log_frames)?;
@@ -192,13 +198,20 @@ impl<'c> File<'c> {
         // A log that a reader holds up only grows: what counts is how much since the last time.
         let grown = frames - self.checkpointed_frames;
         self.frames_guessed = u64::from(grown);
-        if grown < LOG_FRAMES_MAX {
+        if self.frames_guessed < self.frames_due() {
             return Ok(Checkpoint::NotDue);
         }
         let (_, frames, moved) = run_checkpoint(&mut self.checkpoint)?;
         self.checkpointed_frames = frames;
         self.frames_guessed = 0;
+        self.changed_bytes = 0;
         Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
+    }
+
+    /// By how many frames the log has to grow for a checkpoint.
+    fn frames_due(&self) -> u64 {
+        let is_mostly_new = self.changed_bytes >= CHANGED_BYTES_MANY;
+        u64::from(if is_mostly_new { LOG_FRAMES_MIN } else { LOG_FRAMES_MAX })
     }
 
     /// From now on nothing moves the log into the file, closing included, and a start would not
@@ -277,7 +290,13 @@ fn is_full(result: &Result<(), StoreError>) -> bool {
 
 /// The log is moved into the file when it has grown by 4 MB: a larger one makes commits slower
 /// (133 µs each at 4 MB, 218 µs at 64 MB) and its checkpoints stalls of 100 ms.
-pub const LOG_FRAMES_MAX: u32 = 4 * 1024 * 1024 / PAGE_BYTES;
+const LOG_FRAMES_MIN: u32 = 4 * 1024 * 1024 / PAGE_BYTES;
+/// Commits of a few rows change the same pages again and again, of which only the last ones are
+/// moved: then it may grow by 12 MB, and the three syncs of a checkpoint, which hold answers up,
+/// come a third as often. Less than what is kept of a log, so that it need not grow anew.
+const LOG_FRAMES_MAX: u32 = 12 * 1024 * 1024 / PAGE_BYTES;
+/// A log that has grown by [`LOG_FRAMES_MIN`] with this many bytes of changes is mostly new pages.
+const CHANGED_BYTES_MANY: u64 = 2 * 1024 * 1024;
 /// What a commit of one row adds to the log at most, but for its body: the pages from the root to
 /// the row in two tables, and what is merged or split.
 const FRAMES_PER_COMMIT: u64 = 4;

@@ -1,15 +1,17 @@
-//! The database in memory: the bodies of all messages, and every row that the file will have.
+//! The database in memory: every row that the file has or is about to have.
 //!
-//! Owned by the dispatcher, which runs one transaction a turn. Pages that messages have left are
-//! used again but never freed. Of 305 MB that 300,000 messages of 1,000 bytes had left, VACUUM gave
-//! all back to the C library within 10 ms, and that gave the system 28 MB, whatever its tunables
-//! were: only its `malloc_trim` gave back the rest, for which there is no safe call.
+//! Owned by the dispatcher, which brings a batch in here when it is time for its commit. Pages that
+//! messages have left are used again but never freed. Of 305 MB that 300,000 messages of 1,000
+//! bytes had left, VACUUM gave all back to the C library within 10 ms, and that gave the system 28
+//! MB, whatever its tunables were: only its `malloc_trim` gave back the rest, for which there is no
+//! safe call.
 //!
 //! # Failure
 //!
 //! There is no disk behind it, so an error means that memory has run out or that the database
 //! library is broken: the caller ends the process.
 
+use std::ops::Range;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, Result, Statement};
@@ -18,8 +20,9 @@ use super::StoreError;
 use super::schema::{self, PAGE_BYTES, stored};
 use super::slice::Reader;
 use super::tables::Tables;
-use crate::change::{Attributes, Change};
+use crate::change::Attributes;
 use crate::ids::MessageId;
+use crate::journal::Batch;
 
 /// The statements for the database in memory, which they borrow.
 pub struct Memory<'c> {
@@ -49,28 +52,17 @@ impl<'c> Memory<'c> {
         })
     }
 
-    /// Starts a turn's transaction.
+    /// Carries out, in one transaction, what these places of a batch say.
     ///
     /// # Errors
     /// [`StoreError::Internal`].
-    pub fn begin(&mut self) -> Result<(), StoreError> {
-        self.begin.raw_execute().map(drop).map_err(failed)
-    }
-
-    /// Ends a turn's transaction.
-    ///
-    /// # Errors
-    /// [`StoreError::Internal`].
-    pub fn commit(&mut self) -> Result<(), StoreError> {
-        self.commit.raw_execute().map(drop).map_err(failed)
-    }
-
-    /// Carries out a change.
-    ///
-    /// # Errors
-    /// [`StoreError::Internal`].
-    pub fn apply(&mut self, change: &Change) -> Result<(), StoreError> {
-        self.tables.apply(change).map_err(failed)
+    pub fn apply(&mut self, batch: &Batch, places: Range<usize>) -> Result<(), StoreError> {
+        let apply = || {
+            self.begin.raw_execute()?;
+            self.tables.apply_part(batch, places)?;
+            self.commit.raw_execute()
+        };
+        apply().map(drop).map_err(failed)
     }
 
     /// Lends what is kept of a message, `None` when there is no such message. The body is that of
@@ -129,8 +121,9 @@ pub(super) fn connect_empty() -> Result<Connection, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::apply;
     use super::*;
-    use crate::change::Counters;
+    use crate::change::{Change, Counters};
     use crate::change::{MessageRow, MessageState, StateRow};
     use crate::ids::Sequence;
 
@@ -142,7 +135,7 @@ mod tests {
         Change::Put(MessageRow {
             id: MessageId(id),
             attributes,
-            body: body.to_vec(),
+            body: body.into(),
             ..MessageRow::default()
         })
     }
@@ -171,10 +164,7 @@ mod tests {
         let connection = connect_empty().unwrap();
         let mut memory = Memory::new(&connection).unwrap();
         let long = vec![7_u8; 1_000_000];
-        memory.begin().unwrap();
-        memory.apply(&message(1, b"")).unwrap();
-        memory.apply(&message(2, &long)).unwrap();
-        memory.commit().unwrap();
+        apply(&mut memory, [message(1, b""), message(2, &long)]);
         let empty =
             memory.body(MessageId(1), |attributes, body| (attributes.clone(), body.to_vec()));
         assert_eq!(empty.unwrap(), Some((Attributes::default(), Vec::new())));
@@ -190,16 +180,14 @@ mod tests {
     fn a_removal_takes_the_state_along() {
         let connection = connect_empty().unwrap();
         let mut memory = Memory::new(&connection).unwrap();
-        for change in [message(1, b"a"), moved(1), message(2, b"b"), moved(2)] {
-            memory.apply(&change).unwrap();
-        }
-        memory.apply(&Change::Removed(MessageId(1))).unwrap();
+        apply(&mut memory, [message(1, b"a"), moved(1), message(2, b"b"), moved(2)]);
+        apply(&mut memory, [Change::Removed(MessageId(1))]);
         assert_eq!((count(&connection, "message"), count(&connection, "message_state")), (1, 1));
 
         // Also a state that was there before the statements were prepared.
         drop(memory);
         let mut memory = Memory::new(&connection).unwrap();
-        memory.apply(&Change::Removed(MessageId(2))).unwrap();
+        apply(&mut memory, [Change::Removed(MessageId(2))]);
         assert_eq!((count(&connection, "message"), count(&connection, "message_state")), (0, 0));
     }
 }

@@ -31,7 +31,7 @@ mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use commit::{Checkpoint, File, LOG_FRAMES_MAX};
+pub use commit::{Checkpoint, File};
 pub use error::{Cause, DAMAGE_LISTED_MAX, Damage, Remedy, StoreError};
 pub use file::{Place, Sizes, StoreFile};
 pub use load::{open, scan};

@@ -22,7 +22,7 @@ pub(super) fn message_row(row: &Row<'_>) -> Result<MessageRow> {
         due_ms: row.get(6)?,
         time_to_run_ms: unsigned(row.get(7)?),
         attributes: Attributes::from_stored(attributes.unwrap_or_default()),
-        body: row.get(10)?,
+        body: row.get_ref(10)?.as_blob()?.into(),
     })
 }
 

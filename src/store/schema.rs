@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn the_checksum_depends_on_every_column() {
-        let row = MessageRow { id: MessageId(1), body: b"ab".to_vec(), ..MessageRow::default() };
+        let row =
+            MessageRow { id: MessageId(1), body: b"ab".to_vec().into(), ..MessageRow::default() };
         let columns = message_columns(&row);
         let sum = checksum(&columns, &[None, Some(b"ab")]);
         for index in 0..columns.len() {

@@ -3,6 +3,8 @@
 //! Used by the thread that owns the connection. The statements are prepared once and held: looking
 //! one up costs half as much as running it.
 
+use std::ops::Range;
+
 use rusqlite::{Connection, Result, Statement};
 use rustc_hash::FxHashSet;
 
@@ -10,9 +12,9 @@ use super::schema::{
     bytes_checksum, checksum, message_columns, number_checksum, queue_checksum, setting,
     state_columns, stored,
 };
-use crate::change::{Change, MessageRow, StateRow};
+use crate::change::{MessageRow, StateRow};
 use crate::ids::{MessageId, QueueId};
-use crate::journal::Batch;
+use crate::journal::{Batch, Row};
 
 /// The statements that write.
 pub(super) struct Tables<'c> {
@@ -67,34 +69,32 @@ impl<'c> Tables<'c> {
         Ok(tables)
     }
 
-    /// Carries out a change.
-    pub fn apply(&mut self, change: &Change) -> Result<()> {
-        match change {
-            Change::Put(row) => self.put(row),
-            Change::Moved(row) => self.moved(row),
-            Change::Removed(id) => self.removed(*id),
-            Change::QueueNamed { id, name } => self.queue_named(*id, name.as_str()),
-            Change::QueueGone(id) => self.queue_gone(*id),
+    /// Carries out what these places of a batch say. Queues are named with the first place and
+    /// gone with the last.
+    pub fn apply_part(&mut self, batch: &Batch, places: Range<usize>) -> Result<()> {
+        if places.start == 0 {
+            for (id, name) in batch.queues_named() {
+                self.queue_named(id, name.as_str())?;
+            }
         }
+        for row in batch.part(places.clone()) {
+            match row {
+                Row::Removed(id) => self.removed(id)?,
+                Row::Put(row) => self.put(row)?,
+                Row::Moved(row) => self.moved(row)?,
+            }
+        }
+        if places.end >= batch.places() {
+            for id in batch.queues_gone() {
+                self.queue_gone(*id)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Carries out a whole batch, each kind by id, the queues of messages before and after them.
-    pub fn apply_batch(&mut self, batch: &mut Batch) -> Result<()> {
-        for (id, name) in batch.queues_named() {
-            self.queue_named(id, name.as_str())?;
-        }
-        for id in batch.removals() {
-            self.removed(*id)?;
-        }
-        for row in batch.puts() {
-            self.put(row)?;
-        }
-        for row in batch.states() {
-            self.moved(row)?;
-        }
-        for id in batch.queues_gone() {
-            self.queue_gone(*id)?;
-        }
+    /// Carries out a whole batch, and notes what it says of ids.
+    pub fn apply_batch(&mut self, batch: &Batch) -> Result<()> {
+        self.apply_part(batch, 0..batch.places())?;
         if let Some(up_to) = batch.ids_reserved() {
             self.set_number(setting::IDS_RESERVED, up_to)?;
         }
@@ -112,7 +112,7 @@ impl<'c> Tables<'c> {
         bind_numbers(&mut self.put, &columns)?;
         self.put.raw_bind_parameter(9, crc)?;
         self.put.raw_bind_parameter(10, attributes)?;
-        self.put.raw_bind_parameter(11, row.body.as_slice())?;
+        self.put.raw_bind_parameter(11, &*row.body)?;
         self.put.raw_execute()?;
         Ok(())
     }

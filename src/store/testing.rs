@@ -79,7 +79,7 @@ pub(super) fn row(id: u64, queue: u64, body: &[u8]) -> MessageRow {
         due_ms: id.is_multiple_of(5).then_some(1_750_000_000_000),
         time_to_run_ms: 60_000,
         attributes,
-        body: body.to_vec(),
+        body: body.into(),
     }
 }
 
@@ -117,4 +117,14 @@ pub(super) fn story() -> Vec<Change> {
 /// How many messages a connection to the file sees.
 pub(crate) fn message_count(connection: &Connection) -> i64 {
     connection.query_row("SELECT count(*) FROM message", [], |row| row.get(0)).unwrap()
+}
+
+/// Has a database in memory carry out these changes, each in a batch of its own.
+pub fn apply(memory: &mut super::Memory<'_>, changes: impl IntoIterator<Item = Change>) {
+    for change in changes {
+        let mut journal = Journal::new();
+        journal.record(change);
+        let batch = journal.take();
+        memory.apply(&batch, 0..batch.places()).unwrap();
+    }
 }

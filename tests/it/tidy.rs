@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use phpmq::protocol::PROTOCOLS;
 
 /// The words that every module may import; they import nothing but each other.
-const WORDS: &[&str] = &["change", "clock", "command", "ids", "limits", "statistics"];
+const WORDS: &[&str] =
+    &["body", "change", "clock", "command", "ids", "limits", "output", "statistics"];
 
 /// Every other module of the library, and what it may import beside the words. Imports run
 /// downwards only; whoever adds a module says here where it stands.

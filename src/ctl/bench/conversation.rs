@@ -229,10 +229,11 @@ impl Schedule {
             Some(interval) => {
                 // Producers take turns within the interval.
                 let turn = f64::from(self.producer) / moment.plan.producers as f64;
-                began_us + ((self.next as f64 + turn) * interval) as u64
+                began_us.saturating_add(((self.next as f64 + turn) * interval) as u64)
             }
         };
-        if self.count.is_none() && due_us >= began_us + moment.plan.duration_us {
+        let ends_us = began_us.saturating_add(moment.plan.duration_us);
+        if self.count.is_none() && due_us >= ends_us {
             return Due::Over;
         }
         if due_us > moment.now_us {
@@ -243,5 +244,67 @@ impl Schedule {
         moment.tally.sent_by[self.producer as usize] += 1;
         moment.tally.sent += 1;
         Due::Now(stamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Options;
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Words {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn plan(words: &str) -> Plan {
+        let words = std::iter::once("bench").chain(words.split_whitespace());
+        Plan::new(&Words::parse_from(words).options).unwrap()
+    }
+
+    /// What the schedule of the first producer says at these moments after the beginning.
+    fn said(plan: &Plan, moments_us: &[u64]) -> Vec<Due> {
+        let (shared, mut tally) = (Shared::new(0), Tally::new(plan));
+        let began_us = shared.await_ready(|| 1_000);
+        let mut schedule = Schedule::new(plan, 0);
+        let mut say = |after_us| {
+            let now_us = began_us + after_us;
+            schedule.next(&mut Moment { now_us, plan, shared: &shared, tally: &mut tally })
+        };
+        moments_us.iter().map(|after_us| say(*after_us)).collect()
+    }
+
+    fn now(number: u64, due_us: u64) -> Due {
+        Due::Now(Stamp { producer: 0, number, due_us })
+    }
+
+    #[test]
+    fn what_a_stall_keeps_back_counts_from_the_moment_it_was_due() {
+        let plan = plan("--work put --connections 1 --rate 1000 --duration 0.003");
+        // The server answers again after ten intervals: all that was due is sent, as late as it is.
+        let said = said(&plan, &[0, 10_000, 10_000, 10_000]);
+        assert_eq!(said, [now(0, 1_000), now(1, 2_000), now(2, 3_000), Due::Over]);
+    }
+
+    #[test]
+    fn at_a_rate_the_next_message_waits_for_its_moment() {
+        let plan = plan("--work put --connections 1 --rate 1000");
+        assert_eq!(said(&plan, &[0, 500, 1_000]), [now(0, 1_000), Due::At(2_000), now(1, 2_000)]);
+    }
+
+    #[test]
+    fn without_a_rate_a_message_is_due_when_there_is_room_for_it() {
+        let plan = plan("--work put --connections 1 --count 2");
+        assert_eq!(said(&plan, &[0, 77, 78]), [now(0, 1_000), now(1, 1_077), Due::Over]);
+    }
+
+    #[test]
+    fn times_without_end_are_as_long_as_can_be() {
+        let long = plan("--work put --connections 1 --rate 1000 --duration 1e300");
+        assert_eq!(said(&long, &[0, 9]), [now(0, 1_000), Due::At(2_000)]);
+        let rare = plan("--work put --connections 1 --rate 1e-300 --duration 10");
+        assert_eq!(said(&rare, &[0, 9]), [now(0, 1_000), Due::Over]);
     }
 }

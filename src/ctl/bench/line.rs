@@ -10,6 +10,7 @@ use socket2::Socket;
 use super::conversation::{Conversation, Moment, Next};
 use super::fault::{Fault, excerpt};
 use super::options::Plan;
+use crate::clock::monotonic_us;
 
 /// The longest that a server answers to an opening, in bytes.
 const SETUP_BYTES_MAX: usize = 4096;
@@ -48,7 +49,8 @@ impl Line {
         self.sent < self.output.len()
     }
 
-    /// Reads once and takes the answers that are whole.
+    /// Reads once and takes the answers that are whole. They count as received when they have been
+    /// read, which is later than the moment at which the wait for all connections ended.
     ///
     /// # Errors
     /// The connection is lost or an answer is wrong.
@@ -59,6 +61,7 @@ impl Line {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Err(error) => return Err(Fault::Connection(error.into())),
         };
+        moment.now_us = monotonic_us();
         let fresh = &buffer[..count];
         if self.input.is_empty() {
             let taken = take_all(&mut *self.conversation, moment, fresh, &mut self.output)?;

@@ -32,16 +32,20 @@ impl Report {
         };
         let (protocol, work) = (plan.protocol.name(), plan.work.name());
         let (depth, size) = (plan.depth, plan.size);
+        // Put together again from its shares, without what rounding left behind.
+        let rate = plan.rate.map(|rate| (rate * plan.producers as f64 * 1e3).round() / 1e3);
         Report {
             head: format!(
                 "{protocol}, {work}: {connections} connections, {depth} at a time, \
-                 {size} bytes, {} queues",
-                plan.queues
+                 {size} bytes, {} queues, {}",
+                plan.queues,
+                rate.map_or("as fast as it goes".to_owned(), |rate| format!("{rate} a second"))
             ),
             json_head: format!(
                 "\"protocol\":\"{protocol}\",\"work\":\"{work}\",\"connections\":{connections},\
-                 \"depth\":{depth},\"size\":{size},\"queues\":{}",
-                plan.queues
+                 \"depth\":{depth},\"size\":{size},\"queues\":{},\"rate\":{}",
+                plan.queues,
+                rate.map_or("null".to_owned(), |rate| rate.to_string())
             ),
             unit: plan.work.unit(),
             what: what_is_timed(plan.work),
@@ -75,14 +79,13 @@ impl Report {
                 write!(text, ", {name} {}", duration(total.latencies.quantile_us(share) as f64));
         }
         let _ = write!(text, ", max {}", duration(total.latencies.max_us() as f64));
-        let (wrong, told) = total.ledger.wrong();
-        if wrong > 0 {
-            let _ = write!(text, "\nWRONG: {wrong} faults, among them:");
-            for fault in told {
-                let _ = write!(text, "\n  {fault}");
-            }
-        }
         text
+    }
+
+    /// What was wrong, where something was.
+    pub fn complaint(&self) -> String {
+        let (wrong, told) = self.total.ledger.wrong();
+        format!("phpmqctl: WRONG: {wrong} faults, among them:\n  {}", told.join("\n  "))
     }
 
     /// For programs.

@@ -153,7 +153,7 @@ impl<'a> Worker<'a> {
         &mut self,
         at: usize,
         flags: epoll::EventFlags,
-        now_us: u64,
+        mut now_us: u64,
         buffer: &mut [u8],
     ) -> Result<(), Fault> {
         if self.next[at] == Next::Over {
@@ -163,6 +163,7 @@ impl<'a> Worker<'a> {
             let (plan, shared) = (self.plan, self.shared);
             let moment = &mut Moment { now_us, plan, shared, tally: &mut self.tally };
             self.lines[at].read(moment, buffer)?;
+            now_us = moment.now_us;
             self.publish();
         }
         self.write(at, now_us)

@@ -17,6 +17,24 @@ fn without_a_database_every_answer_leaves_at_once() {
     let mut s = Stage::with(settings).connect("a", "beanstalk", Sync);
     s.say('a', put("x") + "reserve\r\ndelete 1\r\n");
     assert_eq!(s.hear('a'), "INSERTED 1\r\nRESERVED 1 1\r\nx\r\nDELETED\r\n");
+    // All is in the database in memory soon, and then there is nothing to wake up for.
+    assert_eq!(s.wakes_in(), Some(TICK_MS));
+    s.pass(TICK_MS);
+    assert_eq!(s.wakes_in(), None);
+}
+
+#[test]
+fn without_a_database_messages_are_found_before_and_after_they_are_in_memory() {
+    let settings = Settings { on_disk: false, ..Settings::default() };
+    let mut s = Stage::with(settings).connect("a", "beanstalk", Periodic);
+    s.say('a', put("x") + &put("y"));
+    s.say('a', "peek 1\r\n");
+    s.pass(TICK_MS);
+    s.say('a', "delete 1\r\npeek 2\r\n");
+    s.pass(TICK_MS);
+    s.say('a', "peek 2\r\n");
+    let heard = "INSERTED 1\r\nINSERTED 2\r\nFOUND 1 1\r\nx\r\nDELETED\r\nFOUND 2 1\r\ny\r\nFOUND 2 1\r\ny\r\n";
+    assert_eq!(s.hear('a'), heard);
     assert_eq!(s.wakes_in(), None);
 }
 

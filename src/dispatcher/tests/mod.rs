@@ -97,7 +97,7 @@ impl Stage {
         let on_disk = settings.on_disk;
         let parts = Parts {
             engine: Engine::new(limits.clone(), 1, 1 << 40, 1),
-            journal: if on_disk { Journal::new() } else { Journal::disabled() },
+            journal: Journal::new(),
             events: events_received,
             orders: on_disk.then_some(orders_sent),
             finished: finished_received,
@@ -201,7 +201,8 @@ impl Stage {
         loop {
             self.dispatcher.turn_at(self.now, None)?;
             let busy = self.dispatcher.engine.next_deadline() == Time(0);
-            if self.dispatcher.events.is_empty() && !busy {
+            let staged = self.dispatcher.commits.staged.is_some();
+            if self.dispatcher.events.is_empty() && !busy && !staged {
                 return Ok(());
             }
         }

@@ -5,7 +5,7 @@ use Durability::{Periodic, Write};
 
 /// Room for about ten messages of 1,000 bytes.
 fn little_memory() -> Settings {
-    let limits = LimitValues { max_memory: 12_000, ..LimitValues::default() };
+    let limits = LimitValues { max_memory: 12_500, ..LimitValues::default() };
     Settings { limits, on_disk: false, ..Settings::default() }
 }
 
@@ -107,7 +107,7 @@ fn a_holder_that_only_puts_is_held_back_when_memory_is_far_exceeded() {
 fn bodies_under_way_count_as_memory() {
     let mut s = Stage::with(little_memory()).connect("a", "beanstalk", Periodic);
     let mut charge = Charge::new(s.shared.budget.clone());
-    charge.set(12_001);
+    charge.set(12_501);
     s.turn();
     s.say('a', put("x"));
     assert_eq!(s.hear('a'), "OUT_OF_MEMORY\r\n");

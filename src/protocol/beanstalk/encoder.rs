@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Note, is_tube_name, yaml};
 use crate::command::{Delivery, Handing, Refusal, Reply, Tag};
 use crate::limits::Limits;
+use crate::output::Output;
 use crate::protocol::Encoder;
 
 /// The writing half of a connection.
@@ -60,21 +61,21 @@ impl Encoder for BeanstalkEncoder {
         }
     }
 
-    fn deliver(&mut self, tag: &Tag, delivery: &Delivery<'_>, out: &mut Vec<u8>) {
+    fn deliver(&mut self, tag: &Tag, delivery: &Delivery<'_>, out: &mut Output) {
+        let line = out.buffer();
         if Note::of(tag) == Some(Note::BatchOfOne) {
-            numbered("RESERVED_BATCH ", 1, out);
+            numbered("RESERVED_BATCH ", 1, line);
         }
-        out.reserve(delivery.body.len() + 64);
-        out.extend_from_slice(match delivery.handing {
+        line.extend_from_slice(match delivery.handing {
             Handing::Reserved | Handing::Dispatched => b"RESERVED ",
             Handing::Found => b"FOUND ",
         });
-        push_number(delivery.id.0, out);
-        out.push(b' ');
-        push_number(delivery.body.len() as u64, out);
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(delivery.body);
-        out.extend_from_slice(b"\r\n");
+        push_number(delivery.id.0, line);
+        line.push(b' ');
+        push_number(delivery.body.len() as u64, line);
+        line.extend_from_slice(b"\r\n");
+        out.body(delivery.body);
+        out.buffer().extend_from_slice(b"\r\n");
     }
 }
 
@@ -136,6 +137,7 @@ fn push_number(number: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::BodyRef;
     use crate::change::Counters;
     use crate::change::{Attributes, MessageState};
     use crate::ids::{MessageId, QueueName};
@@ -178,11 +180,11 @@ mod tests {
             time_to_live_ms: None,
             reserves: 1,
             attributes: &Attributes::default(),
-            body: b"hello",
+            body: BodyRef::Lent(b"hello"),
         };
-        let mut out = Vec::new();
+        let mut out = Output::default();
         encoder().deliver(tag, &delivery, &mut out);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.buffer().clone()).unwrap()
     }
 
     #[test]

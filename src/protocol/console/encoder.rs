@@ -7,6 +7,7 @@
 use crate::change::MessageState;
 use crate::clock::{Now, Time};
 use crate::command::{Delivery, Refusal, Reply, Tag};
+use crate::output::Output;
 use crate::protocol;
 use crate::statistics::{Listing, ServerStatistics, StateCounts, StoreFacts, Survey};
 
@@ -72,7 +73,7 @@ impl protocol::Encoder for Encoder {
         screen.prompt();
     }
 
-    fn deliver(&mut self, _tag: &Tag, _delivery: &Delivery<'_>, _out: &mut Vec<u8>) {
+    fn deliver(&mut self, _tag: &Tag, _delivery: &Delivery<'_>, _out: &mut Output) {
         debug_assert!(false, "the console asks for no messages");
     }
 }

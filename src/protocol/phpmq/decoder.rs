@@ -17,7 +17,7 @@ use crate::command::{Command, Put, Requests, Tag, Target};
 use crate::ids::{MessageId, QueueName, QueueNameError};
 use crate::limits::{Limits, QUEUE_NAME_BYTES_MAX};
 use crate::protocol::WireError;
-use crate::protocol::wire::{Content, Piece, decimal};
+use crate::protocol::wire::{Content, Piece, Rest, decimal};
 
 use super::{
     CORRELATION_BYTES_MAX, MESSAGE_HEADER_BYTES, MessageKey, PACKET_HEADER_BYTES, Packet,
@@ -44,7 +44,7 @@ pub(super) struct Decoder {
     packet_header: Piece<PACKET_HEADER_BYTES>,
     content: Content,
     message: Message,
-    /// Bytes taken of the message that is being read.
+    /// Bytes taken of the message that is being read, but for those of unfinished content.
     message_bytes: usize,
     /// The last queue named, so that a run of messages for one queue makes its name once.
     last_queue: Option<QueueName>,
@@ -122,6 +122,11 @@ impl Decoder {
                 None => Ok(()),
             },
         }
+    }
+
+    /// Whether the rest of some content has been brought to its place.
+    fn has_rest(&self) -> bool {
+        matches!(self.stage, Stage::Content { length, .. } if self.content.pending_bytes() >= length)
     }
 
     fn begin(
@@ -305,20 +310,27 @@ impl crate::protocol::Decoder for Decoder {
         requests: &mut Requests,
     ) -> Result<usize, WireError> {
         let mut input = bytes;
-        while !input.is_empty() && !requests.is_full() {
-            let before = input.len();
+        while (!input.is_empty() || self.has_rest()) && !requests.is_full() {
+            let before = input.len() + self.content.pending_bytes();
             self.step(&mut input, requests)?;
             if matches!(self.stage, Stage::Header) && self.header.pending().is_empty() {
                 self.message_bytes = 0;
             } else {
-                self.message_bytes += before - input.len();
+                self.message_bytes += before - input.len() - self.content.pending_bytes();
             }
         }
         Ok(bytes.len() - input.len())
     }
 
+    fn rest(&mut self) -> Option<Rest<'_>> {
+        match self.stage {
+            Stage::Content { length, .. } => Some(self.content.rest(length)),
+            _ => None,
+        }
+    }
+
     fn pending_bytes(&self) -> usize {
-        self.message_bytes
+        self.message_bytes + self.content.pending_bytes()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Deliveries and confirmations out as php-mq bytes.
 
 use crate::command::{Delivery, Handing, Reply, Tag};
+use crate::output::Output;
 use crate::protocol;
 
 use super::{
@@ -48,36 +49,43 @@ impl protocol::Encoder for Encoder {
         }
     }
 
-    fn deliver(&mut self, _tag: &Tag, delivery: &Delivery<'_>, out: &mut Vec<u8>) {
+    fn deliver(&mut self, _tag: &Tag, delivery: &Delivery<'_>, out: &mut Output) {
         debug_assert_eq!(delivery.handing, Handing::Dispatched, "php-mq has windows only");
         let revision = self.revision_for(delivery);
         let queue = delivery.queue.as_str().as_bytes();
-        out.reserve(5 * PACKET_HEADER_BYTES + queue.len() + delivery.body.len() + 64);
-        out.extend_from_slice(if revision == REVISION_2 { b"H0100304" } else { b"H0100303" });
-        packet(Packet::Queue, queue, out);
-        packet(Packet::Body, delivery.body, out);
-        packet(Packet::Id, &self.key.write(delivery.id), out);
+        let head = out.buffer();
+        head.reserve(5 * PACKET_HEADER_BYTES + queue.len() + 64);
+        head.extend_from_slice(if revision == REVISION_2 { b"H0100304" } else { b"H0100303" });
+        packet(Packet::Queue, queue, head);
+        packet_header(Packet::Body, delivery.body.len(), head);
+        out.body(delivery.body);
+        let tail = out.buffer();
+        packet(Packet::Id, &self.key.write(delivery.id), tail);
         if revision == REVISION_2 {
             let mut digits = [b'0'; 20];
             let seconds =
                 delivery.time_to_live_ms.map_or(0, |left_ms| left_ms.div_ceil(1_000).max(1));
             let first = write_decimal(seconds, &mut digits);
-            packet(Packet::TimeToLive, digits.get(first..).unwrap_or_default(), out);
+            packet(Packet::TimeToLive, digits.get(first..).unwrap_or_default(), tail);
         }
     }
 }
 
 fn packet(packet: Packet, content: &[u8], out: &mut Vec<u8>) {
+    packet_header(packet, content.len(), out);
+    out.extend_from_slice(content);
+}
+
+fn packet_header(packet: Packet, content_bytes: usize, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(b"P0000000000000000000000000000000");
     // Written in its place: a header made elsewhere byte by byte costs more to copy than to make.
     if let Some(header) = out.get_mut(start..) {
-        write_decimal(content.len() as u64, header);
+        write_decimal(content_bytes as u64, header);
         if let Some(kind) = header.get_mut(2) {
             *kind = b'0' + packet as u8;
         }
     }
-    out.extend_from_slice(content);
 }
 
 /// Writes the digits at the end of `place`, and returns where they begin. Zero is one digit.
@@ -97,6 +105,7 @@ fn write_decimal(mut number: u64, place: &mut [u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::body::BodyRef;
     use crate::change::Attributes;
     use crate::command::Refusal;
     use crate::ids::{MessageId, QueueName};
@@ -115,7 +124,7 @@ mod tests {
     }
 
     fn delivered(encoder: &mut Encoder, attributes: &Attributes, left_ms: Option<u64>) -> String {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let delivery = Delivery {
             handing: Handing::Dispatched,
             id: MessageId(1),
@@ -124,10 +133,10 @@ mod tests {
             time_to_live_ms: left_ms,
             reserves: 1,
             attributes,
-            body: b"hello world!",
+            body: BodyRef::Lent(b"hello world!"),
         };
         encoder.deliver(&Tag::None, &delivery, &mut out);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.buffer().clone()).unwrap()
     }
 
     fn replied(encoder: &mut Encoder, tag: Tag, reply: Reply) -> Vec<u8> {

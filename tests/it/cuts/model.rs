@@ -58,7 +58,7 @@ impl Model {
             let length = usize::try_from(message.body_bytes).unwrap();
             let expected = row(message.id.0, message.queue.0, length);
             let same = bodies.body(message.id, |attributes, body| {
-                *attributes == expected.attributes && body == expected.body
+                *attributes == expected.attributes && *body == *expected.body
             });
             assert!(same.unwrap() == Some(true), "message {} was changed", message.id);
             assert_eq!(message.sequence, expected.sequence);
@@ -85,7 +85,7 @@ impl Model {
     pub fn longest(&self) -> (u64, Vec<u8>) {
         let longest = self.messages.iter().max_by_key(|(_, (_, length, _))| *length);
         let (id, (queue, length, _)) = longest.unwrap();
-        (*id, row(*id, *queue, *length).body)
+        (*id, row(*id, *queue, *length).body.to_vec())
     }
 
     /// This message is gone.
@@ -175,7 +175,7 @@ fn row(id: u64, queue: u64, length: usize) -> MessageRow {
         due_ms: None,
         time_to_run_ms: 60_000,
         attributes,
-        body,
+        body: body.into(),
     }
 }
 

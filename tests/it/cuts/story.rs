@@ -238,7 +238,7 @@ impl Story {
         }
         let sync = reserving || self.random.below(3) == 0;
         self.candidates.push(dispatcher.model.clone());
-        let batch = dispatcher.journal.take();
+        let batch = dispatcher.take();
         let Some(finished) = orders.ask(Order::Commit { batch, sync }) else {
             return false;
         };
@@ -295,14 +295,16 @@ impl Story {
 
     /// Sends all rows, with changes in between. Says whether life goes on.
     fn rewrite(&mut self, dispatcher: &mut Dispatcher<'_>, orders: &Orders) -> bool {
-        let mut slices = Slices::begin(&mut dispatcher.memory).unwrap();
+        let mut slices = None;
         loop {
-            let slice = slices.next_slice(&mut dispatcher.memory).unwrap();
+            let batch = dispatcher.take();
+            let memory = &mut dispatcher.memory;
+            let slices = slices.get_or_insert_with(|| Slices::begin(memory).unwrap());
+            let slice = slices.next_slice(memory).unwrap();
             let last = slice.last;
             if last {
                 self.candidates.push(dispatcher.model.clone());
             }
-            let batch = dispatcher.journal.take();
             let Some(finished) = orders.ask(Order::Rewrite { slice, batch }) else {
                 return false;
             };
@@ -331,7 +333,7 @@ impl Story {
         }
         dispatcher.journal.stop_cleanly(dispatcher.ids.message);
         self.candidates.push(dispatcher.model.clone());
-        let batch = dispatcher.journal.take();
+        let batch = dispatcher.take();
         let Some(finished) = orders.ask(Order::Close { batch }) else {
             return false;
         };
@@ -361,7 +363,13 @@ impl Dispatcher<'_> {
             return;
         }
         let change = self.model.change(&mut self.ids, sizes, random);
-        self.memory.apply(&change).unwrap();
         self.journal.record(change);
+    }
+
+    /// What is to be committed, which memory has from now on.
+    fn take(&mut self) -> Batch {
+        let batch = self.journal.take();
+        self.memory.apply(&batch, 0..batch.places()).unwrap();
+        batch
     }
 }

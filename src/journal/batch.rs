@@ -1,0 +1,241 @@
+//! The changes of one commit, coalesced by message.
+
+use std::ops::Range;
+
+use rustc_hash::FxHashMap;
+
+use super::puts::Puts;
+use crate::change::{MessageRow, StateRow};
+use crate::ids::{CommitNumber, MessageId, QueueId, QueueName};
+use crate::limits::MESSAGE_OVERHEAD_BYTES;
+
+/// Changes handed over to persistence as one commit.
+///
+/// Invariant: no message is in both `puts` and `removals`, unless its earlier put may be in the
+/// file although its commit failed, and then it is in `removals` alone.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub(super) number: CommitNumber,
+    puts: Puts,
+    states: FxHashMap<MessageId, StateRow>,
+    /// What `states` held when the batch was taken, by id.
+    sorted_states: Vec<StateRow>,
+    removals: Vec<MessageId>,
+    named: FxHashMap<QueueId, QueueName>,
+    gone: Vec<QueueId>,
+    pub(super) ids_reserved: Option<u64>,
+    pub(super) clean_stop: Option<u64>,
+    bytes: u64,
+    put_bytes: u64,
+}
+
+/// What is to become of one message's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row<'a> {
+    /// They are removed, if there are any.
+    Removed(MessageId),
+    /// It was put.
+    Put(&'a MessageRow),
+    /// It was moved.
+    Moved(&'a StateRow),
+}
+
+impl Batch {
+    pub(super) fn numbered(number: CommitNumber) -> Batch {
+        Batch { number, ..Batch::default() }
+    }
+
+    /// The commit's number.
+    pub fn number(&self) -> CommitNumber {
+        self.number
+    }
+
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.rows() == 0 && self.ids_reserved.is_none() && self.clean_stop.is_none()
+    }
+
+    /// Bytes of bodies and overhead in it.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Those of messages that were put.
+    pub(super) fn put_bytes(&self) -> u64 {
+        self.put_bytes
+    }
+
+    /// Rows that it writes or deletes.
+    pub fn rows(&self) -> u64 {
+        let states = self.states.len() + self.sorted_states.len();
+        let queues = self.named.len() + self.gone.len();
+        (self.puts.len() + states + self.removals.len() + queues) as u64
+    }
+
+    /// Queues to write, by number. They come before all messages.
+    pub fn queues_named(&self) -> Vec<(QueueId, &QueueName)> {
+        let mut named: Vec<_> = self.named.iter().map(|(id, name)| (*id, name)).collect();
+        named.sort_unstable_by_key(|(id, _)| *id);
+        named
+    }
+
+    /// Queues to remove, after all messages. They may not exist.
+    pub fn queues_gone(&self) -> &[QueueId] {
+        &self.gone
+    }
+
+    /// How many places there are for [`Batch::part`].
+    pub fn places(&self) -> usize {
+        self.removals.len() + self.puts.slots() + self.sorted_states.len()
+    }
+
+    /// What is to be done in these places: messages are removed, then others put, then moved, each
+    /// by id. A place may be empty.
+    pub fn part(&self, places: Range<usize>) -> impl Iterator<Item = Row<'_>> {
+        let (removals, slots) = (self.removals.len(), self.puts.slots());
+        let cut = |from: usize, len: usize| {
+            let start = places.start.clamp(from, from + len) - from;
+            start..(places.end.clamp(from, from + len) - from).max(start)
+        };
+        let removed = self.removals[cut(0, removals)].iter().map(|id| Row::Removed(*id));
+        let put = self.puts.range(cut(removals, slots)).map(Row::Put);
+        let states = &self.sorted_states[cut(removals + slots, self.sorted_states.len())];
+        removed.chain(put).chain(states.iter().map(Row::Moved))
+    }
+
+    /// The message of this id, if it was put.
+    pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
+        self.puts.get(id)
+    }
+
+    /// The end of the ids that may be handed out, when it moves.
+    pub fn ids_reserved(&self) -> Option<u64> {
+        self.ids_reserved
+    }
+
+    /// The first id that was never handed out, when this is the last commit of an orderly stop.
+    pub fn clean_stop(&self) -> Option<u64> {
+        self.clean_stop
+    }
+
+    /// Empties it, for the thread that has committed it: freeing many bodies takes time that the
+    /// dispatcher should not spend. The allocations stay unless a burst has made them far larger
+    /// than what they were used for.
+    pub fn clear(&mut self) {
+        self.puts.clear();
+        clear(&mut self.sorted_states);
+        clear(&mut self.removals);
+        self.states.clear();
+        self.named.clear();
+        self.gone.clear();
+        self.ids_reserved = None;
+        self.clean_stop = None;
+        self.bytes = 0;
+        self.put_bytes = 0;
+    }
+
+    /// Brings its rows into the order of their ids: nothing is added from now on.
+    pub(super) fn seal(&mut self) {
+        self.removals.sort_unstable();
+        self.sorted_states.extend(self.states.drain().map(|(_, row)| row));
+        self.sorted_states.sort_unstable_by_key(|row| row.id);
+        if self.states.capacity() > KEPT_CAPACITY_MIN
+            && self.states.capacity() / 8 > self.sorted_states.len()
+        {
+            self.states.shrink_to(KEPT_CAPACITY_MIN);
+        }
+    }
+
+    /// Undoes [`Batch::seal`].
+    pub(super) fn unseal(&mut self) {
+        self.states.extend(self.sorted_states.drain(..).map(|row| (row.id, row)));
+    }
+
+    pub(super) fn put(&mut self, row: MessageRow) {
+        let bytes = put_bytes(&row);
+        self.bytes += bytes;
+        self.put_bytes += bytes;
+        self.puts.push(row);
+    }
+
+    pub(super) fn moved(&mut self, row: StateRow) {
+        if self.states.insert(row.id, row).is_none() {
+            self.bytes += STATE_BYTES;
+        }
+    }
+
+    pub(super) fn removed(&mut self, id: MessageId, file_is_suspect: bool) {
+        if !self.states.is_empty() && self.states.remove(&id).is_some() {
+            self.bytes -= STATE_BYTES;
+        }
+        let put = self.puts.remove(id);
+        if let Some(row) = &put {
+            let bytes = put_bytes(row);
+            self.bytes -= bytes;
+            self.put_bytes -= bytes;
+        }
+        if put.is_none() || file_is_suspect {
+            self.removals.push(id);
+            self.bytes += REMOVAL_BYTES;
+        }
+    }
+
+    pub(super) fn queue_named(&mut self, id: QueueId, name: QueueName) {
+        if self.named.insert(id, name).is_none() {
+            self.bytes += QUEUE_BYTES;
+        }
+    }
+
+    pub(super) fn queue_gone(&mut self, id: QueueId, file_is_suspect: bool) {
+        let named = self.named.remove(&id).is_some();
+        if named {
+            self.bytes -= QUEUE_BYTES;
+        }
+        if !named || file_is_suspect {
+            self.gone.push(id);
+            self.bytes += REMOVAL_BYTES;
+        }
+    }
+
+    /// Adds what happened later; takes everything out of `newer`. Only for a suspect file: what
+    /// is in neither batch any more is still removed.
+    pub(super) fn add(&mut self, newer: &mut Batch) {
+        for (id, name) in newer.named.drain() {
+            self.queue_named(id, name);
+        }
+        for row in newer.puts.drain() {
+            self.put(row);
+        }
+        for (_, row) in newer.states.drain() {
+            self.moved(row);
+        }
+        for id in newer.removals.drain(..) {
+            self.removed(id, true);
+        }
+        for id in newer.gone.drain(..) {
+            self.queue_gone(id, true);
+        }
+        self.ids_reserved = newer.ids_reserved.or(self.ids_reserved);
+        self.clean_stop = newer.clean_stop.or(self.clean_stop);
+    }
+}
+
+fn clear<T>(list: &mut Vec<T>) {
+    let used = list.len();
+    list.clear();
+    if list.capacity() > KEPT_CAPACITY_MIN && list.capacity() / 8 > used {
+        list.shrink_to(KEPT_CAPACITY_MIN.max(used * 2));
+    }
+}
+
+fn put_bytes(row: &MessageRow) -> u64 {
+    let attributes = row.attributes.stored().map_or(0, <[u8]>::len);
+    (row.body.len() + attributes) as u64 + MESSAGE_OVERHEAD_BYTES
+}
+
+/// What entries of the other kinds take, in bytes: their size in the tables above, roughly.
+const STATE_BYTES: u64 = 150;
+const QUEUE_BYTES: u64 = 300;
+const REMOVAL_BYTES: u64 = 16;
+/// Entries whose room is kept in an emptied batch whatever it was used for.
+const KEPT_CAPACITY_MIN: usize = 4_096;
