@@ -405,6 +405,29 @@ mod tests {
     }
 
     #[test]
+    fn a_log_of_the_same_pages_is_moved_later_than_one_of_new_pages() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let mut frames_when_moved = |body_bytes: usize, first: u64| {
+            for id in first.. {
+                let before = file.changed_bytes;
+                let put = put(id, 1, &vec![b'x'; body_bytes]);
+                file.commit(&mut batch(vec![put]), false).unwrap();
+                if file.checkpoint_if_due().unwrap() == Checkpoint::Complete {
+                    assert_eq!(file.changed_bytes, 0, "{before} bytes were moved");
+                    return file.checkpointed_frames;
+                }
+            }
+            unreachable!("the log was never moved")
+        };
+        let new_pages = frames_when_moved(100_000, 1);
+        assert!(new_pages < 2 * LOG_FRAMES_MIN, "{new_pages}");
+        let same_pages = frames_when_moved(100, 1_000_000);
+        assert!((LOG_FRAMES_MAX..LOG_FRAMES_MAX + 100).contains(&same_pages), "{same_pages}");
+    }
+
+    #[test]
     fn a_failed_commit_leaves_nothing_and_the_next_one_succeeds() {
         let (_directory, path) = folder();
         let store_file = reopen(&path).file.unwrap();
