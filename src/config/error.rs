@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration, and where.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::path::PathBuf;
 
@@ -114,7 +114,7 @@ impl fmt::Display for ConfigFault {
         match self {
             ConfigFault::Unreadable(error) => write!(f, "cannot be read: {error}"),
             ConfigFault::NotUtf8 => f.write_str("not UTF-8"),
-            ConfigFault::Syntax(text) | ConfigFault::WrongType(text) => f.write_str(text),
+            ConfigFault::Syntax(text) | ConfigFault::WrongType(text) => Tame(text).fmt(f),
             ConfigFault::UnknownKey(Some(nearest)) => {
                 write!(f, "unknown key, did you mean {nearest}?")
             }
@@ -131,14 +131,17 @@ impl fmt::Display for ConfigFault {
                 write!(f, "unknown protocol {name:?}, known are: {}", known.join(", "))
             }
             ConfigFault::BadAddress(text, error) => write!(f, "bad address {text:?}: {error}"),
-            ConfigFault::UnknownHost(text, error) => write!(f, "address {text}: {error}"),
+            ConfigFault::UnknownHost(text, error) => {
+                write!(f, "address {}: {error}", Tame(text))
+            }
             ConfigFault::Remote(text) => write!(
                 f,
-                "{text} can be reached from other machines, and whoever reaches it may do \
-                 anything: that needs allow_remote = true in its [[listener]]"
+                "{} can be reached from other machines, and whoever reaches it may do \
+                 anything: that needs allow_remote = true in its [[listener]]",
+                Tame(text)
             ),
             ConfigFault::DuplicateAddress(text) => {
-                write!(f, "{text} is the address of another listener already")
+                write!(f, "{} is the address of another listener already", Tame(text))
             }
             ConfigFault::NoProtocol(text) => {
                 write!(f, "{text:?} is not of the form PROTOCOL=ADDRESS")
@@ -150,6 +153,22 @@ impl fmt::Display for ConfigFault {
                  is set, so give a path (or \"\" to keep nothing)",
             ),
         }
+    }
+}
+
+/// A text with values of the operator's in it, which may have line ends and worse in them.
+struct Tame<'a>(&'a str);
+
+impl fmt::Display for Tame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.chars() {
+            if char.is_control() {
+                char.escape_debug().fmt(f)?;
+            } else {
+                f.write_char(char)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -321,6 +321,15 @@ mod tests {
         assert!(file.sections.listener.is_empty());
     }
 
+    /// A line end in a value was a line end in the message, and in whatever it was written to. Found
+    /// by fuzzing.
+    #[test]
+    fn regression_4_what_a_value_holds_does_not_break_the_message() {
+        let error = parse("[log]\nlevel = \"a\\n\\u001bb\"\n").unwrap_err();
+        assert!(!error.contains(char::is_control), "{error:?}");
+        assert!(error.contains("a\\n\\u{1b}b"), "{error}");
+    }
+
     #[test]
     fn every_key_is_taken() {
         let text = r#"

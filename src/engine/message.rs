@@ -12,6 +12,7 @@ use crate::change::StateRow;
 use crate::clock::{Now, Time};
 use crate::ids::{MessageId, Sequence};
 
+use super::index::IdIndex;
 use super::queue::QueueSlot;
 use super::reservation::ReservationSlot;
 
@@ -94,7 +95,7 @@ impl Ord for Place {
 #[derive(Debug, Default)]
 pub struct Messages {
     slots: Slab<Message>,
-    by_id: FxHashMap<MessageId, Slot>,
+    by_id: IdIndex,
     history: FxHashMap<Slot, History>,
 }
 
@@ -111,7 +112,7 @@ impl Messages {
 
     pub fn remove(&mut self, slot: Slot) -> Message {
         let message = self.slots.remove(slot as usize);
-        self.by_id.remove(&message.id);
+        self.by_id.remove(message.id);
         if message.has_history {
             self.history.remove(&slot);
         }
@@ -119,7 +120,7 @@ impl Messages {
     }
 
     pub fn slot_of(&self, id: MessageId) -> Option<Slot> {
-        self.by_id.get(&id).copied()
+        self.by_id.get(id)
     }
 
     pub fn len(&self) -> usize {
@@ -137,7 +138,7 @@ impl Messages {
         let slots: Vec<usize> = marked.map(|(slot, _)| slot).collect();
         assert_eq!(slots.len(), self.history.len(), "entries of the history");
         assert!(slots.iter().all(|slot| self.history.contains_key(&(*slot as Slot))));
-        assert_eq!(self.by_id.len(), self.slots.len(), "entries of the index");
+        assert_eq!(self.by_id.count(), self.slots.len(), "entries of the index");
     }
 
     /// What happened to the message, all zero for most.

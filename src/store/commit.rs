@@ -217,7 +217,7 @@ impl<'c> File<'c> {
     }
 
     /// Moves the log into the file when it has grown enough since the last time: by
-    /// [`LOG_FRAMES_MIN`] if that is mostly new, by [`LOG_FRAMES_MAX`] if it is the same pages over
+    /// `LOG_FRAMES_MIN` if that is mostly new, by `LOG_FRAMES_MAX` if it is the same pages over
     /// and over, of which only the last ones go into the file.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ exits with 1 on a broken promise, with 77 when this machine can not do what it n
 """
 
 import atexit
+import multiprocessing
 import os
 import re
 import shutil
@@ -92,6 +93,7 @@ class Daemon:
                 f'[storage]\ndatabase = "{directory}/q.db"\n{storage}\n[limits]\n{limits}\n'
                 f'[log]\nlevel = "{log_level}"\nformat = "plain"\n'
                 '[[listener]]\nprotocol = "beanstalk"\naddress = "127.0.0.1:0"\n'
+                '[[listener]]\nprotocol = "phpmq"\naddress = "127.0.0.1:0"\n'
                 '[[listener]]\nprotocol = "console"\naddress = "127.0.0.1:0"\n')
         self.command = [*prefix, program(), "-c", config]
         self.environment = environment
@@ -308,6 +310,78 @@ class Ledger:
         promise(not strange, f"{what}: nothing was changed or made up ({len(strange)})")
         promise(twice == 0 and reused == 0, f"{what}: nothing is there twice ({twice}, {reused})")
         return lost
+
+
+class Others:
+    """Who has nothing to do with what a script does to the daemon: one client that puts, reserves
+    and deletes every few milliseconds in a queue of its own, and how long each round takes it
+    before, during and after; in a process of its own, so that the script does not slow its clock
+    down. With the daemon's memory at the end of each phase."""
+
+    PAUSE = 0.005
+    PHASES = ("before", "during", "after")
+
+    def __init__(self, daemon, seconds=2):
+        self.daemon, self.marks, self.memory = daemon, [], []
+        self.here, there = multiprocessing.Pipe()
+        self.process = multiprocessing.get_context("fork").Process(
+            target=self._work, args=(daemon.ports["beanstalk"], there), daemon=True)
+        self.process.start()
+        self.here.recv()
+        self.begun = time.monotonic()
+        time.sleep(seconds)
+        self._mark()
+
+    def _mark(self):
+        self.marks.append(time.monotonic())
+        self.memory.append(self.daemon.memory_bytes())
+
+    def _work(self, port, pipe):
+        def connect():
+            peer = Beanstalk(port)
+            peer.ask("use others")
+            peer.ask("watch others")
+            peer.ask("ignore default")
+            return peer
+
+        rounds, broken, peer = [], 0, connect()
+        pipe.send("ready")
+        while not pipe.poll(self.PAUSE):
+            began = time.monotonic()
+            try:
+                taken = peer.put(b"x" * 100).startswith("INSERTED")
+                found = peer.reserve() if taken else None
+                if found:
+                    peer.delete(found[0])
+            except OSError:
+                broken, taken, peer = broken + 1, False, connect()
+            rounds.append((began, time.monotonic() - began, taken))
+        pipe.send((rounds, broken))
+
+    def end_of_harm(self):
+        """What is done to the daemon is over."""
+        self._mark()
+
+    def report(self, what, seconds=2):
+        """Waits a little, prints what was measured, and returns the p99 of each phase in ms."""
+        time.sleep(seconds)
+        self._mark()
+        self.here.send("the end")
+        rounds, broken = self.here.recv()
+        self.process.join()
+        spans = zip(self.PHASES, [self.begun, *self.marks], self.marks, self.memory)
+        p99s = []
+        for phase, begin, end, memory in spans:
+            inside = [entry for entry in rounds if begin <= entry[0] < end]
+            times = [taken * 1000 for _, taken, _ in inside]
+            refused = sum(not taken for _, _, taken in inside)
+            p99s.append(percentile(times, 99))
+            figure(f"{what}: others {phase}",
+                   f"{len(times)} rounds, {refused} refused, p50 {percentile(times, 50):.2f} ms, "
+                   f"p99 {percentile(times, 99):.2f} ms, max {max(times, default=0):.2f} ms; "
+                   f"daemon {memory / 2**20:.1f} MB")
+        promise(broken == 0, f"{what}: others keep their connection ({broken})")
+        return p99s
 
 
 def percentile(values, percent):

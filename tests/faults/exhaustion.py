@@ -7,7 +7,7 @@ import resource
 import socket
 import time
 
-from daemon import Daemon, eventually, figure, finish, folder, promise
+from daemon import Daemon, Others, eventually, figure, finish, folder, promise
 
 SECONDS = 2
 
@@ -29,7 +29,13 @@ def run(what, daemon, count):
     promise(daemon.ready(), f"{what}: starts")
     first = daemon.connect()
     promise(first.put(b"a").startswith("INSERTED"), f"{what}: serves")
+    others = Others(daemon)
     peers = crowd(daemon.ports["beanstalk"], count)
+    time.sleep(SECONDS)
+    others.end_of_harm()
+    p99s = others.report(what, 0)
+    promise(p99s[1] < 50 + 20 * p99s[0], f"{what}: others are served as before")
+    # Nobody asks for anything now.
     cpu, log = daemon.cpu_seconds(), len(daemon.log())
     time.sleep(SECONDS)
     figure(f"{what}: CPU % while exhausted",

@@ -9,10 +9,9 @@ import multiprocessing
 import resource
 import selectors
 import socket
-import threading
 import time
 
-from daemon import Daemon, Ledger, figure, finish, folder, percentile, promise
+from daemon import Daemon, Others, figure, finish, folder, promise
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("program", nargs="?")
@@ -22,25 +21,6 @@ LIMIT = 500
 
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class Steady(threading.Thread):
-    """A client that puts and deletes one message after the other and notes how long it takes."""
-
-    def __init__(self, daemon):
-        super().__init__(daemon=True)
-        self.peer, self.times, self.over = daemon.connect(), [], False
-        self.ledger = Ledger()
-
-    def run(self):
-        while not self.over:
-            began = time.monotonic()
-            self.ledger.put(self.peer)
-            self.ledger.work(self.peer)
-            self.times.append((began, time.monotonic() - began))
-
-    def between(self, begin, end):
-        return [taken for at, taken in self.times if begin <= at < end]
 
 
 def flood(port, results):
@@ -75,37 +55,23 @@ def flood(port, results):
 
 daemon = Daemon(folder(), limits=f"max_connections = {LIMIT}")
 promise(daemon.ready(), "starts")
-steady = Steady(daemon)
-steady.start()
-start = time.monotonic()
-time.sleep(2)
-memory_before = daemon.memory_bytes()
+others = Others(daemon)
 flood_begins = time.monotonic()
-# In a process of its own, so that it does not slow down the clock of the steady client.
+# In a process of its own, so that it does not slow down the clock of the others.
 results, far_end = multiprocessing.Pipe()
 flooding = multiprocessing.get_context("fork").Process(
     target=flood, args=(daemon.ports["beanstalk"], far_end))
 flooding.start()
 refused, closed = results.recv()
 flood_ends = time.monotonic()
-memory_during = daemon.memory_bytes()
+others.end_of_harm()
 log_bytes = len(daemon.log())
 results.send("the end")
 flooding.join()
-time.sleep(2)
-end = time.monotonic()
-steady.over = True
-steady.join(10)
-before, during, after = (
-    percentile(steady.between(*span), 99) * 1000
-    for span in ((start, flood_begins), (flood_begins, flood_ends), (flood_ends, end)))
+before, during, after = others.report("flood")
+memory_before, memory_during = others.memory[:2]
 figure("connects, seconds", (arguments.connects, round(flood_ends - flood_begins, 1)))
 figure("refused in words, closed during the flood", (refused, closed))
-figure("p99 in ms of put, reserve and delete before, during, after",
-       tuple(round(value, 2) for value in (before, during, after)))
-figure("cycles before, during, after", tuple(len(steady.between(*span)) for span in (
-    (start, flood_begins), (flood_begins, flood_ends), (flood_ends, end))))
-figure("resident MB before, during", (memory_before >> 20, memory_during >> 20))
 figure("log bytes", log_bytes)
 promise(daemon.is_alive(), "is alive")
 promise(closed > arguments.connects // 2, "those over the limit are closed")

@@ -5,7 +5,7 @@ a memory control group of twice the limit, so that going over it would kill."""
 
 import os
 
-from daemon import Daemon, eventually, figure, finish, folder, promise
+from daemon import Daemon, Others, eventually, figure, finish, folder, promise
 
 LIMIT = 64 * 1024 * 1024
 MEMORY = "/sys/fs/cgroup/memory"
@@ -17,6 +17,7 @@ def run(level, before):
     directory = folder("/var/tmp")
     daemon = Daemon(directory, storage, 'max_memory = "64MiB"', before=before)
     promise(daemon.ready(), f"{what}: starts")
+    others = Others(daemon)
     peer = daemon.connect()
     body = b"x" * 1024
     inserted, refused, word = 0, 0, ""
@@ -42,6 +43,9 @@ def run(level, before):
         taken += 1
     promise(taken == inserted // 5, f"{what}: consumers are served ({taken})")
     eventually(f"{what}: puts are taken again", lambda: peer.put(body).startswith("INSERTED"))
+    others.end_of_harm()
+    before, during, _ = others.report(what)
+    promise(during < 50 + 20 * before, f"{what}: others are answered as before")
     promise(daemon.stop() == 0, f"{what}: stops in order")
 
 
