@@ -15,9 +15,9 @@ use std::io;
 use std::mem;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread};
@@ -42,7 +42,7 @@ use crate::threads::Threads;
 #[derive(Debug)]
 pub struct Shared {
     /// The dispatcher's channel.
-    pub events: Sender<Event>,
+    pub events: SyncSender<Event>,
     /// The operator's limits.
     pub limits: Arc<Limits>,
     /// Bodies under way.

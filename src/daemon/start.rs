@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use slog::{Logger, info, warn};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
@@ -126,7 +127,7 @@ impl Daemon {
 
 /// What all connections have in common.
 fn shared(
-    events: &Sender<Event>,
+    events: &SyncSender<Event>,
     limits: &Arc<Limits>,
     clock: Clock,
     threads: Arc<Threads>,
@@ -251,7 +252,7 @@ fn load(
 /// The dispatcher's ways to the database file.
 struct Disk {
     journal: Journal,
-    orders: Option<Sender<Order>>,
+    orders: Option<SyncSender<Order>>,
     finished: Receiver<Finished>,
     progress: Arc<Progress>,
     thread: Option<JoinHandle<Result<(), StoreError>>>,
@@ -261,7 +262,7 @@ impl Disk {
     /// Starts the thread of the file, if there is one.
     fn start(
         file: Option<StoreFile>,
-        events: Sender<Event>,
+        events: SyncSender<Event>,
         log: &Logger,
     ) -> Result<Disk, DaemonError> {
         let (order_sender, orders) = channels::orders();
