@@ -157,7 +157,7 @@ impl Reader {
     /// Does what is due, then reads once and sends on what that brought.
     fn turn(&mut self, small: &mut [u8; READ_SMALL_BYTES]) -> Result<(), End> {
         self.pass_gate()?;
-        self.let_arrive();
+        self.let_arrive()?;
         self.find_room()?;
         let now = self.now();
         self.check_stop(now)?;
@@ -358,7 +358,7 @@ impl Reader {
 
     /// Waits until the last bodies have arrived, while much of the memory is taken by what is under
     /// way: the gate closes only when they do, and what is read until then is beyond the limit.
-    fn let_arrive(&mut self) {
+    fn let_arrive(&mut self) -> Result<(), End> {
         let Shared { budget, limits, .. } = &*self.connection.shared;
         // Only for one's own, which arrive whatever others do.
         let waits = || {
@@ -366,13 +366,20 @@ impl Reader {
                 && budget.bytes() > limits.max_memory() / UNDER_WAY_PART
                 && !self.stopping()
         };
-        if waits() {
-            let began = self.now();
-            while waits() {
-                std::thread::sleep(Duration::from_millis(ARRIVE_PAUSE_MS));
-            }
-            self.excuse(began);
+        if !waits() {
+            return Ok(());
         }
+        let began = self.now();
+        // An end of the peer's is seen by the next read.
+        let mut watch = Watch { hung_up: true, closed: true };
+        let wake = self.connection.gate.wake().map_err(End::Reset)?;
+        while waits() {
+            let pause = Some(ARRIVE_PAUSE_MS);
+            watch.wait(&self.connection.socket, &wake, pause).map_err(End::Reset)?;
+            self.connection.gate.quiet();
+        }
+        self.excuse(began);
+        Ok(())
     }
 
     /// Waits in the middle of a large frame while bodies under way fill the memory. A frame that
