@@ -3,7 +3,8 @@
 //! One thread per connection, named `client-N`. It blocks in one read, with a time-out only while
 //! there is a deadline: an idle connection wakes nobody up and holds no heap buffer. Everything
 //! that one read brought goes to the dispatcher as one channel message (more only beyond
-//! [`REQUESTS_PER_BATCH_MAX`](crate::limits::REQUESTS_PER_BATCH_MAX)).
+//! [`REQUESTS_PER_BATCH_MAX`](crate::limits::REQUESTS_PER_BATCH_MAX)). The rest of a large body is
+//! read straight to where the decoder keeps it, so that it is not copied on its way in.
 //!
 //! Invariants: [`Event::Ended`] is the last event of every connection, also after a panic; what
 //! was decoded before an end is sent before it. Time in which *we* keep the peer waiting (a closed

@@ -20,6 +20,7 @@ use crate::clock::Time;
 use crate::engine::Input;
 use crate::ids::{CommitNumber, ConnectionId, MessageId};
 use crate::journal::Journal;
+use crate::limits::STAGED_EARLY_BYTES;
 use crate::statistics::StoreFacts;
 use crate::store::{Memory, StoreError};
 
@@ -263,7 +264,7 @@ impl<'c> Dispatcher<'c> {
     /// Without a file the tick only keeps the journal short.
     fn stage_for_memory(&mut self, now: Time) {
         let commits = &mut self.commits;
-        if commits.tick <= now {
+        if commits.tick <= now || commits.journal.bytes() > STAGED_EARLY_BYTES {
             commits.tick = Time::NEVER;
             commits.staged = Some(Staged::new(commits.journal.take(), Then::Nothing));
         }

@@ -31,24 +31,23 @@ def run(what, daemon, count):
     promise(first.put(b"a").startswith("INSERTED"), f"{what}: serves")
     others = Others(daemon)
     peers = crowd(daemon.ports["beanstalk"], count)
-    time.sleep(SECONDS)
-    others.end_of_harm()
-    p99s = others.report(what, 0)
-    promise(p99s[1] < 50 + 20 * p99s[0], f"{what}: others are served as before")
-    # Nobody asks for anything now.
     cpu, log = daemon.cpu_seconds(), len(daemon.log())
     time.sleep(SECONDS)
-    figure(f"{what}: CPU % while exhausted",
+    figure(f"{what}: CPU % while exhausted, with what others ask for",
            round(100 * (daemon.cpu_seconds() - cpu) / SECONDS, 1))
     figure(f"{what}: log bytes in {SECONDS} s", len(daemon.log()) - log)
     promise(daemon.is_alive(), f"{what}: is alive")
-    promise(daemon.cpu_seconds() - cpu < 0.05 * SECONDS + 0.05, f"{what}: does not spin")
+    # Whoever spins takes a whole processor.
+    promise(daemon.cpu_seconds() - cpu < 0.3 * SECONDS, f"{what}: does not spin")
     promise(len(daemon.log()) - log < 10_000, f"{what}: does not flood its log")
     began = time.monotonic()
     promise(first.put(b"b").startswith("INSERTED"), f"{what}: who is connected is served")
     figure(f"{what}: ms for that", round(1000 * (time.monotonic() - began), 2))
+    others.end_of_harm()
     for peer in peers:
         peer.close()
+    before, during, _ = others.report(what)
+    promise(during < 50 + 20 * before, f"{what}: others are served as before")
 
     def served():
         try:
