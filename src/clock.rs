@@ -85,14 +85,14 @@ impl Clock {
         Now { time, wall_offset_ms: if offset.abs() <= 5 { 0 } else { offset } }
     }
 
-    /// The monotonic deadline of a moment, for waiting on a channel; `None` is for ever.
-    pub fn deadline(&self, time: Time) -> Option<Instant> {
+    /// How long it is until a moment, for waiting on a channel; `None` is for ever.
+    pub fn until(&self, time: Time) -> Option<Duration> {
         if time == Time::NEVER {
             return None;
         }
         // The scale has whole milliseconds: wait to the end of the one before.
         let from_start = time.0.saturating_sub(self.started_wall_ms);
-        self.started.checked_add(Duration::from_millis(from_start))
+        Some(Duration::from_millis(from_start).saturating_sub(self.started.elapsed()))
     }
 
     /// How long the process has run.
@@ -139,7 +139,10 @@ mod tests {
     }
 
     #[test]
-    fn never_is_no_deadline() {
-        assert_eq!(Clock::start().deadline(Time::NEVER), None);
+    fn never_is_waited_for_without_an_end_and_the_past_not_at_all() {
+        let clock = Clock::start();
+        assert_eq!(clock.until(Time::NEVER), None);
+        assert_eq!(clock.until(clock.time()), Some(Duration::ZERO));
+        assert!(clock.until(clock.time().plus(60_000)) > Some(Duration::from_secs(50)));
     }
 }

@@ -3,7 +3,8 @@
 //! One thread per connection, named `client-N`. It blocks in one read, with a time-out only while
 //! there is a deadline: an idle connection wakes nobody up and holds no heap buffer. Everything
 //! that one read brought goes to the dispatcher as one channel message (more only beyond
-//! [`REQUESTS_PER_BATCH_MAX`](crate::limits::REQUESTS_PER_BATCH_MAX)).
+//! [`REQUESTS_PER_BATCH_MAX`](crate::limits::REQUESTS_PER_BATCH_MAX)). The rest of a large body is
+//! read straight to where the decoder keeps it, so that it is not copied on its way in.
 //!
 //! Invariants: [`Event::Ended`] is the last event of every connection, also after a panic; what
 //! was decoded before an end is sent before it. Time in which *we* keep the peer waiting (a closed
@@ -14,9 +15,9 @@ use std::io;
 use std::mem;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError};
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread};
@@ -41,7 +42,7 @@ use crate::threads::Threads;
 #[derive(Debug)]
 pub struct Shared {
     /// The dispatcher's channel.
-    pub events: Sender<Event>,
+    pub events: SyncSender<Event>,
     /// The operator's limits.
     pub limits: Arc<Limits>,
     /// Bodies under way.

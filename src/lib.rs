@@ -58,6 +58,7 @@ pub mod writer;
 
 // The seam.
 pub mod channels;
+pub mod yielding;
 
 // The core, one thread.
 pub mod dispatcher;

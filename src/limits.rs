@@ -14,6 +14,12 @@ pub const REQUESTS_PER_BATCH_MAX: usize = 256;
 pub const EVENTS_PER_TURN_MAX: usize = 64;
 /// Units of large work (a flush, a mass kick, many expiries) done in one turn at most.
 pub const WORK_PER_TURN_MAX: usize = 1_000;
+/// Bytes of messages brought into the database in memory in one turn at most, but for one message:
+/// what takes a millisecond or two.
+pub const STAGED_BYTES_PER_TURN_MAX: u64 = 1024 * 1024;
+/// Bytes of messages that are brought in before the tick where there is no file: more would have
+/// left every cache by then, and new bodies would need new memory meanwhile.
+pub const STAGED_EARLY_BYTES: u64 = 8 * 1024 * 1024;
 /// Events that wait for the dispatcher at most; the senders block behind them.
 pub const EVENTS_WAITING_MAX: usize = 1_024;
 /// What the main thread has waiting at most: ends of threads and signals.

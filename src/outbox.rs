@@ -21,8 +21,8 @@ use std::mem;
 use std::net::Shutdown;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
-use crossbeam_channel::Sender;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
@@ -60,7 +60,7 @@ struct Hold {
 /// The writer that has taken over.
 #[derive(Debug)]
 struct Active {
-    chunks: Sender<Vec<u8>>,
+    chunks: SyncSender<Vec<u8>>,
     /// Bytes of the chunk that it has not reported yet.
     in_hand: usize,
 }

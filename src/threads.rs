@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub struct Threads {
 #[derive(Debug)]
 struct Resting {
     number: u64,
-    way_in: Sender<Task>,
+    way_in: SyncSender<Task>,
 }
 
 impl Threads {
@@ -104,7 +105,9 @@ impl Threads {
             match way_in.try_send(task) {
                 Ok(()) => return Ok(()),
                 // It has ended in a panic; the next one may be well.
-                Err(refused) => task = refused.into_inner(),
+                Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
+                    task = refused;
+                }
             }
         }
         let Task { name, body } = task;

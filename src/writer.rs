@@ -7,9 +7,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use socket2::Socket;
@@ -23,7 +23,7 @@ use crate::threads::Threads;
 #[derive(Debug)]
 pub struct Writers {
     /// Where they report.
-    pub events: Sender<Event>,
+    pub events: SyncSender<Event>,
     /// What starts them.
     pub threads: Arc<Threads>,
     /// For `limits.write_timeout`.
@@ -39,7 +39,7 @@ impl Writers {
         &self,
         connection: ConnectionId,
         socket: &Arc<Socket>,
-    ) -> io::Result<Sender<Vec<u8>>> {
+    ) -> io::Result<SyncSender<Vec<u8>>> {
         // 0 is "for ever" to the system as well as in the configuration. The dispatcher's own
         // sends do not wait, so this time-out on the shared socket does not concern them.
         let patience = Some(self.limits.write_timeout_ms()).filter(|millis| *millis > 0);
@@ -56,7 +56,7 @@ impl Writers {
 struct Writer {
     connection: ConnectionId,
     socket: Arc<Socket>,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
 }
 
 impl Writer {

@@ -3,9 +3,8 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
-
-use crossbeam_channel::Receiver;
 
 use super::Shared;
 use crate::channels::{self, End, Event, Notice};
@@ -98,7 +97,7 @@ pub(crate) static LINES: Protocol = Protocol {
 pub(crate) struct Stage {
     pub(crate) shared: Arc<Shared>,
     pub(crate) events: Receiver<Event>,
-    pub(crate) notices: Receiver<Notice>,
+    pub(crate) notices: crossbeam_channel::Receiver<Notice>,
 }
 
 impl Stage {
@@ -122,6 +121,11 @@ impl Stage {
         self.events.recv_timeout(Duration::from_secs(20)).expect("an event was due")
     }
 
+    /// Whether no event has come.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.events.try_recv().is_err()
+    }
+
     /// The bodies of the puts of the next event.
     pub(crate) fn puts(&self) -> Vec<String> {
         match self.event() {
@@ -134,7 +138,7 @@ impl Stage {
     pub(crate) fn end(&self) -> End {
         match self.event() {
             Event::Ended { connection: ConnectionId(9), end } => {
-                assert!(self.events.is_empty());
+                assert!(self.is_quiet());
                 end
             }
             other => panic!("no end but {}", name(&other)),

@@ -6,8 +6,7 @@ use std::io::Write;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-
-use crossbeam_channel::RecvTimeoutError;
+use std::sync::mpsc::RecvTimeoutError;
 
 use crate::limits::{LimitValues, REQUESTS_PER_BATCH_MAX};
 use crate::protocol::{Setup, WireError, beanstalk};
@@ -289,7 +288,7 @@ fn nothing_is_read_behind_a_closed_gate_until_it_opens() {
     scene.peer.shutdown(Shutdown::Write).unwrap();
     // The hang-up is seen all the same, before the request that came before it.
     assert_eq!(name(&scene.stage.event()), "HungUp");
-    assert!(scene.stage.events.is_empty());
+    assert!(scene.stage.is_quiet());
     scene.gate.open();
     assert_eq!(scene.stage.puts(), ["a"]);
     assert!(matches!(scene.stage.end(), End::EndOfFile));
@@ -305,7 +304,7 @@ fn a_gate_that_closes_in_the_middle_of_a_read_holds_the_rest_back() {
     let thread =
         std::thread::Builder::new().spawn(move || reader.decode(lines.as_bytes()).is_ok()).unwrap();
     assert_eq!(scene.stage.puts().len(), REQUESTS_PER_BATCH_MAX);
-    assert!(scene.stage.events.is_empty());
+    assert!(scene.stage.is_quiet());
     scene.gate.open();
     assert_eq!(scene.stage.puts().len(), 2);
     assert!(thread.join().unwrap());
@@ -563,7 +562,7 @@ fn the_rest_of_a_large_body_is_read_to_its_place_and_what_follows_is_left() {
     let mut small = [0; READ_SMALL_BYTES];
     // The start, then all that had arrived of the body in one read, then what came behind it.
     assert!(reader.turn(&mut small).is_ok());
-    assert!(scene.stage.events.is_empty());
+    assert!(scene.stage.is_quiet());
     assert!(reader.turn(&mut small).is_ok());
     assert!(scene.stage.puts() == [large]);
     assert_eq!(reader.large.capacity(), 0);
@@ -586,7 +585,7 @@ fn room_for_a_body_is_made_and_charged_as_it_arrives() {
         let charged = scene.stage.shared.budget.bytes();
         assert!(charged <= 2 * arrived * READ_SMALL_BYTES as u64, "{charged}");
     }
-    assert!(scene.stage.events.is_empty());
+    assert!(scene.stage.is_quiet());
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -188,7 +189,7 @@ struct Daemon {
     limits: Arc<Limits>,
     clients: Arc<Clients>,
     listeners: Vec<Listening>,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     notices: Receiver<Notice>,
     joiner: Joiner,
     dispatcher: JoinHandle<Result<Stopped, StoreError>>,

@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use slog::{Logger, info, warn};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
@@ -126,7 +127,7 @@ impl Daemon {
 
 /// What all connections have in common.
 fn shared(
-    events: &Sender<Event>,
+    events: &SyncSender<Event>,
     limits: &Arc<Limits>,
     clock: Clock,
     threads: Arc<Threads>,
@@ -153,25 +154,36 @@ fn writers(shared: &Shared) -> Arc<Writers> {
 
 /// Has all threads scheduled as batch work: a woken thread then does not interrupt the one that
 /// has just woken it, which at one command at a time costs most of the processor's time. All later
-/// threads inherit it. A refusal does no harm.
+/// threads inherit it, but for the one of the file: see [`run_at_once`].
 fn run_in_batches(log: &Logger) {
+    schedule(NormalThreadSchedulePolicy::Batch, log);
+}
+
+/// Has the calling thread interrupt others again when it is woken. That of the file is woken once
+/// for a whole commit, for which others wait: as batch work it had to wait in its turn, before each
+/// commit and behind each fsync, for the time slices of any busy program on the machine.
+fn run_at_once(log: &Logger) {
+    schedule(NormalThreadSchedulePolicy::Other, log);
+}
+
+/// Sets how the calling thread is scheduled. A refusal does no harm.
+fn schedule(policy: NormalThreadSchedulePolicy, log: &Logger) {
     use thread_priority::{set_thread_priority_and_policy, thread_native_id};
+    let policy = ThreadSchedulePolicy::Normal(policy);
     let niceness = rustix::process::getpriority_process(None).unwrap_or(0);
-    let Some(priority) = priority_of(niceness) else { return };
-    let result = set_thread_priority_and_policy(thread_native_id(), priority, BATCH);
+    let Some(priority) = priority_of(niceness, policy) else { return };
+    let result = set_thread_priority_and_policy(thread_native_id(), priority, policy);
     if let Err(error) = result {
-        slog::debug!(log, "not scheduled as batch work"; "error" => ?error);
+        slog::debug!(log, "not scheduled as asked"; "policy" => ?policy, "error" => ?error);
     }
 }
 
-const BATCH: ThreadSchedulePolicy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch);
-
 /// What the library calls this niceness: it cannot set the policy without setting that too, and it
 /// is the operator's.
-fn priority_of(niceness: i32) -> Option<ThreadPriority> {
+fn priority_of(niceness: i32, policy: ThreadSchedulePolicy) -> Option<ThreadPriority> {
     (0..=99_u8)
         .filter_map(|value| value.try_into().ok().map(ThreadPriority::Crossplatform))
-        .find(|priority| priority.to_posix(BATCH).is_ok_and(|found| found == niceness))
+        .find(|priority| priority.to_posix(policy).is_ok_and(|found| found == niceness))
 }
 
 /// The standard library ends the process when the system has no memory map left for a new
@@ -251,7 +263,7 @@ fn load(
 /// The dispatcher's ways to the database file.
 struct Disk {
     journal: Journal,
-    orders: Option<Sender<Order>>,
+    orders: Option<SyncSender<Order>>,
     finished: Receiver<Finished>,
     progress: Arc<Progress>,
     thread: Option<JoinHandle<Result<(), StoreError>>>,
@@ -261,7 +273,7 @@ impl Disk {
     /// Starts the thread of the file, if there is one.
     fn start(
         file: Option<StoreFile>,
-        events: Sender<Event>,
+        events: SyncSender<Event>,
         log: &Logger,
     ) -> Result<Disk, DaemonError> {
         let (order_sender, orders) = channels::orders();
@@ -277,6 +289,7 @@ impl Disk {
             .stack_size(SERVICE_STACK_BYTES)
             .spawn(move || {
                 let _abort = AbortOnPanic;
+                run_at_once(&log);
                 persistence::run(file, orders, finished_sender, events, told, log)
             })
             .map_err(|error| DaemonError::System("start a thread", error))?;
@@ -321,9 +334,26 @@ mod tests {
     fn regression_batch_scheduling_keeps_the_niceness() {
         // The library's lowest priority, which was asked for once, is niceness 19: any other
         // program on the machine then came before the daemon.
-        for niceness in -20..=19 {
-            let priority = priority_of(niceness).unwrap();
-            assert_eq!(priority.to_posix(BATCH).unwrap(), niceness);
+        for policy in [NormalThreadSchedulePolicy::Batch, NormalThreadSchedulePolicy::Other] {
+            let policy = ThreadSchedulePolicy::Normal(policy);
+            for niceness in -20..=19 {
+                let priority = priority_of(niceness, policy).unwrap();
+                assert_eq!(priority.to_posix(policy).unwrap(), niceness);
+            }
         }
+    }
+
+    #[test]
+    fn a_thread_that_is_to_run_at_once_is_no_batch_work_though_its_parent_is() {
+        let thread = std::thread::Builder::new().spawn(|| {
+            let log = Logger::root(slog::Discard, slog::o!());
+            run_in_batches(&log);
+            let before = thread_priority::thread_schedule_policy().unwrap();
+            run_at_once(&log);
+            (before, thread_priority::thread_schedule_policy().unwrap())
+        });
+        let (before, own) = thread.unwrap().join().unwrap();
+        assert_eq!(before, ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Batch));
+        assert_eq!(own, ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other));
     }
 }

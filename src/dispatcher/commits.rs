@@ -11,15 +11,17 @@
 //! failed or for one that does not end, is given up: its peer is told that the outcome is unknown,
 //! and its change stays queued for the disk.
 
-use crossbeam_channel::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, SyncSender};
+
 use slog::{crit, info};
 
 use crate::change::{Change, MessageRow};
-use crate::channels::{Durability, Finished, Order};
+use crate::channels::{Durability, Event, Finished, Order};
 use crate::clock::Time;
 use crate::engine::Input;
 use crate::ids::{CommitNumber, ConnectionId, MessageId};
 use crate::journal::Journal;
+use crate::limits::STAGED_EARLY_BYTES;
 use crate::statistics::StoreFacts;
 use crate::store::{Memory, StoreError};
 
@@ -30,7 +32,7 @@ use super::staging::{Staged, Then};
 /// The way to the database file.
 pub(super) struct Commits {
     pub journal: Journal,
-    pub orders: Option<Sender<Order>>,
+    pub orders: Option<SyncSender<Order>>,
     finished: Receiver<Finished>,
     interval_ms: u64,
     timeout_ms: u64,
@@ -74,7 +76,7 @@ pub(super) enum UnderWay {
 impl Commits {
     pub fn new(
         journal: Journal,
-        orders: Option<Sender<Order>>,
+        orders: Option<SyncSender<Order>>,
         finished: Receiver<Finished>,
         interval_ms: u64,
         timeout_ms: u64,
@@ -263,7 +265,7 @@ impl<'c> Dispatcher<'c> {
     /// Without a file the tick only keeps the journal short.
     fn stage_for_memory(&mut self, now: Time) {
         let commits = &mut self.commits;
-        if commits.tick <= now {
+        if commits.tick <= now || commits.journal.bytes() > STAGED_EARLY_BYTES {
             commits.tick = Time::NEVER;
             commits.staged = Some(Staged::new(commits.journal.take(), Then::Nothing));
         }
@@ -337,6 +339,7 @@ impl<'c> Dispatcher<'c> {
             journal: &mut commits.journal,
             orders: commits.orders.as_ref()?,
             finished: &commits.finished,
+            events: &self.events,
             is_under_way: commits.under_way.is_some(),
         })
     }
@@ -346,8 +349,9 @@ impl<'c> Dispatcher<'c> {
 pub(super) struct LastCommit<'a, 'c> {
     pub memory: &'a mut Memory<'c>,
     pub journal: &'a mut Journal,
-    pub orders: &'a Sender<Order>,
+    pub orders: &'a SyncSender<Order>,
     pub finished: &'a Receiver<Finished>,
+    pub events: &'a Receiver<Event>,
     pub is_under_way: bool,
 }
 

@@ -37,8 +37,9 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 use slog::Logger;
 
@@ -55,6 +56,7 @@ use crate::persistence::Progress;
 use crate::store::Memory;
 use crate::store::StoreError;
 use crate::writer::Writers;
+use crate::yielding::Yielding;
 
 use commits::Commits;
 use peers::Peer;
@@ -72,7 +74,7 @@ pub struct Parts {
     /// What wakes it.
     pub events: Receiver<Event>,
     /// To persistence; `None` when nothing is kept on disk.
-    pub orders: Option<Sender<Order>>,
+    pub orders: Option<SyncSender<Order>>,
     /// From persistence.
     pub finished: Receiver<Finished>,
     /// Starts the threads that write to slow peers.
@@ -119,6 +121,7 @@ pub struct Dispatcher<'c> {
     effects: Vec<Effect>,
     commits: Commits,
     pressure: Pressure,
+    yielding: Yielding,
     now: Now,
     protocol_errors: u64,
     stopping: bool,
@@ -161,6 +164,7 @@ impl<'c> Dispatcher<'c> {
                 parts.commit_timeout_ms,
             ),
             pressure: Pressure::default(),
+            yielding: Yielding::default(),
             now,
             protocol_errors: 0,
             stopping: false,
@@ -223,10 +227,13 @@ impl<'c> Dispatcher<'c> {
         if due <= self.now.time || !self.later.is_empty() {
             return self.next_event();
         }
-        match self.clock.deadline(due) {
+        if let Some(event) = self.yielding.gather(|| self.events.try_recv().ok()) {
+            return Some(event);
+        }
+        match self.clock.until(due) {
             None => self.events.recv().ok(),
             // The senders outlive the dispatcher, so only the time can run out.
-            Some(deadline) => self.events.recv_deadline(deadline).ok(),
+            Some(left) => self.events.recv_timeout(left).ok(),
         }
     }
 

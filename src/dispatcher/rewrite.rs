@@ -11,7 +11,8 @@
 //! `storage.on_io_error = "exit"` no attempt is made: the process ends, and a restart finds the
 //! file as the last good commit left it.
 
-use crossbeam_channel::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, SyncSender};
+
 use slog::crit;
 
 use crate::channels::{Finished, Order};
@@ -132,7 +133,7 @@ impl Dispatcher<'_> {
 pub(super) fn rewrite_now(
     memory: &mut Memory<'_>,
     journal: &mut Journal,
-    orders: &Sender<Order>,
+    orders: &SyncSender<Order>,
     finished: &Receiver<Finished>,
 ) -> Result<(), StoreError> {
     let mut slices = None;

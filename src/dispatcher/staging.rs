@@ -10,7 +10,7 @@ use crate::change::MessageRow;
 use crate::channels::Order;
 use crate::ids::MessageId;
 use crate::journal::Batch;
-use crate::limits::WORK_PER_TURN_MAX;
+use crate::limits::{STAGED_BYTES_PER_TURN_MAX, WORK_PER_TURN_MAX};
 use crate::store::StoreError;
 
 use super::Dispatcher;
@@ -51,7 +51,11 @@ impl Staged {
     /// The places that are to be done in this turn.
     fn next_part(&mut self) -> Range<usize> {
         let start = self.done;
-        self.done = (start + WORK_PER_TURN_MAX).min(self.batch.places());
+        let places = self.batch.places();
+        let bytes_each = self.batch.bytes() / (places as u64).max(1);
+        let most = STAGED_BYTES_PER_TURN_MAX / bytes_each.max(1) + 1;
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(WORK_PER_TURN_MAX);
+        self.done = (start + most).min(places);
         start..self.done
     }
 
@@ -133,6 +137,22 @@ mod tests {
         one_turn(&mut s);
         let (batch, sync) = s.order().unwrap();
         assert_eq!((batch.rows(), sync), (MANY as u64 + 1, true), "all messages and their queue");
+    }
+
+    #[test]
+    fn a_few_large_messages_are_brought_in_over_several_turns_too() {
+        let mut s = Stage::new().connect("a", "beanstalk", Periodic);
+        let large = "x".repeat(600_000);
+        for _ in 0..5 {
+            s.say('a', put(&large));
+        }
+        s.now.time = s.now.time.plus(TICK_MS);
+        for _ in 0..2 {
+            one_turn(&mut s);
+            assert!(s.order().is_none());
+        }
+        one_turn(&mut s);
+        assert_eq!(s.order().unwrap().0.rows(), 6, "all messages and their queue");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! The clients' threads have ended when this begins, so no request comes any more; writers may
 //! still report.
 
-use crossbeam_channel::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, SyncSender};
+
 use slog::{crit, info};
 
 use crate::change::Change;
@@ -60,7 +61,7 @@ impl Dispatcher<'_> {
             let due = until.min(self.commits.deadline()).min(self.engine.next_deadline());
             let event = self.next_event();
             let wait =
-                || self.clock.deadline(due).and_then(|at| self.events.recv_deadline(at).ok());
+                || self.clock.until(due).and_then(|left| self.events.recv_timeout(left).ok());
             if let Some(event) = event.or_else(wait) {
                 self.take(event)?;
             }
@@ -72,8 +73,8 @@ impl Dispatcher<'_> {
         let until = self.clock.time().plus(self.stop_timeout_ms);
         let next_id = self.engine.next_id();
         let exit_on_io_error = self.exit_on_io_error;
-        let (clock, log, events) = (self.clock, self.log.clone(), self.events.clone());
-        let Some(LastCommit { memory, journal, orders, finished, is_under_way }) =
+        let (clock, log) = (self.clock, self.log.clone());
+        let Some(LastCommit { memory, journal, orders, finished, events, is_under_way }) =
             self.last_commit()
         else {
             return Stopped::Clean;
@@ -107,13 +108,17 @@ impl Dispatcher<'_> {
             if suspect && rewrite_now(memory, journal, orders, finished).is_ok() {
                 continue;
             }
-            pause(clock, &events);
+            pause(clock, events);
         }
     }
 }
 
 /// Has an order carried out and waits for that.
-pub(super) fn ask(orders: &Sender<Order>, finished: &Receiver<Finished>, order: Order) -> Finished {
+pub(super) fn ask(
+    orders: &SyncSender<Order>,
+    finished: &Receiver<Finished>,
+    order: Order,
+) -> Finished {
     if orders.send(order).is_ok()
         && let Ok(finished) = finished.recv()
     {
@@ -125,7 +130,6 @@ pub(super) fn ask(orders: &Sender<Order>, finished: &Receiver<Finished>, order: 
 /// Lets a moment pass before the last commit is tried again: waits for events, which nobody sends
 /// any more.
 fn pause(clock: Clock, events: &Receiver<Event>) {
-    if let Some(at) = clock.deadline(clock.time().plus(AGAIN_AFTER_MS)) {
-        while events.recv_deadline(at).is_ok() {}
-    }
+    let again = clock.time().plus(AGAIN_AFTER_MS);
+    while clock.until(again).is_some_and(|left| events.recv_timeout(left).is_ok()) {}
 }

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::JoinHandle;
 
 use super::tests::{Scene, scene};
-use crate::channels::Notice;
+use crate::channels::{self, Notice};
 use crate::command::Command;
 use crate::ids::{CommitNumber, ConnectionId};
 use crate::limits::LimitValues;
@@ -35,8 +35,8 @@ struct Echo {
 }
 
 impl Echo {
-    fn run(scene: &Scene) -> JoinHandle<Ends> {
-        let events = scene.stage.events.clone();
+    fn run(scene: &mut Scene) -> JoinHandle<Ends> {
+        let events = std::mem::replace(&mut scene.stage.events, channels::events().1);
         let shared = scene.stage.shared.clone();
         let writers = Arc::new(Writers {
             events: shared.events.clone(),
@@ -166,8 +166,8 @@ fn stop(scene: Scene, echo: JoinHandle<Ends>) -> Ends {
 
 #[test]
 fn a_peer_that_never_reads_is_given_up_and_nobody_else_notices() {
-    let scene = scene(LimitValues { write_timeout_ms: 200, ..LimitValues::default() });
-    let echo = Echo::run(&scene);
+    let mut scene = scene(LimitValues { write_timeout_ms: 200, ..LimitValues::default() });
+    let echo = Echo::run(&mut scene);
     let mut friend = Friend::new(scene.address());
     let mut stalled = TcpStream::connect(scene.address()).unwrap();
     stalled.write_all(b"flood\n").unwrap();
@@ -188,8 +188,8 @@ fn a_peer_that_never_reads_is_given_up_and_nobody_else_notices() {
 
 #[test]
 fn a_slow_reader_gets_every_byte_also_behind_its_half_close() {
-    let scene = scene(LimitValues::default());
-    let echo = Echo::run(&scene);
+    let mut scene = scene(LimitValues::default());
+    let echo = Echo::run(&mut scene);
     let mut slow = TcpStream::connect(scene.address()).unwrap();
     slow.write_all(b"flood\nthe end\n").unwrap();
     slow.shutdown(std::net::Shutdown::Write).unwrap();
@@ -215,8 +215,8 @@ fn a_slow_reader_gets_every_byte_also_behind_its_half_close() {
 
 #[test]
 fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
-    let scene = scene(LimitValues::default());
-    let echo = Echo::run(&scene);
+    let mut scene = scene(LimitValues::default());
+    let echo = Echo::run(&mut scene);
     let mut stalled: Vec<_> =
         (0..10).map(|_| TcpStream::connect(scene.address()).unwrap()).collect();
     for peer in &mut stalled {
@@ -232,8 +232,8 @@ fn a_stop_does_not_wait_for_a_peer_that_does_not_read() {
 
 #[test]
 fn a_hundred_slow_lorises_are_shaken_off_at_the_frame_deadline() {
-    let scene = scene(LimitValues { frame_timeout_ms: 300, ..LimitValues::default() });
-    let echo = Echo::run(&scene);
+    let mut scene = scene(LimitValues { frame_timeout_ms: 300, ..LimitValues::default() });
+    let echo = Echo::run(&mut scene);
     let mut friend = Friend::new(scene.address());
     let mut lorises: Vec<_> =
         (0..100).map(|_| TcpStream::connect(scene.address()).unwrap()).collect();
@@ -253,8 +253,8 @@ fn a_hundred_slow_lorises_are_shaken_off_at_the_frame_deadline() {
 
 #[test]
 fn a_flood_of_connections_over_the_limit_leaves_those_inside_alone() {
-    let scene = scene(LimitValues { max_connections: 20, ..LimitValues::default() });
-    let echo = Echo::run(&scene);
+    let mut scene = scene(LimitValues { max_connections: 20, ..LimitValues::default() });
+    let echo = Echo::run(&mut scene);
     let mut friend = Friend::new(scene.address());
     assert!(friend.is_served("first\n"));
     let _inside: Vec<_> = (0..19).map(|_| TcpStream::connect(scene.address()).unwrap()).collect();

@@ -4,9 +4,8 @@ use super::*;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
-
-use crossbeam_channel::Receiver;
 
 use crate::body::{Body, BodyRef};
 use crate::channels::{self, Event, Notice};
@@ -18,7 +17,7 @@ struct Scene {
     outbox: Outbox,
     peer: UnixStream,
     events: Receiver<Event>,
-    _notices: Receiver<Notice>,
+    _notices: crossbeam_channel::Receiver<Notice>,
     threads: Arc<Threads>,
     gate: Arc<Gate>,
 }

@@ -26,13 +26,14 @@ mod testing;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender};
 
-use crossbeam_channel::{Receiver, Sender};
 use slog::{Logger, crit, info, warn};
 
 use crate::channels::{Event, Finished, Order};
 use crate::journal::Batch;
 use crate::store::{Checkpoint, File, Held, Remedy, Sizes, Slice, StoreError, StoreFile};
+use crate::yielding::Yielding;
 
 pub use progress::Progress;
 
@@ -77,12 +78,13 @@ impl Disk for File<'_> {
 pub fn run(
     file: StoreFile,
     orders: Receiver<Order>,
-    finished: Sender<Finished>,
-    events: Sender<Event>,
+    finished: SyncSender<Finished>,
+    events: SyncSender<Event>,
     progress: Arc<Progress>,
     log: Logger,
 ) -> Result<(), StoreError> {
-    let link = Link { orders, finished, events, progress, log, failed_before: Cell::new(false) };
+    let (failed_before, yielding) = (Cell::new(false), Cell::default());
+    let link = Link { orders, finished, events, progress, log, failed_before, yielding };
     let mut held = Held::Open(file);
     let mut next = None;
     loop {
@@ -121,19 +123,23 @@ enum End {
 /// The thread's ends of its channels.
 struct Link {
     orders: Receiver<Order>,
-    finished: Sender<Finished>,
-    events: Sender<Event>,
+    finished: SyncSender<Finished>,
+    events: SyncSender<Event>,
     progress: Arc<Progress>,
     log: Logger,
     /// Whether the last attempt to write the file anew has failed.
     failed_before: Cell<bool>,
+    yielding: Cell<Yielding>,
 }
 
 impl Link {
     /// Waits for an order.
     fn next(&self) -> Option<Order> {
         self.progress.rest();
-        let order = self.orders.recv().ok();
+        let mut yielding = self.yielding.get();
+        let order = yielding.gather(|| self.orders.try_recv().ok());
+        self.yielding.set(yielding);
+        let order = order.or_else(|| self.orders.recv().ok());
         self.progress.work();
         order
     }
@@ -473,9 +479,9 @@ mod tests {
         let (finished_sent, answers) = channels::finished();
         let (events, _events_received) = channels::events();
         let progress = Arc::new(Progress::default());
-        let failed_before = Cell::new(false);
+        let (failed_before, yielding) = (Cell::new(false), Cell::default());
         let finished = finished_sent;
-        let link = Link { orders, finished, events, progress, log, failed_before };
+        let link = Link { orders, finished, events, progress, log, failed_before, yielding };
         let mut persistence = Persistence::new(disk, &link);
         let mut journal = Journal::new();
         let one = |id| {

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 
-use crossbeam_channel::{Receiver, Sender};
 use slog::Logger;
 
 use super::{Progress, run};
@@ -37,7 +37,7 @@ pub(super) fn batch(changes: Vec<Change>) -> Batch {
 }
 
 pub(super) struct Dispatcher {
-    pub orders: Sender<Order>,
+    pub orders: SyncSender<Order>,
     pub finished: Receiver<Finished>,
     pub events: Receiver<Event>,
     pub progress: Arc<Progress>,

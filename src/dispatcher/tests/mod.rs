@@ -56,9 +56,9 @@ pub(super) const TIMEOUT_MS: u64 = 5_000;
 /// A dispatcher, its peers, and the ends of the channels that other threads would hold.
 pub(super) struct Stage {
     pub dispatcher: Dispatcher<'static>,
-    pub events: Sender<Event>,
+    pub events: SyncSender<Event>,
     pub orders: Receiver<Order>,
-    pub finished: Sender<Finished>,
+    pub finished: SyncSender<Finished>,
     pub now: Now,
     clients: HashMap<char, Client>,
     shared: Shared,
@@ -68,7 +68,7 @@ struct Shared {
     limits: Arc<Limits>,
     budget: Arc<Budget>,
     progress: Arc<Progress>,
-    notices: Receiver<Notice>,
+    notices: crossbeam_channel::Receiver<Notice>,
 }
 
 /// A peer and what would be its thread.
@@ -198,11 +198,13 @@ impl Stage {
     }
 
     pub fn try_turn(&mut self) -> Result<(), StoreError> {
+        let mut next = None;
         loop {
-            self.dispatcher.turn_at(self.now, None)?;
+            self.dispatcher.turn_at(self.now, next)?;
+            next = self.dispatcher.events.try_recv().ok();
             let busy = self.dispatcher.engine.next_deadline() == Time(0);
             let staged = self.dispatcher.commits.staged.is_some();
-            if self.dispatcher.events.is_empty() && !busy && !staged {
+            if next.is_none() && !busy && !staged {
                 return Ok(());
             }
         }

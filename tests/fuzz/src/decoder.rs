@@ -1,4 +1,4 @@
-//! What all decoders have to stand: any bytes, cut anywhere.
+//! What all decoders have to stand: any bytes, cut anywhere, and content brought to its place.
 
 use std::sync::Arc;
 
@@ -50,8 +50,14 @@ fn connect(name: &str) -> Halves {
 
 fn feed<'a>(decoder: &mut dyn protocol::Decoder, parts: impl Iterator<Item = &'a [u8]>) -> Decoded {
     let mut found = Vec::new();
-    for part in parts {
+    for (number, part) in parts.enumerate() {
         let mut rest = part;
+        // Every other part goes straight to where it belongs, if it is of some content.
+        if let Some(place) = decoder.rest().filter(|_| number % 2 == 1) {
+            let (direct, behind) = rest.split_at(place.missing.min(rest.len()));
+            place.bytes.extend_from_slice(direct);
+            rest = behind;
+        }
         loop {
             let mut requests = Requests::default();
             let result = decoder.decode(Time(1_000), rest, &mut requests);

@@ -90,7 +90,7 @@ fn put(id: u64, body: &[u8]) -> Change {
         sequence: Sequence(id),
         created_ms: 1_700_000_000_000,
         attributes,
-        body: body.to_vec().into(),
+        body: body.into(),
         ..MessageRow::default()
     })
 }

@@ -7,8 +7,8 @@
 
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
 
-use crossbeam_channel::{Receiver, Sender};
 use phpmq::channels::{self, Event, Finished, Order};
 use phpmq::journal::{Batch, Journal};
 use phpmq::persistence::{self, Progress};
@@ -54,7 +54,7 @@ pub struct Story {
 
 /// The other side of the persistence thread.
 struct Orders {
-    orders: Sender<Order>,
+    orders: SyncSender<Order>,
     finished: Receiver<Finished>,
     // So that its wakes arrive somewhere.
     _events: Receiver<Event>,
