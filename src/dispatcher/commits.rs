@@ -27,7 +27,7 @@ use crate::store::{Memory, StoreError};
 
 use super::Dispatcher;
 use super::rewrite::Rewrite;
-use super::staging::{Staged, Then};
+use super::staging::{Come, Staged, Then};
 
 /// The way to the database file.
 pub(super) struct Commits {
@@ -39,6 +39,8 @@ pub(super) struct Commits {
     committed: CommitNumber,
     /// The batch that becomes the next order.
     pub staged: Option<Staged>,
+    /// What has come since it was last brought further.
+    pub come: Come,
     /// The order under way.
     pub under_way: Option<UnderWay>,
     /// The strictest level that an answer waits for.
@@ -89,6 +91,7 @@ impl Commits {
             timeout_ms,
             committed: CommitNumber(0),
             staged: None,
+            come: Come::default(),
             under_way: None,
             demanded: None,
             tick: Time::NEVER,
@@ -105,6 +108,7 @@ impl Commits {
 
     /// Notes a change for the file.
     pub fn record(&mut self, change: Change, now: Time) {
+        self.come.count(&change);
         self.journal.record(change);
         self.start_tick(now);
     }

@@ -2,15 +2,16 @@
 //!
 //! Until its batch is staged, a message lives in the journal alone. Most are put, handed out and
 //! acknowledged before that, and no database ever sees them. A large batch is brought in over
-//! several turns, so that nobody waits long for his answer meanwhile.
+//! several turns, so that nobody waits long for his answer meanwhile; but by more in each turn than
+//! has come since the last one, for else the next batch would be larger still.
 
 use std::ops::Range;
 
-use crate::change::MessageRow;
+use crate::change::{Change, MessageRow};
 use crate::channels::Order;
 use crate::ids::MessageId;
 use crate::journal::Batch;
-use crate::limits::{STAGED_BYTES_PER_TURN_MAX, WORK_PER_TURN_MAX};
+use crate::limits::{MESSAGE_OVERHEAD_BYTES, STAGED_BYTES_PER_TURN_MAX, WORK_PER_TURN_MAX};
 use crate::store::StoreError;
 
 use super::Dispatcher;
@@ -38,6 +39,23 @@ pub(super) enum Then {
     Slice,
 }
 
+/// How much has been recorded since the last turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Come {
+    changes: usize,
+    bytes: u64,
+}
+
+impl Come {
+    /// Counts a change.
+    pub fn count(&mut self, change: &Change) {
+        self.changes += 1;
+        if let Change::Put(row) = change {
+            self.bytes += row.body.len() as u64 + MESSAGE_OVERHEAD_BYTES;
+        }
+    }
+}
+
 impl Staged {
     pub fn new(batch: Batch, then: Then) -> Staged {
         Staged { batch, done: 0, then }
@@ -48,13 +66,14 @@ impl Staged {
         self.batch.message(id)
     }
 
-    /// The places that are to be done in this turn.
-    fn next_part(&mut self) -> Range<usize> {
+    /// The places that are to be done in this turn, in which so much has come.
+    fn next_part(&mut self, come: Come) -> Range<usize> {
         let start = self.done;
         let places = self.batch.places();
         let bytes_each = self.batch.bytes() / (places as u64).max(1);
-        let most = STAGED_BYTES_PER_TURN_MAX / bytes_each.max(1) + 1;
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(WORK_PER_TURN_MAX);
+        let bytes = STAGED_BYTES_PER_TURN_MAX.max(2 * come.bytes);
+        let most = usize::try_from(bytes / bytes_each.max(1) + 1).unwrap_or(usize::MAX);
+        let most = most.min(WORK_PER_TURN_MAX.max(2 * come.changes));
         self.done = (start + most).min(places);
         start..self.done
     }
@@ -67,8 +86,9 @@ impl Staged {
 impl Dispatcher<'_> {
     /// Brings the staged batch a part further, and sends it on when it is whole.
     pub(super) fn bring_in(&mut self) -> Result<(), StoreError> {
+        let come = std::mem::take(&mut self.commits.come);
         let Some(mut staged) = self.commits.staged.take() else { return Ok(()) };
-        let part = staged.next_part();
+        let part = staged.next_part(come);
         self.memory.apply(&staged.batch, part)?;
         if staged.is_whole() {
             return self.send_on(staged);
@@ -137,6 +157,19 @@ mod tests {
         one_turn(&mut s);
         let (batch, sync) = s.order().unwrap();
         assert_eq!((batch.rows(), sync), (MANY as u64 + 1, true), "all messages and their queue");
+    }
+
+    #[test]
+    fn a_batch_is_brought_in_faster_than_the_next_one_grows() {
+        let mut s = with_much_to_bring_in();
+        let puts = put("x").repeat(200);
+        for _ in 0..2 {
+            for _ in 0..WORK_PER_TURN_MAX / 100 {
+                s.send('a', &puts);
+            }
+            one_turn(&mut s);
+        }
+        assert!(s.order().is_some(), "as much has come as there was to bring in");
     }
 
     #[test]
