@@ -154,14 +154,15 @@ fn writers(shared: &Shared) -> Arc<Writers> {
 
 /// Has all threads scheduled as batch work: a woken thread then does not interrupt the one that
 /// has just woken it, which at one command at a time costs most of the processor's time. All later
-/// threads inherit it, but for the one of the file: see [`run_at_once`].
+/// threads inherit it, but for two: see [`run_at_once`].
 fn run_in_batches(log: &Logger) {
     schedule(NormalThreadSchedulePolicy::Batch, log);
 }
 
 /// Has the calling thread interrupt others again when it is woken. That of the file is woken once
 /// for a whole commit, for which others wait: as batch work it had to wait in its turn, before each
-/// commit and behind each fsync, for the time slices of any busy program on the machine.
+/// commit and behind each fsync, for the time slices of any busy program on the machine. So does
+/// everybody wait for the dispatcher, which takes all that has come when it is woken.
 fn run_at_once(log: &Logger) {
     schedule(NormalThreadSchedulePolicy::Other, log);
 }
@@ -309,6 +310,7 @@ fn start_dispatcher(
         .stack_size(SERVICE_STACK_BYTES)
         .spawn(move || {
             let _abort = AbortOnPanic;
+            run_at_once(&parts.log);
             let result =
                 Memory::new(&memory).and_then(|memory| Dispatcher::new(parts, memory).run(dropped));
             // The main thread may be past listening.
