@@ -65,6 +65,7 @@ impl Dispatcher<'_> {
         peer.encoder.reply(tag, &reply, peer.outbox.buffer());
         // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
         let said = peer.outbox.position() > start;
+        peer.note_asked_for(start);
         if !said && let Reply::Refused(refusal) = reply {
             // Who cannot be told must not go on as if all were well.
             debug!(self.log, "connection ended, since its refusal has no answer";
@@ -110,6 +111,7 @@ impl Dispatcher<'_> {
         if peer.broken {
             return Ok(());
         }
+        let start = peer.outbox.position();
         let (encoder, out) = (&mut peer.encoder, peer.outbox.output());
         let mut send = |attributes: &Attributes, body: BodyRef<'_>| {
             let delivery = Delivery {
@@ -132,6 +134,9 @@ impl Dispatcher<'_> {
             .is_none()
         {
             slog::error!(self.log, "a message has no body in memory"; "message" => handed.id.0);
+        }
+        if handed.handing != Handing::Dispatched {
+            peer.note_asked_for(start);
         }
         if peer.durability != Durability::Periodic {
             peer.outbox.free();

@@ -44,6 +44,9 @@ pub(super) struct Peer {
     pub broken: bool,
     /// The answers in its outbox that wait for a commit, in their order.
     promises: VecDeque<Promise>,
+    /// Bytes that it has asked for, since the last of them had left, and where the last one lies.
+    asked_for: usize,
+    asked_for_end: u64,
 }
 
 /// An answer that waits for a commit.
@@ -94,6 +97,8 @@ impl Peer {
             finished: false,
             broken: false,
             promises: VecDeque::new(),
+            asked_for: 0,
+            asked_for_end: 0,
         }
     }
 
@@ -114,6 +119,26 @@ impl Peer {
     /// What its output costs: a promise takes more memory than the few bytes of its answer.
     fn output_bytes(&self) -> usize {
         self.outbox.unsent_bytes() + self.promises.len() * size_of::<Promise>()
+    }
+
+    /// Notes that what lies in the outbox from `start` on is what the peer has asked for: the more
+    /// is read from it, the more there will be. What a window hands out is bounded otherwise.
+    pub fn note_asked_for(&mut self, start: u64) {
+        self.asked_for_end = self.outbox.position();
+        self.asked_for += usize::try_from(self.asked_for_end - start).unwrap_or(usize::MAX);
+    }
+
+    /// What its output costs that it has asked for.
+    ///
+    /// Messages of a window do not count. A consumer may acknowledge each before it reads the next
+    /// one, and wait until that is read: were nothing read from it before it has taken what lies
+    /// here, both sides would wait for each other once the socket is full of acknowledgements.
+    fn asked_for_bytes(&mut self) -> usize {
+        let unsent = self.outbox.unsent_bytes();
+        if self.outbox.position() - unsent as u64 >= self.asked_for_end {
+            self.asked_for = 0;
+        }
+        self.asked_for.min(unsent) + self.promises.len() * size_of::<Promise>()
     }
 
     /// Since when the first of its answers waits.
@@ -248,7 +273,7 @@ impl Dispatcher<'_> {
         let half = self.limits.max_output() / 2;
         let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
         // A writer that empties a small rest is no reason to stop reading what the peer says.
-        let over = !up && peer.output_bytes() > half;
+        let over = !up && peer.asked_for_bytes() > half;
         peer.set_gate(Closed::OUTPUT, over);
         if peer.slow == up {
             peer.slow = !up;

@@ -55,6 +55,21 @@ fn unsent_bytes_over_half_of_max_output_close_the_gate_until_the_peer_reads() {
 }
 
 #[test]
+fn a_consumer_that_acknowledges_before_it_reads_on_is_heard() {
+    let limits = LimitValues { max_output: 300_000, ..LimitValues::default() };
+    let settings = Settings { limits, ..Settings::default() };
+    let mut s = Stage::with(settings).connect("ps", "phpmq", Periodic);
+    for _ in 0..20 {
+        s.say('p', large());
+    }
+    s.say('s', consume(1_000));
+    let id = s.clients[&'s'].id;
+    assert!(s.dispatcher.peers[&id].slow);
+    assert!(s.dispatcher.peers[&id].outbox.unsent_bytes() > 150_000);
+    assert!(!s.is_gated('s'), "nothing of this is there because it was read");
+}
+
+#[test]
 fn held_bytes_count_as_unsent() {
     let limits = LimitValues { max_output: 100_000, ..LimitValues::default() };
     let settings = Settings { limits, ..Settings::default() };
