@@ -186,6 +186,10 @@ impl Connected {
         // The database library syncs the directory when it has made a log, and takes no notice
         // when that fails: then the log's name, and with it all commits, could go with the power.
         paths.sync_directory()?;
+        // Not before: a connection that is dropped because its first sync has failed would sync
+        // once more, which lies, and move what the disk does not have into the file.
+        keep_log_on_close(&connection, false)
+            .map_err(|error| StoreError::database(paths.database(), error))?;
         Ok(Connected { connection, identities: identities(paths)? })
     }
 }
@@ -201,7 +205,8 @@ pub(super) fn adopt(paths: &Paths) -> Result<Connected, StoreError> {
     Connected::new(connection, paths)
 }
 
-/// Makes a connection ready for writing, once the file has been found sound.
+/// Makes a connection ready for writing, once the file has been found sound. Closing it leaves the
+/// log as it is until it is [`Connected`].
 pub(super) fn trust(connection: &Connection, paths: &Paths) -> Result<(), StoreError> {
     let path = paths.database();
     let failed = |error| StoreError::database(path, error);
@@ -216,7 +221,7 @@ pub(super) fn trust(connection: &Connection, paths: &Paths) -> Result<(), StoreE
     if mode != "wal" {
         return Err(StoreError::NoWriteAheadLog { file: path.to_path_buf() });
     }
-    keep_log_on_close(connection, false).map_err(failed)
+    Ok(())
 }
 
 /// What a file says about itself must not make the database library do things.
