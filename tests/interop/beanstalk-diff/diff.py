@@ -25,6 +25,8 @@ CLOCK_EVERY = 20
 QUICK_SECONDS = 0.7
 REPLAYS = 2
 SHOWN_STEPS = 40
+# Set when there are differences enough.
+enough = None
 
 
 def start_pair(options, folder, tcp, form):
@@ -81,7 +83,7 @@ def work(job):
     agreed, how many met an accepted difference, and the differences."""
     options, numbers = job
     agreed_count, excused_count, differences = 0, 0, []
-    while numbers:
+    while numbers and not enough.is_set():
         agreed, difference = play_batch(options, numbers)
         agreed_count += agreed
         if difference is None and agreed == len(numbers):
@@ -106,8 +108,11 @@ def work(job):
     return agreed_count, excused_count, differences
 
 
-def end_cleanly():
-    """A worker that is told to end stops its servers first."""
+def begin(told_enough):
+    """A worker ends when there are differences enough; one that is told to end stops its servers
+    first."""
+    global enough
+    enough = told_enough
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
@@ -135,7 +140,8 @@ def main():
             list(numbers[at:at + BATCH_SEQUENCES]) for at in range(0, len(numbers), BATCH_SEQUENCES)
         ]
     passed, excused, failed = 0, 0, 0
-    with multiprocessing.Pool(options.jobs, end_cleanly) as pool:
+    told_enough = multiprocessing.Event()
+    with multiprocessing.Pool(options.jobs, begin, [told_enough]) as pool:
         jobs = [(options, numbers) for numbers in batches]
         for agreed, unclear, differences in pool.imap_unordered(work, jobs):
             passed += agreed
@@ -145,7 +151,9 @@ def main():
                 print("DIFFERENT (seed %s): %s\n" % (options.seed, text), flush=True)
             if failed >= options.stop_after:
                 break
-        pool.terminate()
+        # Workers are not killed: one that dies with the pool's lock in hand would stop all of it.
+        told_enough.set()
+        pool.close()
         pool.join()
     if excused:
         print("%d met an accepted difference" % excused)
