@@ -39,7 +39,7 @@ pub use progress::Progress;
 
 /// What persistence needs of a database file, so that tests can put a failing one in its place.
 trait Disk {
-    fn commit(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError>;
+    fn commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError>;
     fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError>;
     fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError>;
     fn sizes(&mut self) -> Result<Sizes, StoreError>;
@@ -48,7 +48,7 @@ trait Disk {
 }
 
 impl Disk for File<'_> {
-    fn commit(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError> {
+    fn commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
         File::commit(self, batch, sync)
     }
 
@@ -217,7 +217,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
 
     /// Commits, answers, and then does what can wait. Says whether it was committed.
     fn commit(&mut self, mut batch: Batch, sync: bool) -> bool {
-        let result = self.try_commit(&mut batch, sync);
+        let result = self.try_commit(&batch, sync);
         let committed = result.is_ok();
         if committed {
             batch.clear();
@@ -234,7 +234,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
         committed
     }
 
-    fn try_commit(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError> {
+    fn try_commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
         if let Some(error) = self.late_error.take() {
             return Err(error);
         }
@@ -390,13 +390,13 @@ mod tests {
         let file = open(&path).file.unwrap();
         let reader = store::Connection::open(&path).unwrap();
         let mut disk = File::new(&file).unwrap();
-        disk.commit(&mut batch(vec![named(), put(1)]), false).unwrap();
+        disk.commit(&batch(vec![named(), put(1)]), false).unwrap();
         reader.execute_batch("BEGIN; SELECT count(*) FROM message;").unwrap();
         let mut one_more = |id: u64| {
             let (id, queue) = (MessageId(id), QueueId(1));
             let body = vec![0; 5 * 1024 * 1024].into();
             let row = MessageRow { id, queue, body, ..MessageRow::default() };
-            disk.commit(&mut batch(vec![Change::Put(row)]), false).unwrap();
+            disk.commit(&batch(vec![Change::Put(row)]), false).unwrap();
             disk.checkpoint_if_due().unwrap()
         };
         assert_eq!(one_more(2), Checkpoint::HeldUp);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     impl Disk for FailingDisk {
-        fn commit(&mut self, batch: &mut Batch, _: bool) -> Result<(), StoreError> {
+        fn commit(&mut self, batch: &Batch, _: bool) -> Result<(), StoreError> {
             next_error(&mut self.commit_errors)?;
             self.committed.extend(batch.part(0..batch.places()).filter_map(|row| match row {
                 Row::Put(row) => Some(row.id.0),

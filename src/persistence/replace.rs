@@ -53,7 +53,7 @@ fn receive(
     link: &Link,
 ) -> Received {
     loop {
-        if let Err(error) = replacement.add(held, &mut batch, &slice) {
+        if let Err(error) = replacement.add(held, &batch, &slice) {
             replacement.discard();
             return Received::Failed(batch, error);
         }

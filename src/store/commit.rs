@@ -118,7 +118,7 @@ impl<'c> File<'c> {
     /// # Errors
     /// What failed; then nothing of the batch is in the file, unless the error makes the file
     /// suspect.
-    pub fn commit(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError> {
+    pub fn commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
         if batch.is_empty() && !(sync && self.unsynced) {
             return Ok(());
         }
@@ -146,7 +146,7 @@ impl<'c> File<'c> {
         Ok(())
     }
 
-    fn write_or_roll_back(&mut self, batch: &mut Batch, sync: bool) -> Result<(), StoreError> {
+    fn write_or_roll_back(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
         self.write(batch, sync).map_err(|error| {
             if !self.file.connection.is_autocommit() {
                 // When this fails, the transaction is rolled back already or the next BEGIN says
@@ -158,7 +158,7 @@ impl<'c> File<'c> {
         })
     }
 
-    fn write(&mut self, batch: &mut Batch, sync: bool) -> Result<()> {
+    fn write(&mut self, batch: &Batch, sync: bool) -> Result<()> {
         self.set_syncing(sync)?;
         self.begin.raw_execute()?;
         self.hold_on()?;
@@ -414,17 +414,17 @@ mod tests {
         let (_directory, path) = folder();
         let store_file = reopen(&path).file.unwrap();
         let mut file = File::new(&store_file).unwrap();
-        let mut empty = batch(vec![]);
+        let empty = batch(vec![]);
         let idle = frames(&mut file);
-        file.commit(&mut empty, true).unwrap();
-        file.commit(&mut empty, false).unwrap();
+        file.commit(&empty, true).unwrap();
+        file.commit(&empty, false).unwrap();
         assert_eq!(frames(&mut file), idle, "an idle daemon writes nothing");
-        file.commit(&mut batch(vec![queue(1, "q")]), false).unwrap();
+        file.commit(&batch(vec![queue(1, "q")]), false).unwrap();
         let unsynced = frames(&mut file);
-        file.commit(&mut empty, true).unwrap();
+        file.commit(&empty, true).unwrap();
         let synced = frames(&mut file);
         assert!(synced > unsynced, "without a write there is no fsync");
-        file.commit(&mut empty, true).unwrap();
+        file.commit(&empty, true).unwrap();
         assert_eq!(frames(&mut file), synced);
     }
 
@@ -437,9 +437,9 @@ mod tests {
         for life in 1..=3 {
             let store_file = reopen(&path).file.unwrap();
             let mut file = File::new(&store_file).unwrap();
-            file.commit(&mut batch(vec![queue(life, "q"), put(life, life, b"a")]), false).unwrap();
+            file.commit(&batch(vec![queue(life, "q"), put(life, life, b"a")]), false).unwrap();
             let unsynced = frames(&mut file);
-            file.commit(&mut batch(vec![]), true).unwrap();
+            file.commit(&batch(vec![]), true).unwrap();
             assert!(frames(&mut file) > unsynced, "life {life}: without a write there is no fsync");
         }
     }
@@ -449,9 +449,9 @@ mod tests {
         let (_directory, path) = folder();
         let store_file = reopen(&path).file.unwrap();
         let mut file = File::new(&store_file).unwrap();
-        file.commit(&mut batch(vec![queue(1, "q"), put(1, 1, b"a")]), false).unwrap();
+        file.commit(&batch(vec![queue(1, "q"), put(1, 1, b"a")]), false).unwrap();
         let unsynced = frames(&mut file);
-        file.commit(&mut batch(vec![removed(99)]), true).unwrap();
+        file.commit(&batch(vec![removed(99)]), true).unwrap();
         assert!(frames(&mut file) > unsynced, "without a write there is no fsync");
     }
 
@@ -463,7 +463,7 @@ mod tests {
         let mut frames_when_moved = |body_bytes: usize, first: u64, syncs: u64| {
             for id in first.. {
                 let put = put(id, 1, &vec![b'x'; body_bytes]);
-                file.commit(&mut batch(vec![put]), id - first < syncs).unwrap();
+                file.commit(&batch(vec![put]), id - first < syncs).unwrap();
                 if file.checkpoint_if_due().unwrap() == Checkpoint::Complete {
                     return file.checkpointed_frames;
                 }
@@ -485,13 +485,13 @@ mod tests {
         let (_directory, path) = folder();
         let store_file = reopen(&path).file.unwrap();
         let mut file = File::new(&store_file).unwrap();
-        file.commit(&mut batch(vec![queue(1, "q"), put(1, 1, b"a")]), false).unwrap();
+        file.commit(&batch(vec![queue(1, "q"), put(1, 1, b"a")]), false).unwrap();
         assert!(file.holding);
         let foreign = rusqlite::Connection::open(&path).unwrap();
         let nothing_else = "INSERT INTO queue VALUES (9, 'x', 0); DELETE FROM queue WHERE id = 9";
         foreign.execute_batch(nothing_else).unwrap();
-        file.commit(&mut batch(vec![put(2, 1, b"b")]), false).unwrap();
-        file.commit(&mut batch(vec![]), true).unwrap();
+        file.commit(&batch(vec![put(2, 1, b"b")]), false).unwrap();
+        file.commit(&batch(vec![]), true).unwrap();
         let (busy, frames, moved) =
             run_checkpoint(&mut foreign.prepare("PRAGMA wal_checkpoint(FULL)").unwrap()).unwrap();
         assert!(!busy, "an idle daemon holds nothing");
@@ -516,8 +516,8 @@ mod tests {
             store_file.connection.query_row(&sql, [], |_| Ok(())).unwrap();
         };
         limit(pages + 2);
-        let mut large = batch((2..=200).map(|id| put(id, 1, &[b'x'; 1_000])).collect());
-        let error = file.commit(&mut large, true).unwrap_err();
+        let large = batch((2..=200).map(|id| put(id, 1, &[b'x'; 1_000])).collect());
+        let error = file.commit(&large, true).unwrap_err();
         assert!(matches!(error, StoreError::Full { .. }), "{error}");
         assert_eq!(large.rows(), 199, "the batch is whole");
         limit(1_000_000);
@@ -537,8 +537,8 @@ mod tests {
         file.ballast.take_in(&store_file.place.paths, u64::MAX);
         assert!(ballast.exists());
         store_file.connection.query_row("PRAGMA max_page_count = 20", [], |_| Ok(())).unwrap();
-        let mut large = batch((1..=500).map(|id| put(id, 1, &[b'x'; 1_000])).collect());
-        assert!(file.commit(&mut large, true).is_err());
+        let large = batch((1..=500).map(|id| put(id, 1, &[b'x'; 1_000])).collect());
+        assert!(file.commit(&large, true).is_err());
         assert!(!ballast.exists());
     }
 
@@ -550,11 +550,11 @@ mod tests {
         let mut file = File::new(&store_file).unwrap();
         let foreign = rusqlite::Connection::open(&path).unwrap();
         foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let mut one = batch(vec![queue(1, "q"), put(1, 1, b"a")]);
-        let error = file.commit(&mut one, true).unwrap_err();
+        let one = batch(vec![queue(1, "q"), put(1, 1, b"a")]);
+        let error = file.commit(&one, true).unwrap_err();
         assert_eq!(error.remedy(), super::super::Remedy::Retry, "{error}");
         foreign.execute_batch("ROLLBACK").unwrap();
-        file.commit(&mut one, true).unwrap();
+        file.commit(&one, true).unwrap();
         drop(file);
         store_file.abandon();
         assert_eq!(ids(&path), [1]);

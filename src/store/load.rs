@@ -382,7 +382,7 @@ mod tests {
         let file = reopen(&path).file.unwrap();
         let mut journal = Journal::new();
         journal.stop_cleanly(4_711);
-        File::new(&file).unwrap().commit(&mut journal.take(), true).unwrap();
+        File::new(&file).unwrap().commit(&journal.take(), true).unwrap();
         file.close().unwrap();
         let after_stop = reopen(&path).facts;
         assert!(after_stop.clean_stop);

@@ -431,14 +431,19 @@ mod tests {
         assert_eq!(recover(&kept).unwrap().messages, 21);
     }
 
+    /// Makes a closed database of many pages, and says what it is made of.
+    fn two_thousand_messages(path: &Path) -> Vec<u8> {
+        let mut changes = vec![queue(1, "q")];
+        changes.extend((1..=2_000).map(|id| put(id, 1, &[b'b'; 100])));
+        commit(path, changes);
+        reopen(path).file.unwrap().close().unwrap();
+        fs::read(path).unwrap()
+    }
+
     #[test]
     fn pages_that_can_not_be_read_cost_only_their_own_messages() {
         let (_directory, path) = folder();
-        let mut changes = vec![queue(1, "q")];
-        changes.extend((1..=2_000).map(|id| put(id, 1, &[b'b'; 100])));
-        commit(&path, changes);
-        reopen(&path).file.unwrap().close().unwrap();
-        let mut bytes = fs::read(&path).unwrap();
+        let mut bytes = two_thousand_messages(&path);
         let pages = bytes.len() / 8192;
         assert!(pages > 20, "{pages}");
         // Two leaves far from each other.
@@ -497,11 +502,7 @@ mod tests {
     #[test]
     fn a_page_that_is_pointed_to_from_several_places_is_read_once() {
         let (_directory, path) = folder();
-        let mut changes = vec![queue(1, "q")];
-        changes.extend((1..=2_000).map(|id| put(id, 1, &[b'b'; 100])));
-        commit(&path, changes);
-        reopen(&path).file.unwrap().close().unwrap();
-        let mut bytes = fs::read(&path).unwrap();
+        let mut bytes = two_thousand_messages(&path);
         const INTERIOR: u8 = 5;
         let cells = |page: &[u8]| usize::from(u16::from_be_bytes([page[3], page[4]]));
         let root = bytes
@@ -554,7 +555,7 @@ mod tests {
         let mut replacement = Replacement::begin(&held).unwrap();
         loop {
             let slice = slices.next_slice(&mut memory).unwrap();
-            replacement.add(&held, &mut Journal::new().take(), &slice).unwrap();
+            replacement.add(&held, &Journal::new().take(), &slice).unwrap();
             if slice.last {
                 break;
             }

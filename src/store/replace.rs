@@ -77,7 +77,7 @@ impl Replacement {
     ///
     /// # Errors
     /// What failed; then this attempt is over.
-    pub fn add(&mut self, held: &Held, batch: &mut Batch, slice: &Slice) -> Result<(), StoreError> {
+    pub fn add(&mut self, held: &Held, batch: &Batch, slice: &Slice) -> Result<(), StoreError> {
         if let Some(up_to) = batch.ids_reserved() {
             // Also for the next attempt, should this one fail: the batch comes only once.
             held.place().ids_are_reserved(up_to);

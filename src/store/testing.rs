@@ -39,7 +39,7 @@ pub(super) fn commit_to(file: &mut File<'_>, changes: Vec<Change>) {
     for change in changes {
         journal.record(change);
     }
-    file.commit(&mut journal.take(), true).unwrap();
+    file.commit(&journal.take(), true).unwrap();
 }
 
 /// Everything that a restart finds: queues, messages, and the body and attributes of each.

@@ -94,8 +94,8 @@ fn file(messages: u64, body_bytes: usize) {
     for id in 1..=messages {
         journal.record(Change::Put(row(id, body_bytes)));
         if id.is_multiple_of(10_000) || id == messages {
-            let mut batch = journal.take();
-            disk.commit(&mut batch, true).expect("the disk takes it");
+            let batch = journal.take();
+            disk.commit(&batch, true).expect("the disk takes it");
             disk.checkpoint_if_due().expect("the disk takes it");
             journal.done(batch);
         }
@@ -109,8 +109,8 @@ fn file(messages: u64, body_bytes: usize) {
         for _ in 0..count {
             journal.record(Change::Put(row(next, body_bytes)));
             next += 1;
-            let mut batch = journal.take();
-            disk.commit(&mut batch, sync).expect("the disk takes it");
+            let batch = journal.take();
+            disk.commit(&batch, sync).expect("the disk takes it");
             disk.checkpoint_if_due().expect("the disk takes it");
             if sync {
                 disk.sizes().expect("the file is there");

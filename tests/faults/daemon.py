@@ -21,6 +21,8 @@ import zlib
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PATIENCE = 60
+# So many refused puts are no accident.
+REFUSALS_MANY = 50
 _broken = []
 
 
@@ -310,6 +312,23 @@ class Ledger:
         promise(not strange, f"{what}: nothing was changed or made up ({len(strange)})")
         promise(twice == 0 and reused == 0, f"{what}: nothing is there twice ({twice}, {reused})")
         return lost
+
+
+def put_until_refused(daemon, ledger, peer, size, most):
+    """Puts messages until many were refused. Returns the peer, which may be another one by then, and
+    how often each answer came."""
+    answers = {}
+    for _ in range(most):
+        try:
+            answer = ledger.put(peer, size).split()[0]
+        except ConnectionError:
+            # Held for commit_timeout: the outcome is unknown.
+            answer = "closed"
+            peer = daemon.connect()
+        answers[answer] = answers.get(answer, 0) + 1
+        if answers.get("OUT_OF_MEMORY", 0) >= REFUSALS_MANY:
+            break
+    return peer, answers
 
 
 class Others:

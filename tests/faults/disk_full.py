@@ -9,7 +9,10 @@ import os
 import subprocess
 import sys
 
-from daemon import Daemon, Ledger, eventually, figure, finish, folder, need_root, promise
+from daemon import (
+    Daemon, Ledger, REFUSALS_MANY, eventually, figure, finish, folder, need_root, promise,
+    put_until_refused,
+)
 
 need_root()
 if os.environ.get("PHPMQ_FAULT_INSIDE") != "yes":
@@ -38,19 +41,10 @@ def run(durability, min_free, foreign):
                     file.flush()
             except OSError:
                 pass
-    answers = {}
-    for _ in range(200_000):
-        try:
-            answer = ledger.put(peer, 10_000 if foreign else 60_000).split()[0]
-        except ConnectionError:
-            # Held for commit_timeout: the outcome is unknown.
-            answer = "closed"
-            peer = daemon.connect()
-        answers[answer] = answers.get(answer, 0) + 1
-        if answers.get("OUT_OF_MEMORY", 0) >= 50:
-            break
+    size = 10_000 if foreign else 60_000
+    peer, answers = put_until_refused(daemon, ledger, peer, size, 200_000)
     figure(f"{what}: answers to puts", answers)
-    promise(answers.get("OUT_OF_MEMORY", 0) >= 50, f"{what}: puts are refused in words")
+    promise(answers.get("OUT_OF_MEMORY", 0) >= REFUSALS_MANY, f"{what}: puts are refused in words")
     promise(daemon.log().count(" crit ") <= 5, f"{what}: said once, not for each message")
     served = peer.reserve()
     promise(served is not None, f"{what}: consumers are served")

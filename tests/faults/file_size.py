@@ -4,7 +4,10 @@ daemon has to live on, refuse puts as on a full disk, and go on when the limit i
 
 import resource
 
-from daemon import Daemon, Ledger, eventually, figure, finish, folder, promise
+from daemon import (
+    Daemon, Ledger, REFUSALS_MANY, eventually, figure, finish, folder, promise,
+    put_until_refused,
+)
 
 LIMIT = 2 * 1024 * 1024
 
@@ -16,19 +19,11 @@ def limit():
 for level in ("write", "sync"):
     daemon = Daemon(folder(), f'durability = "{level}"\ncommit_timeout = "1s"', before=limit)
     promise(daemon.ready(), f"{level}: starts")
-    ledger, peer, answers = Ledger(), daemon.connect(), {}
-    for _ in range(100_000):
-        try:
-            answer = ledger.put(peer, 10_000).split()[0]
-        except ConnectionError:
-            answer = "closed"
-            peer = daemon.connect()
-        answers[answer] = answers.get(answer, 0) + 1
-        if answers.get("OUT_OF_MEMORY", 0) >= 50:
-            break
+    ledger = Ledger()
+    peer, answers = put_until_refused(daemon, ledger, daemon.connect(), 10_000, 100_000)
     figure(f"{level}: answers to puts", answers)
     promise(daemon.is_alive(), f"{level}: survives SIGXFSZ")
-    promise(answers.get("OUT_OF_MEMORY", 0) >= 50, f"{level}: puts are refused in words")
+    promise(answers.get("OUT_OF_MEMORY", 0) >= REFUSALS_MANY, f"{level}: puts are refused in words")
     promise(daemon.log().count(" crit ") <= 3, f"{level}: said once")
     promise(ledger.work(peer), f"{level}: consumers are served")
     infinity = resource.RLIM_INFINITY
