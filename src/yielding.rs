@@ -1,8 +1,12 @@
-//! Letting other threads of ours run before a thread goes to sleep on its channel.
+//! Waiting for what comes next: first awake, while that pays, then asleep on the channel.
 //!
-//! At one command at a time the threads that are ready to run on the same processor are those that
-//! are about to send something. Who lets them run first finds more to do at once, and need not be
-//! woken: waking a thread costs as much as serving a command.
+//! Waking a thread costs as much as serving a command, and several times that when its processor
+//! has nothing else to do and has to be woken as well. At one command at a time the next one is
+//! there within microseconds, so who waits for it offers the processor to others meanwhile and
+//! goes to sleep only then. For how long is learned: what comes soon after the thread has gone to
+//! sleep makes the time longer, what takes long makes it shorter, down to a few turns for our own
+//! threads that are ready to run. So messages that are few and far between cost no waiting, and an
+//! idle daemon sleeps. (The kernel's halt polling for virtual machines learns in the same way.)
 //!
 //! But the system takes the rest of its time slice from who yields. A program that computes beside
 //! us would have the processor for milliseconds each time. So a yield that took long is followed
@@ -11,37 +15,63 @@
 
 use crate::clock::monotonic_us;
 
-/// How often the processor is offered at most, as long as nothing has come.
-const YIELDS_MAX: u32 = 4;
+/// How often the processor is offered at least, as long as nothing has come.
+const YIELDS_MIN: u32 = 4;
+/// What comes later than this is not waited for awake: the processor's time it takes is then more
+/// than what waking the thread costs.
+const AWAKE_MAX_US: u64 = 100;
+/// What a time awake that is too short grows to at least.
+const AWAKE_GROWN_US: u64 = 10;
 /// Longer than our own threads take that are ready, shorter than another program's slice.
 const QUICK_US: u64 = 1_000;
 /// How many times longer than the slow yield the time without is: that part of it is lost.
 const REST_FACTOR: u64 = 64;
 
-/// When one thread yields; it begins with doing so.
+/// How one thread waits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Yielding {
-    /// The end of the time without.
+    /// How long it stays awake.
+    awake_us: u64,
+    /// The end of the time without yielding.
     rests_until_us: u64,
 }
 
 impl Yielding {
-    /// Lets other threads run until something has come, a few times at most.
-    pub fn gather<T>(&mut self, mut next: impl FnMut() -> Option<T>) -> Option<T> {
-        let before_us = monotonic_us();
-        if self.rests_at(before_us) {
-            return next();
-        }
-        let mut come = None;
-        for _ in 0..YIELDS_MAX {
+    /// What `next` finds, as soon as it finds something; or what `sleep` returns, which waits for
+    /// it without taking the processor's time.
+    pub fn wait<T>(
+        &mut self,
+        next: impl FnMut() -> Option<T>,
+        sleep: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let begun_us = monotonic_us();
+        let come = if self.rests_at(begun_us) { None } else { self.stay_awake(begun_us, next) };
+        come.or_else(|| {
+            let come = sleep();
+            self.learn(monotonic_us().saturating_sub(begun_us));
+            come
+        })
+    }
+
+    /// Lets other threads run until something has come, for a time.
+    fn stay_awake<T>(&mut self, begun_us: u64, mut next: impl FnMut() -> Option<T>) -> Option<T> {
+        let mut before_us = begun_us;
+        let mut yields = 0;
+        while yields < YIELDS_MIN || before_us < begun_us + self.awake_us {
             std::thread::yield_now();
-            come = next();
+            let come = next();
+            let after_us = monotonic_us();
+            self.note(before_us, after_us);
             if come.is_some() {
-                break;
+                return come;
             }
+            if self.rests_at(after_us) {
+                return None;
+            }
+            before_us = after_us;
+            yields += 1;
         }
-        self.note(before_us, monotonic_us());
-        come
+        None
     }
 
     fn rests_at(&self, now_us: u64) -> bool {
@@ -55,37 +85,70 @@ impl Yielding {
             self.rests_until_us = after_us.saturating_add(taken_us.saturating_mul(REST_FACTOR));
         }
     }
+
+    /// Learns from a wait of so long, which it did not see to its end awake.
+    fn learn(&mut self, waited_us: u64) {
+        self.awake_us = if waited_us <= AWAKE_MAX_US {
+            (2 * waited_us).clamp(AWAKE_GROWN_US, AWAKE_MAX_US)
+        } else {
+            self.awake_us / 2
+        };
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const AWAKE: Yielding = Yielding { awake_us: u64::MAX / 4, rests_until_us: 0 };
+
     #[test]
-    fn it_stops_yielding_when_something_has_come() {
-        let mut left = [None, Some("come")].into_iter();
-        assert_eq!(Yielding::default().gather(|| left.next().unwrap()), Some("come"));
+    fn what_comes_while_it_is_awake_needs_no_sleep() {
+        let mut left = std::iter::repeat_n(None, 2 * YIELDS_MIN as usize).chain([Some("come")]);
+        let mut yielding = AWAKE;
+        let come = yielding.wait(|| left.next().unwrap(), || panic!("it slept"));
+        assert_eq!(come, Some("come"));
+        assert_eq!(yielding.awake_us, AWAKE.awake_us);
     }
 
     #[test]
-    fn it_yields_a_few_times_when_nothing_comes_and_then_gives_up() {
+    fn it_yields_a_few_times_even_when_staying_awake_did_not_pay() {
         let mut looked = 0;
-        let come: Option<()> = Yielding::default().gather(|| {
+        let look = || -> Option<&str> {
             looked += 1;
             None
-        });
-        assert_eq!((come, looked), (None, YIELDS_MAX));
+        };
+        assert_eq!(Yielding::default().wait(look, || Some("come")), Some("come"));
+        assert_eq!(looked, YIELDS_MIN);
     }
 
     #[test]
-    fn while_it_rests_it_only_looks() {
-        let mut yielding = Yielding { rests_until_us: u64::MAX };
-        let mut looked = 0;
-        let come: Option<()> = yielding.gather(|| {
-            looked += 1;
-            None
-        });
-        assert_eq!((come, looked), (None, 1));
+    fn while_it_rests_it_sleeps_at_once() {
+        let mut yielding = Yielding { rests_until_us: u64::MAX, ..AWAKE };
+        let come = yielding.wait(|| panic!("it looked"), || Some("come"));
+        assert_eq!(come, Some("come"));
+    }
+
+    #[test]
+    fn what_comes_soon_after_it_went_to_sleep_keeps_it_awake_for_longer() {
+        let mut yielding = Yielding::default();
+        yielding.learn(1);
+        assert_eq!(yielding.awake_us, AWAKE_GROWN_US);
+        yielding.learn(30);
+        assert_eq!(yielding.awake_us, 60);
+        yielding.learn(AWAKE_MAX_US);
+        assert_eq!(yielding.awake_us, AWAKE_MAX_US);
+    }
+
+    #[test]
+    fn what_is_long_in_coming_is_soon_not_waited_for_awake_at_all() {
+        let mut yielding = Yielding { awake_us: AWAKE_MAX_US, rests_until_us: 0 };
+        yielding.learn(AWAKE_MAX_US + 1);
+        assert_eq!(yielding.awake_us, AWAKE_MAX_US / 2);
+        for _ in 0..10 {
+            yielding.learn(1_000_000);
+        }
+        assert_eq!(yielding.awake_us, 0);
     }
 
     #[test]

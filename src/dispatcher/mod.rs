@@ -227,14 +227,15 @@ impl<'c> Dispatcher<'c> {
         if due <= self.now.time || !self.later.is_empty() {
             return self.next_event();
         }
-        if let Some(event) = self.yielding.gather(|| self.events.try_recv().ok()) {
-            return Some(event);
-        }
-        match self.clock.until(due) {
-            None => self.events.recv().ok(),
-            // The senders outlive the dispatcher, so only the time can run out.
-            Some(left) => self.events.recv_timeout(left).ok(),
-        }
+        let (events, clock) = (&self.events, &self.clock);
+        self.yielding.wait(
+            || events.try_recv().ok(),
+            || match clock.until(due) {
+                None => events.recv().ok(),
+                // The senders outlive the dispatcher, so only the time can run out.
+                Some(left) => events.recv_timeout(left).ok(),
+            },
+        )
     }
 
     /// The next event that has come already.

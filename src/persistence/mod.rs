@@ -137,9 +137,8 @@ impl Link {
     fn next(&self) -> Option<Order> {
         self.progress.rest();
         let mut yielding = self.yielding.get();
-        let order = yielding.gather(|| self.orders.try_recv().ok());
+        let order = yielding.wait(|| self.orders.try_recv().ok(), || self.orders.recv().ok());
         self.yielding.set(yielding);
-        let order = order.or_else(|| self.orders.recv().ok());
         self.progress.work();
         order
     }

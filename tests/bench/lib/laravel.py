@@ -46,10 +46,11 @@ class Workers:
         self.processes = []
 
     def __enter__(self):
+        # One after the other: SQLite does not wait for a lock where the first makes the file.
         for _ in range(self.count):
             self.processes.append(self._php("work.php", stdin=subprocess.PIPE))
-        for process in self.processes:
-            if process.stdout.readline() != "ready\n":
+            if self.processes[-1].stdout.readline() != "ready\n":
+                self.__exit__()
                 raise Failed("a Laravel worker does not start")
         return self
 
