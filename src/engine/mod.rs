@@ -15,7 +15,7 @@
 //! | `work` | large things done a slice at a time |
 //! | `clocks` | what happens by itself |
 //! | `load` | the start from stored messages |
-//! | `session`, `queue`, `message`, `index`, `reservation`, `deadlines` | the data |
+//! | `session`, `queue`, `line`, `message`, `index`, `reservation`, `deadlines` | the data |
 //! | `tests`, `check` | each rule as a dialogue, and what must always hold |
 //! | `random`, `model`, `storm` | random runs beside a plain model, and in bad weather |
 //!
@@ -30,6 +30,7 @@ mod finish;
 mod hand;
 mod index;
 mod inspect;
+mod line;
 pub mod load;
 mod message;
 mod moves;

@@ -8,7 +8,8 @@ use crate::clock::Time;
 use crate::ids::{ConnectionId, QueueId, QueueName, Sequence};
 use crate::statistics::StateCounts;
 
-use super::message::{Place, Slot};
+use super::line::Line;
+use super::message::Slot;
 use super::reservation::List;
 
 /// Where a queue lies in [`Queues`]; reused after it is gone.
@@ -26,7 +27,7 @@ pub struct Queue {
     pub name: QueueName,
     /// Its number in the database, once a message was put.
     pub id: Option<QueueId>,
-    pub ready: BTreeSet<Place>,
+    pub ready: Line,
     /// By the moment they are ready, then by place.
     pub delayed: BTreeSet<(Time, Sequence, Slot)>,
     /// By the order in which they were buried.
@@ -66,7 +67,7 @@ impl Queue {
         Queue {
             name,
             id: None,
-            ready: BTreeSet::new(),
+            ready: Line::default(),
             delayed: BTreeSet::new(),
             buried: BTreeMap::new(),
             reserved: List::default(),

@@ -13,7 +13,8 @@ use crate::ids::{ConnectionId, QueueName, Sequence};
 use crate::statistics::{QueueSummary, Survey};
 
 use super::hand::Lost;
-use super::message::{Place, Slot, State};
+use super::line::Line;
+use super::message::{Slot, State};
 use super::queue::QueueSlot;
 use super::session::Hold;
 use super::{Engine, Turn};
@@ -55,7 +56,7 @@ pub(super) struct Flushed {
     queue: QueueSlot,
     /// How many there were, those in somebody's hands included.
     count: u64,
-    ready: BTreeSet<Place>,
+    ready: Line,
     delayed: BTreeSet<(Time, Sequence, Slot)>,
     buried: BTreeMap<u64, Slot>,
 }
