@@ -58,7 +58,7 @@ pub mod writer;
 
 // The seam.
 pub mod channels;
-pub mod yielding;
+pub mod waiting;
 
 // The core, one thread.
 pub mod dispatcher;

@@ -55,8 +55,8 @@ use crate::limits::{Budget, EVENTS_PER_TURN_MAX, Limits};
 use crate::persistence::Progress;
 use crate::store::Memory;
 use crate::store::StoreError;
+use crate::waiting::Waiting;
 use crate::writer::Writers;
-use crate::yielding::Yielding;
 
 use commits::Commits;
 use peers::Peer;
@@ -121,7 +121,7 @@ pub struct Dispatcher<'c> {
     effects: Vec<Effect>,
     commits: Commits,
     pressure: Pressure,
-    yielding: Yielding,
+    waiting: Waiting,
     now: Now,
     protocol_errors: u64,
     stopping: bool,
@@ -164,7 +164,7 @@ impl<'c> Dispatcher<'c> {
                 parts.commit_timeout_ms,
             ),
             pressure: Pressure::default(),
-            yielding: Yielding::default(),
+            waiting: Waiting::default(),
             now,
             protocol_errors: 0,
             stopping: false,
@@ -228,7 +228,7 @@ impl<'c> Dispatcher<'c> {
             return self.next_event();
         }
         let (events, clock) = (&self.events, &self.clock);
-        self.yielding.wait(
+        self.waiting.wait(
             || events.try_recv().ok(),
             || match clock.until(due) {
                 None => events.recv().ok(),

@@ -33,7 +33,7 @@ use slog::{Logger, crit, info, warn};
 use crate::channels::{Event, Finished, Order};
 use crate::journal::Batch;
 use crate::store::{Checkpoint, File, Held, Remedy, Sizes, Slice, StoreError, StoreFile};
-use crate::yielding::Yielding;
+use crate::waiting::Waiting;
 
 pub use progress::Progress;
 
@@ -83,8 +83,8 @@ pub fn run(
     progress: Arc<Progress>,
     log: Logger,
 ) -> Result<(), StoreError> {
-    let (failed_before, yielding) = (Cell::new(false), Cell::default());
-    let link = Link { orders, finished, events, progress, log, failed_before, yielding };
+    let (failed_before, waiting) = (Cell::new(false), Cell::default());
+    let link = Link { orders, finished, events, progress, log, failed_before, waiting };
     let mut held = Held::Open(file);
     let mut next = None;
     loop {
@@ -129,16 +129,16 @@ struct Link {
     log: Logger,
     /// Whether the last attempt to write the file anew has failed.
     failed_before: Cell<bool>,
-    yielding: Cell<Yielding>,
+    waiting: Cell<Waiting>,
 }
 
 impl Link {
     /// Waits for an order.
     fn next(&self) -> Option<Order> {
         self.progress.rest();
-        let mut yielding = self.yielding.get();
-        let order = yielding.wait(|| self.orders.try_recv().ok(), || self.orders.recv().ok());
-        self.yielding.set(yielding);
+        let mut waiting = self.waiting.get();
+        let order = waiting.wait(|| self.orders.try_recv().ok(), || self.orders.recv().ok());
+        self.waiting.set(waiting);
         self.progress.work();
         order
     }
@@ -478,9 +478,9 @@ mod tests {
         let (finished_sent, answers) = channels::finished();
         let (events, _events_received) = channels::events();
         let progress = Arc::new(Progress::default());
-        let (failed_before, yielding) = (Cell::new(false), Cell::default());
+        let (failed_before, waiting) = (Cell::new(false), Cell::default());
         let finished = finished_sent;
-        let link = Link { orders, finished, events, progress, log, failed_before, yielding };
+        let link = Link { orders, finished, events, progress, log, failed_before, waiting };
         let mut persistence = Persistence::new(disk, &link);
         let mut journal = Journal::new();
         let one = |id| {

@@ -31,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     // The seam: it names what travels through it.
     ("channels", &["gate", "journal", "protocol", "store"]),
-    ("yielding", &[]),
+    ("waiting", &[]),
     // The core. The engine decides and does nothing else, so words are all it needs.
     ("engine", &[]),
     ("journal", &[]),
@@ -50,13 +50,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "protocol",
             "store",
             "threads",
+            "waiting",
             "writer",
-            "yielding",
         ],
     ),
     // The durable side.
     ("store", &["journal"]),
-    ("persistence", &["channels", "journal", "store", "yielding"]),
+    ("persistence", &["channels", "journal", "store", "waiting"]),
     // The process.
     ("config", &["channels", "protocol"]),
     ("logging", &["config"]),

@@ -29,14 +29,14 @@ const REST_FACTOR: u64 = 64;
 
 /// How one thread waits.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Yielding {
+pub struct Waiting {
     /// How long it stays awake.
     awake_us: u64,
     /// The end of the time without yielding.
     rests_until_us: u64,
 }
 
-impl Yielding {
+impl Waiting {
     /// What `next` finds, as soon as it finds something; or what `sleep` returns, which waits for
     /// it without taking the processor's time.
     pub fn wait<T>(
@@ -100,15 +100,15 @@ impl Yielding {
 mod tests {
     use super::*;
 
-    const AWAKE: Yielding = Yielding { awake_us: u64::MAX / 4, rests_until_us: 0 };
+    const AWAKE: Waiting = Waiting { awake_us: u64::MAX / 4, rests_until_us: 0 };
 
     #[test]
     fn what_comes_while_it_is_awake_needs_no_sleep() {
         let mut left = std::iter::repeat_n(None, 2 * YIELDS_MIN as usize).chain([Some("come")]);
-        let mut yielding = AWAKE;
-        let come = yielding.wait(|| left.next().unwrap(), || panic!("it slept"));
+        let mut waiting = AWAKE;
+        let come = waiting.wait(|| left.next().unwrap(), || panic!("it slept"));
         assert_eq!(come, Some("come"));
-        assert_eq!(yielding.awake_us, AWAKE.awake_us);
+        assert_eq!(waiting.awake_us, AWAKE.awake_us);
     }
 
     #[test]
@@ -118,52 +118,52 @@ mod tests {
             looked += 1;
             None
         };
-        assert_eq!(Yielding::default().wait(look, || Some("come")), Some("come"));
+        assert_eq!(Waiting::default().wait(look, || Some("come")), Some("come"));
         assert_eq!(looked, YIELDS_MIN);
     }
 
     #[test]
     fn while_it_rests_it_sleeps_at_once() {
-        let mut yielding = Yielding { rests_until_us: u64::MAX, ..AWAKE };
-        let come = yielding.wait(|| panic!("it looked"), || Some("come"));
+        let mut waiting = Waiting { rests_until_us: u64::MAX, ..AWAKE };
+        let come = waiting.wait(|| panic!("it looked"), || Some("come"));
         assert_eq!(come, Some("come"));
     }
 
     #[test]
     fn what_comes_soon_after_it_went_to_sleep_keeps_it_awake_for_longer() {
-        let mut yielding = Yielding::default();
-        yielding.learn(1);
-        assert_eq!(yielding.awake_us, AWAKE_GROWN_US);
-        yielding.learn(30);
-        assert_eq!(yielding.awake_us, 60);
-        yielding.learn(AWAKE_MAX_US);
-        assert_eq!(yielding.awake_us, AWAKE_MAX_US);
+        let mut waiting = Waiting::default();
+        waiting.learn(1);
+        assert_eq!(waiting.awake_us, AWAKE_GROWN_US);
+        waiting.learn(30);
+        assert_eq!(waiting.awake_us, 60);
+        waiting.learn(AWAKE_MAX_US);
+        assert_eq!(waiting.awake_us, AWAKE_MAX_US);
     }
 
     #[test]
     fn what_is_long_in_coming_is_soon_not_waited_for_awake_at_all() {
-        let mut yielding = Yielding { awake_us: AWAKE_MAX_US, rests_until_us: 0 };
-        yielding.learn(AWAKE_MAX_US + 1);
-        assert_eq!(yielding.awake_us, AWAKE_MAX_US / 2);
+        let mut waiting = Waiting { awake_us: AWAKE_MAX_US, rests_until_us: 0 };
+        waiting.learn(AWAKE_MAX_US + 1);
+        assert_eq!(waiting.awake_us, AWAKE_MAX_US / 2);
         for _ in 0..10 {
-            yielding.learn(1_000_000);
+            waiting.learn(1_000_000);
         }
-        assert_eq!(yielding.awake_us, 0);
+        assert_eq!(waiting.awake_us, 0);
     }
 
     #[test]
     fn yields_that_come_back_soon_go_on() {
-        let mut yielding = Yielding::default();
-        yielding.note(10_000, 10_000 + QUICK_US);
-        assert!(!yielding.rests_at(10_000 + QUICK_US));
+        let mut waiting = Waiting::default();
+        waiting.note(10_000, 10_000 + QUICK_US);
+        assert!(!waiting.rests_at(10_000 + QUICK_US));
     }
 
     #[test]
     fn a_yield_that_another_program_used_is_not_repeated_for_long() {
-        let mut yielding = Yielding::default();
-        yielding.note(10_000, 14_000);
-        assert!(yielding.rests_at(14_000));
-        assert!(yielding.rests_at(14_000 + 4_000 * 64 - 1));
-        assert!(!yielding.rests_at(14_000 + 4_000 * 64));
+        let mut waiting = Waiting::default();
+        waiting.note(10_000, 14_000);
+        assert!(waiting.rests_at(14_000));
+        assert!(waiting.rests_at(14_000 + 4_000 * 64 - 1));
+        assert!(!waiting.rests_at(14_000 + 4_000 * 64));
     }
 }
