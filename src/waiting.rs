@@ -44,29 +44,41 @@ impl Waiting {
         next: impl FnMut() -> Option<T>,
         sleep: impl FnOnce() -> Option<T>,
     ) -> Option<T> {
-        let begun_us = monotonic_us();
-        let come = if self.rests_at(begun_us) { None } else { self.stay_awake(begun_us, next) };
-        come.or_else(|| {
-            let come = sleep();
-            self.learn(monotonic_us().saturating_sub(begun_us));
-            come
-        })
+        self.wait_by(monotonic_us, next, sleep)
+    }
+
+    fn wait_by<T>(
+        &mut self,
+        now_us: impl Fn() -> u64,
+        next: impl FnMut() -> Option<T>,
+        sleep: impl FnOnce() -> Option<T>,
+    ) -> Option<T> {
+        let begun_us = now_us();
+        if let Some(come) = self.stay_awake(begun_us, &now_us, next) {
+            return Some(come);
+        }
+        let come = sleep();
+        self.learn(now_us().saturating_sub(begun_us));
+        come
     }
 
     /// Lets other threads run until something has come, for a time.
-    fn stay_awake<T>(&mut self, begun_us: u64, mut next: impl FnMut() -> Option<T>) -> Option<T> {
+    fn stay_awake<T>(
+        &mut self,
+        begun_us: u64,
+        now_us: impl Fn() -> u64,
+        mut next: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
         let mut before_us = begun_us;
         let mut yields = 0;
-        while yields < YIELDS_MIN || before_us < begun_us + self.awake_us {
+        let until_us = begun_us + self.awake_us;
+        while (yields < YIELDS_MIN || before_us < until_us) && !self.rests_at(before_us) {
             std::thread::yield_now();
             let come = next();
-            let after_us = monotonic_us();
+            let after_us = now_us();
             self.note(before_us, after_us);
             if come.is_some() {
                 return come;
-            }
-            if self.rests_at(after_us) {
-                return None;
             }
             before_us = after_us;
             yields += 1;
@@ -99,34 +111,66 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
 
-    const AWAKE: Waiting = Waiting { awake_us: u64::MAX / 4, rests_until_us: 0 };
+    const NONE: Option<&str> = None;
+
+    /// A clock that every look at moves on.
+    fn clock(step_us: u64) -> impl Fn() -> u64 {
+        let now_us = Cell::new(0);
+        move || now_us.replace(now_us.get() + step_us)
+    }
 
     #[test]
     fn what_comes_while_it_is_awake_needs_no_sleep() {
-        let mut left = std::iter::repeat_n(None, 2 * YIELDS_MIN as usize).chain([Some("come")]);
-        let mut waiting = AWAKE;
-        let come = waiting.wait(|| left.next().unwrap(), || panic!("it slept"));
+        let mut left = [NONE; 8].into_iter().chain([Some("come")]);
+        let mut waiting = Waiting { awake_us: 20, rests_until_us: 0 };
+        let come = waiting.wait_by(clock(2), || left.next().unwrap(), || panic!("it slept"));
         assert_eq!(come, Some("come"));
-        assert_eq!(waiting.awake_us, AWAKE.awake_us);
+        assert_eq!(waiting.awake_us, 20);
+    }
+
+    #[test]
+    fn it_sleeps_when_the_time_is_over_and_learns_how_long_it_should_have_been() {
+        let mut looked = 0;
+        let look = || {
+            looked += 1;
+            NONE
+        };
+        let mut waiting = Waiting { awake_us: 20, rests_until_us: 0 };
+        assert_eq!(waiting.wait_by(clock(2), look, || Some("come")), Some("come"));
+        assert_eq!((looked, waiting.awake_us), (10, 2 * 22));
     }
 
     #[test]
     fn it_yields_a_few_times_even_when_staying_awake_did_not_pay() {
         let mut looked = 0;
-        let look = || -> Option<&str> {
+        let look = || {
             looked += 1;
-            None
+            NONE
         };
-        assert_eq!(Waiting::default().wait(look, || Some("come")), Some("come"));
+        assert_eq!(Waiting::default().wait_by(clock(9), look, || Some("come")), Some("come"));
         assert_eq!(looked, YIELDS_MIN);
     }
 
     #[test]
     fn while_it_rests_it_sleeps_at_once() {
-        let mut waiting = Waiting { rests_until_us: u64::MAX, ..AWAKE };
+        let mut waiting = Waiting { awake_us: 20, rests_until_us: u64::MAX };
         let come = waiting.wait(|| panic!("it looked"), || Some("come"));
         assert_eq!(come, Some("come"));
+    }
+
+    #[test]
+    fn it_sleeps_as_soon_as_another_program_has_used_a_yield() {
+        let mut looked = 0;
+        let look = || {
+            looked += 1;
+            NONE
+        };
+        let mut waiting = Waiting { awake_us: 20_000, rests_until_us: 0 };
+        assert_eq!(waiting.wait_by(clock(4_000), look, || Some("come")), Some("come"));
+        assert_eq!(looked, 1);
+        assert!(waiting.rests_at(8_000));
     }
 
     #[test]
