@@ -166,6 +166,11 @@ impl Commits {
         self.demanded.is_some() && !self.failing
     }
 
+    /// Whether answers wait for a commit.
+    pub fn is_awaited(&self) -> bool {
+        self.waiting_since.is_some()
+    }
+
     fn give_up_at(&self) -> Time {
         self.waiting_since.map_or(Time::NEVER, |since| since.plus(self.timeout_ms))
     }

@@ -122,6 +122,8 @@ pub struct Dispatcher<'c> {
     commits: Commits,
     pressure: Pressure,
     waiting: Waiting,
+    /// Events of the last turn.
+    taken: usize,
     now: Now,
     protocol_errors: u64,
     stopping: bool,
@@ -165,6 +167,7 @@ impl<'c> Dispatcher<'c> {
             ),
             pressure: Pressure::default(),
             waiting: Waiting::default(),
+            taken: 0,
             now,
             protocol_errors: 0,
             stopping: false,
@@ -211,9 +214,11 @@ impl<'c> Dispatcher<'c> {
         self.now = now;
         self.turns.fetch_add(1, Ordering::Relaxed);
         let mut next = first;
-        for _ in 0..EVENTS_PER_TURN_MAX {
+        self.taken = 0;
+        while self.taken < EVENTS_PER_TURN_MAX {
             let Some(event) = next.or_else(|| self.next_event()) else { break };
             self.take(event)?;
+            self.taken += 1;
             next = None;
         }
         self.engine.turn(self.now, &mut self.effects);
@@ -228,14 +233,17 @@ impl<'c> Dispatcher<'c> {
             return self.next_event();
         }
         let (events, clock) = (&self.events, &self.clock);
-        self.waiting.wait(
-            || events.try_recv().ok(),
-            || match clock.until(due) {
-                None => events.recv().ok(),
-                // The senders outlive the dispatcher, so only the time can run out.
-                Some(left) => events.recv_timeout(left).ok(),
-            },
-        )
+        let sleep = || match clock.until(due) {
+            None => events.recv().ok(),
+            // The senders outlive the dispatcher, so only the time can run out.
+            Some(left) => events.recv_timeout(left).ok(),
+        };
+        // Where many peers say one thing at a time, more of it has come by the time that this
+        // thread has been woken. But the end of a commit that answers wait for comes alone.
+        if self.taken > 1 && !self.commits.is_awaited() {
+            return sleep();
+        }
+        self.waiting.wait(|| events.try_recv().ok(), sleep)
     }
 
     /// The next event that has come already.
