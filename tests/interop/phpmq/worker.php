@@ -1,6 +1,7 @@
 <?php
 // A consumer to be killed: worker.php ADDRESS QUEUE WINDOW. Says each message's body on a line of
-// its own once it has written the acknowledgement.
+// its own before it acknowledges it: killed in between, it has said a message that comes again,
+// and never swallowed one that does not.
 
 declare(strict_types=1);
 
@@ -10,7 +11,7 @@ require __DIR__ . '/Client.php';
 $client = new Client($address);
 $client->consume($queue, (int) $window);
 while (($message = $client->receive(60)) !== null) {
+    echo $message['02'], "\n";
     $client->acknowledge($message);
     $client->flush();
-    echo $message['02'], "\n";
 }
