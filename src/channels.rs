@@ -170,7 +170,7 @@ pub enum Order {
     /// committed before without fsync is fsynced.
     Commit {
         /// The changes.
-        batch: Batch,
+        batch: Arc<Batch>,
         /// Whether the commit ends in an fsync.
         sync: bool,
     },
@@ -182,23 +182,18 @@ pub enum Order {
         /// The rows.
         slice: Slice,
         /// The changes since the last order.
-        batch: Batch,
+        batch: Arc<Batch>,
     },
     /// Checkpoint, close and end, after these last changes.
     Close {
         /// The changes.
-        batch: Batch,
+        batch: Arc<Batch>,
     },
 }
 
-/// What became of an [`Order`]. The batch comes back: emptied to be filled again, or whole when
-/// its commit failed.
-pub struct Finished {
-    /// The batch.
-    pub batch: Batch,
-    /// Whether it was committed.
-    pub result: Result<(), StoreError>,
-}
+/// What became of an [`Order`]: whether its batch was committed. Persistence has let go of the
+/// batch when it says so.
+pub type Finished = Result<(), StoreError>;
 
 /// What wakes the main thread.
 pub enum Notice {

@@ -17,9 +17,9 @@ pub const WORK_PER_TURN_MAX: usize = 1_000;
 /// Bytes of messages brought into the database in memory in one turn at most, but for one message:
 /// what takes a millisecond or two.
 pub const STAGED_BYTES_PER_TURN_MAX: u64 = 1024 * 1024;
-/// Bytes of messages that are brought in before the tick where there is no file: more would have
-/// left every cache by then, and new bodies would need new memory meanwhile.
-pub const STAGED_EARLY_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of messages that the database in memory may lack until the tick; more is brought in at
+/// once. It would have left every cache by then, and new bodies would need new memory meanwhile.
+pub const MEMORY_LAG_BYTES: u64 = 8 * 1024 * 1024;
 /// Events that wait for the dispatcher at most; the senders block behind them.
 pub const EVENTS_WAITING_MAX: usize = 1_024;
 /// What the main thread has waiting at most: ends of threads and signals.

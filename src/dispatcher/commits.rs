@@ -1,11 +1,11 @@
 //! When changes go to persistence, and what waits for that.
 //!
-//! At most one order is under way. The next one is staged when the tick is due, or as soon as an
+//! At most one order is under way. The next one is given when the tick is due, or as soon as an
 //! answer waits for it (levels `write` and `sync`). The tick exists only while something is not
-//! on the disk, or not even in the database in memory: an idle daemon has none.
+//! on the disk: an idle daemon has none.
 //!
 //! # Failure
-//! A commit that fails comes back whole and is tried again with every tick; when the file is
+//! The batch of a commit that fails is kept and tried again with every tick; when the file is
 //! suspect, a new one is written instead (`rewrite`). Until one succeeds,
 //! puts are refused. An answer that has waited for `storage.commit_timeout`, for a commit that
 //! failed or for one that does not end, is given up: its peer is told that the outcome is unknown,
@@ -21,13 +21,13 @@ use crate::clock::Time;
 use crate::engine::Input;
 use crate::ids::{CommitNumber, ConnectionId, MessageId};
 use crate::journal::Journal;
-use crate::limits::STAGED_EARLY_BYTES;
+use crate::limits::MEMORY_LAG_BYTES;
 use crate::statistics::StoreFacts;
 use crate::store::{Memory, StoreError};
 
 use super::Dispatcher;
 use super::rewrite::Rewrite;
-use super::staging::{Come, Staged, Then};
+use super::staging::{Come, Staged};
 
 /// The way to the database file.
 pub(super) struct Commits {
@@ -37,10 +37,12 @@ pub(super) struct Commits {
     interval_ms: u64,
     timeout_ms: u64,
     committed: CommitNumber,
-    /// The batch that becomes the next order.
+    /// The batch that the database in memory is being given.
     pub staged: Option<Staged>,
     /// What has come since it was last brought further.
     pub come: Come,
+    /// When that is given what it lacks; never while it lacks nothing.
+    pub lag_due: Time,
     /// The order under way.
     pub under_way: Option<UnderWay>,
     /// The strictest level that an answer waits for.
@@ -67,12 +69,16 @@ pub(super) struct Commits {
 /// What an order under way stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnderWay {
-    /// A commit that ends in an fsync.
-    Synced,
-    /// A commit without.
-    Unsynced,
-    /// A part of a new file, which promises nothing yet.
-    Slice,
+    /// A commit.
+    Commit {
+        /// It ends in an fsync.
+        sync: bool,
+    },
+    /// A part of a new file, which promises nothing unless it is the last one.
+    Slice {
+        /// It is.
+        last: bool,
+    },
 }
 
 impl Commits {
@@ -92,6 +98,7 @@ impl Commits {
             committed: CommitNumber(0),
             staged: None,
             come: Come::default(),
+            lag_due: Time::NEVER,
             under_way: None,
             demanded: None,
             tick: Time::NEVER,
@@ -143,7 +150,7 @@ impl Commits {
         self.committed
     }
 
-    /// A message that is not in the database in memory, or not for long.
+    /// A message that the database in memory does not have, or not for long.
     pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
         self.journal.message(id).or_else(|| self.staged.as_ref()?.message(id))
     }
@@ -157,7 +164,7 @@ impl Commits {
             None if self.is_demanded() => Time(0),
             None => self.tick,
         };
-        tick.min(self.give_up_at())
+        tick.min(self.lag_due).min(self.give_up_at())
     }
 
     /// Whether an answer waits for the next commit, which does not wait for the tick.
@@ -180,50 +187,75 @@ impl Commits {
             self.tick = now.plus(self.interval_ms);
         }
     }
+
+    /// Gives persistence an order.
+    pub fn send(&mut self, order: Order, under_way: UnderWay) {
+        // Invariant: none is under way, so the channel of one has room.
+        let sent = self.orders.as_ref().is_some_and(|orders| orders.try_send(order).is_ok());
+        assert!(sent, "persistence has ended before the dispatcher");
+        self.under_way = Some(under_way);
+    }
+
+    /// Notes that the batch under way is in the file, or that there is no file.
+    fn committed_in_file(&mut self, now: Time) -> CommitNumber {
+        let number = self.journal.committed();
+        if self.journal.lag().is_some() {
+            self.lag_due = self.lag_due.min(now.plus(self.interval_ms));
+        }
+        number
+    }
 }
 
 impl<'c> Dispatcher<'c> {
     /// Takes what persistence has finished.
     pub(super) fn take_finished(&mut self) -> Result<(), StoreError> {
-        let Ok(Finished { batch, result }) = self.commits.finished.try_recv() else {
-            return Ok(());
-        };
-        let now = self.time();
-        let under_way = self.commits.under_way.take();
-        let number = batch.number();
+        let Ok(result) = self.commits.finished.try_recv() else { return Ok(()) };
+        let Some(under_way) = self.commits.under_way.take() else { return Ok(()) };
         match result {
-            Ok(()) if under_way == Some(UnderWay::Slice) => {
-                self.commits.journal.done(batch);
-                Ok(())
-            }
-            Ok(()) => {
-                self.commits.rewrite = Rewrite::Trusted;
-                self.commits.journal.done(batch);
-                self.commits.committed = number;
-                self.commits.unsynced = under_way != Some(UnderWay::Synced);
-                if let Some(up_to) = self.commits.ids_under_way.take() {
-                    self.input(Input::IdsReserved(up_to))?;
-                }
-                if self.commits.disk_low {
-                    self.commits.tick = self.commits.tick.min(now.plus(MEASURE_AGAIN_MS));
-                }
-                self.release_held();
-                self.recover_from_failure()
-            }
-            Err(error) => {
-                self.commits.journal.restore(batch);
-                let asked = self.commits.ids_under_way.take();
-                self.commits.ids_asked = self.commits.ids_asked.max(asked);
-                self.commits.rewrite.order_failed(&error);
-                if self.is_worth_a_new_file(&error) {
-                    self.commits.rewrite.want();
-                }
-                let wait_ms = self.commits.interval_ms * self.commits.rewrite.intervals();
-                self.commits.tick = now.plus(wait_ms);
-                self.commit_failed(&error)?;
-                self.exit_if_suspect(error)
-            }
+            Ok(()) => self.order_succeeded(under_way),
+            Err(error) => self.order_failed(under_way, error),
         }
+    }
+
+    fn order_succeeded(&mut self, under_way: UnderWay) -> Result<(), StoreError> {
+        let now = self.time();
+        let commits = &mut self.commits;
+        let (number, synced) = match under_way {
+            UnderWay::Commit { sync } => (commits.committed_in_file(now), sync),
+            UnderWay::Slice { last } => (commits.journal.rewritten(), last),
+        };
+        if under_way == (UnderWay::Slice { last: false }) {
+            return Ok(());
+        }
+        commits.rewrite = Rewrite::Trusted;
+        commits.committed = number;
+        commits.unsynced = !synced;
+        if let Some(up_to) = commits.ids_under_way.take() {
+            self.input(Input::IdsReserved(up_to))?;
+        }
+        if self.commits.disk_low {
+            self.commits.tick = self.commits.tick.min(now.plus(MEASURE_AGAIN_MS));
+        }
+        self.release_held();
+        self.recover_from_failure()
+    }
+
+    fn order_failed(&mut self, under_way: UnderWay, error: StoreError) -> Result<(), StoreError> {
+        let commits = &mut self.commits;
+        match under_way {
+            UnderWay::Commit { .. } => commits.journal.failed(),
+            UnderWay::Slice { .. } => commits.journal.not_rewritten(),
+        }
+        let asked = commits.ids_under_way.take();
+        commits.ids_asked = commits.ids_asked.max(asked);
+        commits.rewrite.order_failed(&error);
+        if self.is_worth_a_new_file(&error) {
+            self.commits.rewrite.want();
+        }
+        let wait_ms = self.commits.interval_ms * self.commits.rewrite.intervals();
+        self.commits.tick = self.time().plus(wait_ms);
+        self.commit_failed(&error)?;
+        self.exit_if_suspect(error)
     }
 
     /// Sends on the answers that waited for the commit that has just been made.
@@ -255,32 +287,37 @@ impl<'c> Dispatcher<'c> {
         Ok(())
     }
 
-    /// Gives persistence its next order, if it is time for one.
+    /// Gives persistence its next order, if it is time for one, and memory what it lacks.
     pub(super) fn hand_over(&mut self) -> Result<(), StoreError> {
         let now = self.time();
         self.give_up_waiting(now);
-        if self.commits.staged.is_none() && self.commits.under_way.is_none() {
-            if self.commits.orders.is_none() {
-                self.stage_for_memory(now);
-            } else if self.commits.rewrite.is_needed() {
+        if self.commits.orders.is_none() {
+            self.pass_by_file(now);
+        } else if self.commits.under_way.is_none() {
+            if self.commits.rewrite.is_needed() {
                 self.stage_for_slice(now);
             } else {
-                self.stage_for_commit(now);
+                self.commit(now);
             }
         }
+        self.stage_lag(now);
         self.bring_in()
     }
 
     /// Without a file the tick only keeps the journal short.
-    fn stage_for_memory(&mut self, now: Time) {
+    fn pass_by_file(&mut self, now: Time) {
         let commits = &mut self.commits;
-        if commits.tick <= now || commits.journal.bytes() > STAGED_EARLY_BYTES {
+        if commits.staged.is_none()
+            && (commits.tick <= now || commits.journal.bytes() > MEMORY_LAG_BYTES)
+        {
             commits.tick = Time::NEVER;
-            commits.staged = Some(Staged::new(commits.journal.take(), Then::Nothing));
+            drop(commits.journal.take());
+            commits.committed_in_file(now);
+            commits.lag_due = now;
         }
     }
 
-    fn stage_for_commit(&mut self, now: Time) {
+    fn commit(&mut self, now: Time) {
         // An error after the answer to the last order is told in the answer to the next one.
         let bad_news = self.progress.is_suspect();
         let commits = &mut self.commits;
@@ -293,15 +330,15 @@ impl<'c> Dispatcher<'c> {
         let asks = bad_news || (commits.disk_low && tick_due);
         if commits.journal.is_empty() && !(sync && commits.unsynced) && !asks {
             // What was to be kept has come and gone: there is nothing that could get lost.
-            let batch = commits.journal.take();
-            commits.committed = batch.number();
-            commits.journal.done(batch);
+            drop(commits.journal.take());
+            commits.committed = commits.journal.committed();
             commits.demanded = None;
             let again = commits.unsynced || commits.disk_low;
             commits.tick = if again { commits.tick } else { Time::NEVER };
             return self.release_held();
         }
-        commits.staged = Some(Staged::new(commits.journal.take(), Then::Commit { sync }));
+        let batch = commits.journal.take();
+        commits.send(Order::Commit { batch, sync }, UnderWay::Commit { sync });
         commits.demanded = None;
         if sync {
             // What is recorded from now on starts the next tick.

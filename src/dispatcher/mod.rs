@@ -2,8 +2,8 @@
 //! the engine decide and carries the decisions out.
 //!
 //! One turn: take events ─► engine ─► effects: changes into the journal, answers and messages into
-//! outboxes ─► when it is time, changes into the in-memory database and on to persistence ─► one
-//! send per peer.
+//! outboxes ─► when it is time, changes on to persistence, and what is committed into the in-memory
+//! database ─► one send per peer.
 //!
 //! | file | holds |
 //! |---|---|

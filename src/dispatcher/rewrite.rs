@@ -3,14 +3,14 @@
 //!
 //! The rows go to persistence in slices, one order after the other, while the turns go on; each
 //! order carries the changes of the turns since the last one too, which are brought into memory
-//! before the slice is read. Only the answer to the last
-//! slice stands for a commit.
+//! before the slice is read. Only the answer to the last slice stands for a commit.
 //!
 //! # Failure
 //! An attempt that fails is made again, from the first slice on, after twice as long each time. With
 //! `storage.on_io_error = "exit"` no attempt is made: the process ends, and a restart finds the
 //! file as the last good commit left it.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use slog::crit;
@@ -23,7 +23,7 @@ use crate::store::{Memory, Remedy, Slices, StoreError};
 
 use super::Dispatcher;
 use super::commits::UnderWay;
-use super::staging::{Staged, Then};
+use super::staging::Staged;
 
 /// Where a rewrite stands.
 #[derive(Debug, Default)]
@@ -109,13 +109,18 @@ impl Dispatcher<'_> {
         if matches!(commits.rewrite, Rewrite::Wanted(_)) && commits.tick > now {
             return;
         }
-        commits.staged = Some(Staged::new(commits.journal.take(), Then::Slice));
+        if commits.staged.is_some() || commits.journal.lag().is_some() {
+            // What memory lacks comes first.
+            commits.lag_due = now;
+            return;
+        }
+        commits.staged = Some(Staged::slice(commits.journal.take()));
         commits.tick = Time::NEVER;
         commits.ids_under_way = commits.ids_asked.take().or(commits.ids_under_way);
     }
 
     /// A staged batch, which memory has now, becomes an order with the slice that follows.
-    pub(super) fn with_slice(&mut self, batch: Batch) -> Result<(Order, UnderWay), StoreError> {
+    pub(super) fn send_slice(&mut self, batch: Arc<Batch>) -> Result<(), StoreError> {
         let commits = &mut self.commits;
         let (mut slices, failed) = match std::mem::take(&mut commits.rewrite) {
             Rewrite::Trusted => (Slices::begin(&mut self.memory)?, 0),
@@ -124,8 +129,9 @@ impl Dispatcher<'_> {
         };
         let slice = slices.next_slice(&mut self.memory)?;
         commits.rewrite = Rewrite::Sending(slices, failed);
-        let under_way = if slice.last { UnderWay::Synced } else { UnderWay::Slice };
-        Ok((Order::Rewrite { slice, batch }, under_way))
+        let under_way = UnderWay::Slice { last: slice.last };
+        commits.send(Order::Rewrite { slice, batch }, under_way);
+        Ok(())
     }
 }
 
@@ -136,6 +142,10 @@ pub(super) fn rewrite_now(
     orders: &SyncSender<Order>,
     finished: &Receiver<Finished>,
 ) -> Result<(), StoreError> {
+    while let Some(batch) = journal.take_lag() {
+        memory.apply(&batch, 0..batch.places())?;
+        journal.given(batch);
+    }
     let mut slices = None;
     loop {
         let batch = journal.take();
@@ -147,12 +157,11 @@ pub(super) fn rewrite_now(
         let slice = slices.next_slice(memory)?;
         let last = slice.last;
         let order = Order::Rewrite { slice, batch };
-        let Finished { batch, result } = super::stop::ask(orders, finished, order);
-        if let Err(error) = result {
-            journal.restore(batch);
+        if let Err(error) = super::stop::ask(orders, finished, order) {
+            journal.not_rewritten();
             return Err(error);
         }
-        journal.done(batch);
+        journal.rewritten();
         if last {
             return Ok(());
         }

@@ -1,42 +1,41 @@
-//! A batch between the journal and persistence: it is brought into the database in memory.
+//! How the database in memory gets what it lacks.
 //!
-//! Until its batch is staged, a message lives in the journal alone. Most are put, handed out and
-//! acknowledged before that, and no database ever sees them. A large batch is brought in over
-//! several turns, so that nobody waits long for his answer meanwhile; but by more in each turn than
-//! has come since the last one, for else the next batch would be larger still.
+//! Committed batches are brought in with the tick after their commit, or once there is much of
+//! them; until then their messages are in the journal alone. Most are handed out and acknowledged
+//! before that, and the database in memory never sees them. Where a file is written anew from it,
+//! it has to have everything first.
+//!
+//! A large batch is brought in over several turns, so that nobody waits long for his answer
+//! meanwhile; but by more in each turn than has come since the last one, for else the next batch
+//! would be larger still.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::change::{Change, MessageRow};
-use crate::channels::Order;
+use crate::clock::Time;
 use crate::ids::MessageId;
 use crate::journal::Batch;
-use crate::limits::{MESSAGE_OVERHEAD_BYTES, STAGED_BYTES_PER_TURN_MAX, WORK_PER_TURN_MAX};
+use crate::limits::{
+    MEMORY_LAG_BYTES, MESSAGE_OVERHEAD_BYTES, STAGED_BYTES_PER_TURN_MAX, WORK_PER_TURN_MAX,
+};
 use crate::store::StoreError;
 
 use super::Dispatcher;
-use super::commits::UnderWay;
 
 /// A batch that is on its way into the database in memory.
 pub(super) struct Staged {
-    batch: Batch,
+    batch: Source,
     /// Places of it that are done.
     done: usize,
-    then: Then,
 }
 
-/// What becomes of a batch that is in the database in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
-    /// There is no file: nothing.
-    Nothing,
-    /// It is committed to the file.
-    Commit {
-        /// With an fsync.
-        sync: bool,
-    },
+/// Where it is from.
+enum Source {
+    /// The file has it; here it is used up.
+    Lag(Batch),
     /// It goes into a new file, with the next slice.
-    Slice,
+    Slice(Arc<Batch>),
 }
 
 /// How much has been recorded since the last turn.
@@ -57,64 +56,82 @@ impl Come {
 }
 
 impl Staged {
-    pub fn new(batch: Batch, then: Then) -> Staged {
-        Staged { batch, done: 0, then }
+    /// What memory lacks.
+    pub fn lag(batch: Batch) -> Staged {
+        Staged { batch: Source::Lag(batch), done: 0 }
     }
 
-    /// A message of the batch, as it was put.
+    /// What goes to persistence with the next slice.
+    pub fn slice(batch: Arc<Batch>) -> Staged {
+        Staged { batch: Source::Slice(batch), done: 0 }
+    }
+
+    fn batch(&self) -> &Batch {
+        match &self.batch {
+            Source::Lag(batch) => batch,
+            Source::Slice(batch) => batch,
+        }
+    }
+
+    /// A message of the batch, as it was put, unless it is done.
     pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
-        self.batch.message(id)
+        self.batch().message(id)
     }
 
     /// The places that are to be done in this turn, in which so much has come.
-    fn next_part(&mut self, come: Come) -> Range<usize> {
-        let start = self.done;
-        let places = self.batch.places();
-        let bytes_each = self.batch.bytes() / (places as u64).max(1);
+    fn next_part(&self, come: Come) -> Range<usize> {
+        let batch = self.batch();
+        let bytes_each = batch.bytes() / (batch.places() as u64).max(1);
         let bytes = STAGED_BYTES_PER_TURN_MAX.max(2 * come.bytes);
         let most = usize::try_from(bytes / bytes_each.max(1) + 1).unwrap_or(usize::MAX);
         let most = most.min(WORK_PER_TURN_MAX.max(2 * come.changes));
-        self.done = (start + most).min(places);
-        start..self.done
+        self.done..(self.done + most).min(batch.places())
+    }
+
+    /// Notes that memory has these.
+    fn is_done(&mut self, part: Range<usize>) {
+        self.done = part.end;
+        if let Source::Lag(batch) = &mut self.batch {
+            // Freeing all bodies at the end would take long.
+            batch.forget_puts(part);
+        }
     }
 
     fn is_whole(&self) -> bool {
-        self.done == self.batch.places()
+        self.done == self.batch().places()
     }
 }
 
 impl Dispatcher<'_> {
-    /// Brings the staged batch a part further, and sends it on when it is whole.
+    /// Stages what memory lacks when it is time for that.
+    pub(super) fn stage_lag(&mut self, now: Time) {
+        let commits = &mut self.commits;
+        if commits.journal.lag().is_some_and(|bytes| bytes > MEMORY_LAG_BYTES) {
+            commits.lag_due = now;
+        }
+        if commits.lag_due <= now && commits.staged.is_none() {
+            commits.staged = commits.journal.take_lag().map(Staged::lag);
+        }
+        if commits.journal.lag().is_none() {
+            commits.lag_due = Time::NEVER;
+        }
+    }
+
+    /// Brings the staged batch a part further.
     pub(super) fn bring_in(&mut self) -> Result<(), StoreError> {
         let come = std::mem::take(&mut self.commits.come);
         let Some(mut staged) = self.commits.staged.take() else { return Ok(()) };
         let part = staged.next_part(come);
-        self.memory.apply(&staged.batch, part)?;
-        if staged.is_whole() {
-            return self.send_on(staged);
+        self.memory.apply(staged.batch(), part.clone())?;
+        staged.is_done(part);
+        if !staged.is_whole() {
+            self.commits.staged = Some(staged);
+            return Ok(());
         }
-        self.commits.staged = Some(staged);
-        Ok(())
-    }
-
-    fn send_on(&mut self, staged: Staged) -> Result<(), StoreError> {
-        let Staged { batch, then, .. } = staged;
-        let (order, under_way) = match then {
-            Then::Nothing => {
-                self.commits.journal.done(batch);
-                return Ok(());
-            }
-            Then::Commit { sync: true } => (Order::Commit { batch, sync: true }, UnderWay::Synced),
-            Then::Commit { sync: false } => {
-                (Order::Commit { batch, sync: false }, UnderWay::Unsynced)
-            }
-            Then::Slice => self.with_slice(batch)?,
-        };
-        let orders = self.commits.orders.as_ref();
-        // Invariant: none is under way, so the channel of one has room.
-        let sent = orders.is_some_and(|orders| orders.try_send(order).is_ok());
-        assert!(sent, "persistence has ended before the dispatcher");
-        self.commits.under_way = Some(under_way);
+        match staged.batch {
+            Source::Lag(batch) => self.commits.journal.given(batch),
+            Source::Slice(batch) => self.send_slice(batch)?,
+        }
         Ok(())
     }
 }
@@ -123,11 +140,12 @@ impl Dispatcher<'_> {
 mod tests {
     use super::super::tests::*;
     use crate::channels::Durability::{Periodic, Write};
-    use crate::limits::WORK_PER_TURN_MAX;
+    use crate::ids::MessageId;
+    use crate::limits::{MEMORY_LAG_BYTES, WORK_PER_TURN_MAX};
 
     const MANY: usize = 2 * WORK_PER_TURN_MAX + WORK_PER_TURN_MAX / 2;
 
-    /// Has put many messages, and the tick is due.
+    /// Many messages have been committed, and it is time to bring them in.
     fn with_much_to_bring_in() -> Stage {
         let mut s =
             Stage::new().connect("a", "beanstalk", Periodic).connect("w", "beanstalk", Write);
@@ -138,6 +156,8 @@ mod tests {
                 s.hear('a');
             }
         }
+        s.pass(TICK_MS);
+        assert_eq!(s.commit(), (MANY as u64 + 1, true), "all messages and their queue");
         s.now.time = s.now.time.plus(TICK_MS);
         s
     }
@@ -146,17 +166,73 @@ mod tests {
         s.dispatcher.turn_at(s.now, None).unwrap();
     }
 
+    fn is_bringing_in(s: &Stage) -> bool {
+        s.dispatcher.commits.staged.is_some()
+    }
+
+    fn memory_has(s: &mut Stage, id: usize) -> bool {
+        s.dispatcher.memory.body(MessageId(id as u64), |_, _| ()).unwrap().is_some()
+    }
+
     #[test]
-    fn a_large_batch_is_brought_in_over_several_turns_and_then_sent_on() {
+    fn what_was_committed_is_brought_in_with_the_next_tick() {
+        let mut s = Stage::new().connect("a", "beanstalk", Write);
+        s.say('a', put("1"));
+        s.commit();
+        s.pass(TICK_MS - 1);
+        assert!(!memory_has(&mut s, 1));
+        s.say('a', "peek 1\r\n");
+        assert_eq!(s.hear('a'), "INSERTED 1\r\nFOUND 1 1\r\n1\r\n");
+        s.pass(1);
+        assert!(memory_has(&mut s, 1));
+    }
+
+    #[test]
+    fn what_was_removed_since_its_commit_is_not() {
+        let mut s = Stage::new().connect("a", "beanstalk", Write);
+        s.say('a', put("1"));
+        s.commit();
+        s.say('a', "delete 1\r\n");
+        assert_eq!(s.commit(), (1, false), "the file has it removed");
+        s.pass(TICK_MS);
+        assert!(!memory_has(&mut s, 1));
+    }
+
+    #[test]
+    fn much_is_brought_in_at_once() {
+        let mut s = Stage::new().connect("a", "beanstalk", Write);
+        let large = "x".repeat(usize::try_from(MEMORY_LAG_BYTES).unwrap());
+        s.say('a', put("small"));
+        s.commit();
+        s.say('a', put(&large));
+        s.commit();
+        assert!(memory_has(&mut s, 1) && memory_has(&mut s, 2));
+    }
+
+    #[test]
+    fn without_a_file_the_tick_brings_in_what_is_left() {
+        let settings = Settings { on_disk: false, ..Settings::default() };
+        let mut s = Stage::with(settings).connect("a", "beanstalk", Write);
+        s.say('a', put("1") + &put("2") + "delete 1\r\n");
+        s.pass(TICK_MS - 1);
+        assert!(!memory_has(&mut s, 2));
+        s.pass(1);
+        assert!(memory_has(&mut s, 2) && !memory_has(&mut s, 1));
+        assert_eq!(s.wakes_in(), None);
+    }
+
+    #[test]
+    fn a_large_batch_is_brought_in_over_several_turns() {
         let mut s = with_much_to_bring_in();
         for _ in 0..2 {
             one_turn(&mut s);
+            assert!(is_bringing_in(&s));
             assert_eq!(s.wakes_in(), Some(0), "the rest does not wait for anything");
-            assert!(s.order().is_none());
         }
         one_turn(&mut s);
-        let (batch, sync) = s.order().unwrap();
-        assert_eq!((batch.rows(), sync), (MANY as u64 + 1, true), "all messages and their queue");
+        assert!(!is_bringing_in(&s));
+        assert_eq!(s.wakes_in(), None);
+        assert!(memory_has(&mut s, 1) && memory_has(&mut s, MANY));
     }
 
     #[test]
@@ -169,7 +245,7 @@ mod tests {
             }
             one_turn(&mut s);
         }
-        assert!(s.order().is_some(), "as much has come as there was to bring in");
+        assert!(!is_bringing_in(&s), "as much has come as there was to bring in");
     }
 
     #[test]
@@ -179,13 +255,15 @@ mod tests {
         for _ in 0..5 {
             s.say('a', put(&large));
         }
+        s.pass(TICK_MS);
+        assert_eq!(s.commit().0, 6, "all messages and their queue");
         s.now.time = s.now.time.plus(TICK_MS);
         for _ in 0..2 {
             one_turn(&mut s);
-            assert!(s.order().is_none());
+            assert!(is_bringing_in(&s));
         }
         one_turn(&mut s);
-        assert_eq!(s.order().unwrap().0.rows(), 6, "all messages and their queue");
+        assert!(!is_bringing_in(&s));
     }
 
     #[test]
@@ -197,22 +275,21 @@ mod tests {
         one_turn(&mut s);
         let bodies = format!("FOUND {last} {}\r\n{last}\r\n", last.to_string().len());
         assert_eq!(s.hear('a'), format!("FOUND 1 1\r\n1\r\n{bodies}DELETED\r\nDELETED\r\n"));
-        s.turn();
-        s.commit();
         s.pass(TICK_MS);
         assert_eq!(s.commit(), (2, true), "both removals");
-        s.say('a', format!("peek {first}\r\npeek {last}\r\npeek 2\r\n"));
-        assert_eq!(s.hear('a'), "NOT_FOUND\r\nNOT_FOUND\r\nFOUND 2 1\r\n2\r\n");
+        assert!(memory_has(&mut s, first) && memory_has(&mut s, last));
+        s.pass(TICK_MS);
+        assert!(!memory_has(&mut s, first) && !memory_has(&mut s, last));
+        assert!(memory_has(&mut s, 2));
     }
 
     #[test]
-    fn an_answer_that_comes_meanwhile_waits_for_the_next_commit() {
+    fn a_commit_does_not_wait_for_what_is_being_brought_in() {
         let mut s = with_much_to_bring_in();
         one_turn(&mut s);
         s.send('w', put("x"));
-        s.turn();
-        s.commit();
-        assert_eq!(s.hear('w'), "");
+        one_turn(&mut s);
+        assert!(is_bringing_in(&s));
         assert_eq!(s.commit(), (1, false));
         assert_eq!(s.hear('w'), format!("INSERTED {}\r\n", MANY + 1));
     }

@@ -79,10 +79,11 @@ impl Dispatcher<'_> {
         else {
             return Stopped::Clean;
         };
-        if is_under_way && let Ok(Finished { batch, result }) = finished.recv() {
+        if is_under_way && let Ok(result) = finished.recv() {
+            // That of a slice is in memory already, where it does no harm a second time.
             match result {
-                Ok(()) => journal.done(batch),
-                Err(_) => journal.restore(batch),
+                Ok(()) => drop(journal.committed()),
+                Err(_) => journal.failed(),
             }
         }
         let mut told = false;
@@ -90,8 +91,7 @@ impl Dispatcher<'_> {
             journal.stop_cleanly(next_id);
             let batch = journal.take();
             let rows = batch.rows();
-            let Finished { batch, result } = ask(orders, finished, Order::Close { batch });
-            let Err(error) = result else {
+            let Err(error) = ask(orders, finished, Order::Close { batch }) else {
                 info!(log, "everything is in the database file");
                 return Stopped::Clean;
             };
@@ -104,7 +104,7 @@ impl Dispatcher<'_> {
             if !std::mem::replace(&mut told, true) {
                 crit!(log, "the last commit failed, trying again"; "error" => %error);
             }
-            journal.restore(batch);
+            journal.failed();
             if suspect && rewrite_now(memory, journal, orders, finished).is_ok() {
                 continue;
             }

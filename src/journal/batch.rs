@@ -93,14 +93,15 @@ impl Batch {
     /// by id. A place may be empty.
     pub fn part(&self, places: Range<usize>) -> impl Iterator<Item = Row<'_>> {
         let (removals, slots) = (self.removals.len(), self.puts.slots());
-        let cut = |from: usize, len: usize| {
-            let start = places.start.clamp(from, from + len) - from;
-            start..(places.end.clamp(from, from + len) - from).max(start)
-        };
-        let removed = self.removals[cut(0, removals)].iter().map(|id| Row::Removed(*id));
-        let put = self.puts.range(cut(removals, slots)).map(Row::Put);
-        let states = &self.sorted_states[cut(removals + slots, self.sorted_states.len())];
-        removed.chain(put).chain(states.iter().map(Row::Moved))
+        let states = cut(&places, removals + slots, self.sorted_states.len());
+        let removed = self.removals[cut(&places, 0, removals)].iter().map(|id| Row::Removed(*id));
+        let put = self.puts.range(cut(&places, removals, slots)).map(Row::Put);
+        removed.chain(put).chain(self.sorted_states[states].iter().map(Row::Moved))
+    }
+
+    /// Lets go of the messages that were put in these places, whose number stays.
+    pub fn forget_puts(&mut self, places: Range<usize>) {
+        self.puts.forget(cut(&places, self.removals.len(), self.puts.slots()));
     }
 
     /// The message of this id, if it was put.
@@ -118,10 +119,9 @@ impl Batch {
         self.clean_stop
     }
 
-    /// Empties it, for the thread that has committed it: freeing many bodies takes time that the
-    /// dispatcher should not spend. The allocations stay unless a burst has made them far larger
-    /// than what they were used for.
-    pub fn clear(&mut self) {
+    /// Empties it. The allocations stay unless a burst has made them far larger than what they were
+    /// used for.
+    pub(super) fn clear(&mut self) {
         self.puts.clear();
         clear(&mut self.sorted_states);
         clear(&mut self.removals);
@@ -134,7 +134,7 @@ impl Batch {
         self.put_bytes = 0;
     }
 
-    /// Brings its rows into the order of their ids: nothing is added from now on.
+    /// Brings its rows into the order of their ids, until something is added.
     pub(super) fn seal(&mut self) {
         self.removals.sort_unstable();
         self.sorted_states.extend(self.states.drain().map(|(_, row)| row));
@@ -144,11 +144,6 @@ impl Batch {
         {
             self.states.shrink_to(KEPT_CAPACITY_MIN);
         }
-    }
-
-    /// Undoes [`Batch::seal`].
-    pub(super) fn unseal(&mut self) {
-        self.states.extend(self.sorted_states.drain(..).map(|row| (row.id, row)));
     }
 
     pub(super) fn put(&mut self, row: MessageRow) {
@@ -197,27 +192,34 @@ impl Batch {
         }
     }
 
-    /// Adds what happened later; takes everything out of `newer`. Only for a suspect file: what
-    /// is in neither batch any more is still removed.
-    pub(super) fn add(&mut self, newer: &mut Batch) {
+    /// Adds what happened later; takes everything out of `newer`. For a suspect file, what is in
+    /// neither batch any more is still removed.
+    pub(super) fn add(&mut self, newer: &mut Batch, file_is_suspect: bool) {
+        self.states.extend(self.sorted_states.drain(..).map(|row| (row.id, row)));
         for (id, name) in newer.named.drain() {
             self.queue_named(id, name);
         }
         for row in newer.puts.drain() {
             self.put(row);
         }
-        for (_, row) in newer.states.drain() {
+        for row in newer.sorted_states.drain(..).chain(newer.states.drain().map(|(_, row)| row)) {
             self.moved(row);
         }
         for id in newer.removals.drain(..) {
-            self.removed(id, true);
+            self.removed(id, file_is_suspect);
         }
         for id in newer.gone.drain(..) {
-            self.queue_gone(id, true);
+            self.queue_gone(id, file_is_suspect);
         }
         self.ids_reserved = newer.ids_reserved.or(self.ids_reserved);
         self.clean_stop = newer.clean_stop.or(self.clean_stop);
     }
+}
+
+/// Which of the `len` entries that begin with the place `from` are in these places.
+fn cut(places: &Range<usize>, from: usize, len: usize) -> Range<usize> {
+    let start = places.start.clamp(from, from + len) - from;
+    start..(places.end.clamp(from, from + len) - from).max(start)
 }
 
 fn clear<T>(list: &mut Vec<T>) {

@@ -73,6 +73,13 @@ impl Puts {
         self.slots.range(slots).filter_map(|slot| slot.row.as_ref())
     }
 
+    /// Lets go of the messages in these slots; the others keep theirs.
+    pub fn forget(&mut self, slots: Range<usize>) {
+        for slot in self.slots.range_mut(slots) {
+            self.messages -= usize::from(slot.row.take().is_some());
+        }
+    }
+
     /// Takes out all messages.
     pub fn drain(&mut self) -> impl Iterator<Item = MessageRow> {
         self.messages = 0;

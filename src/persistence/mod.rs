@@ -117,7 +117,7 @@ enum End {
     /// The file was closed in order, or nobody can send orders any more.
     Over,
     /// A new file is to be made, beginning with these.
-    Replace(Slice, Batch),
+    Replace(Slice, Arc<Batch>),
 }
 
 /// The thread's ends of its channels.
@@ -143,14 +143,16 @@ impl Link {
         order
     }
 
-    fn answer(&self, batch: Batch, result: Result<(), StoreError>) {
+    /// Says what became of a batch, and has let go of it by then.
+    fn answer(&self, batch: Arc<Batch>, result: Finished) {
+        drop(batch);
         // The dispatcher may be gone already when the process stops in haste.
-        let _ = self.finished.send(Finished { batch, result });
+        let _ = self.finished.send(result);
         let _ = self.events.try_send(Event::Persisted);
     }
 
     /// The answer to an order that can not be carried out while there is no trusted file.
-    fn refuse(&self, held: &Held, batch: Batch) {
+    fn refuse(&self, held: &Held, batch: Arc<Batch>) {
         self.answer(batch, Err(StoreError::Suspect { file: held.path().to_path_buf() }));
     }
 
@@ -215,12 +217,9 @@ impl<'a, D: Disk> Persistence<'a, D> {
     }
 
     /// Commits, answers, and then does what can wait. Says whether it was committed.
-    fn commit(&mut self, mut batch: Batch, sync: bool) -> bool {
+    fn commit(&mut self, batch: Arc<Batch>, sync: bool) -> bool {
         let result = self.try_commit(&batch, sync);
         let committed = result.is_ok();
-        if committed {
-            batch.clear();
-        }
         self.link.answer(batch, result);
         if !self.is_suspect() {
             self.checkpoint();
@@ -329,11 +328,10 @@ mod tests {
         let path = directory.path().join("q.db");
         let dispatcher = Dispatcher::start(open(&path).file.unwrap());
         let finished = dispatcher.commit(batch(vec![named(), put(1), put(2)]), false);
-        assert!(finished.result.is_ok());
-        assert!(finished.batch.is_empty(), "a committed batch comes back empty");
+        assert!(finished.is_ok());
         assert!(matches!(dispatcher.events.recv().unwrap(), Event::Persisted));
-        assert!(dispatcher.commit(batch(vec![]), true).result.is_ok());
-        assert!(dispatcher.commit(batch(vec![put(3)]), true).result.is_ok());
+        assert!(dispatcher.commit(batch(vec![]), true).is_ok());
+        assert!(dispatcher.commit(batch(vec![put(3)]), true).is_ok());
         assert_eq!(dispatcher.progress.rows_written(), 4);
         let mut journal = Journal::new();
         journal.record(Change::Removed(MessageId(2)));
@@ -352,7 +350,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("q.db");
         let dispatcher = Dispatcher::start(open(&path).file.unwrap());
-        assert!(dispatcher.commit(batch(vec![named(), put(1)]), false).result.is_ok());
+        assert!(dispatcher.commit(batch(vec![named(), put(1)]), false).is_ok());
         drop(dispatcher.orders);
         dispatcher.thread.join().unwrap().unwrap();
         let opened = open(&path);
@@ -370,13 +368,13 @@ mod tests {
             let body = vec![0; 1024 * 1024].into();
             Change::Put(MessageRow { id, queue, body, ..MessageRow::default() })
         };
-        assert!(dispatcher.commit(batch(vec![named()]), false).result.is_ok());
+        assert!(dispatcher.commit(batch(vec![named()]), false).is_ok());
         for id in 1..=40 {
-            assert!(dispatcher.commit(batch(vec![big(id)]), false).result.is_ok());
+            assert!(dispatcher.commit(batch(vec![big(id)]), false).is_ok());
         }
         // Each order is answered before its checkpoint: the next one's answer comes after it.
-        assert!(dispatcher.commit(batch(vec![put(41)]), true).result.is_ok());
-        assert!(dispatcher.commit(batch(vec![put(42)]), true).result.is_ok());
+        assert!(dispatcher.commit(batch(vec![put(41)]), true).is_ok());
+        assert!(dispatcher.commit(batch(vec![put(42)]), true).is_ok());
         assert!(dispatcher.progress.wal_bytes() < 8 * 1024 * 1024);
         assert!(dispatcher.progress.file_bytes() > 32 * 1024 * 1024);
         dispatcher.close(batch(vec![])).unwrap();
@@ -413,12 +411,11 @@ mod tests {
         // It is seen after a commit, or already when the thread starts.
         let refused = (1..=2)
             .map(|id| dispatcher.commit(batch(vec![put(id)]), true))
-            .find(|finished| finished.result.is_err())
+            .find(Result::is_err)
             .unwrap();
-        let error = refused.result.unwrap_err();
+        let error = refused.unwrap_err();
         assert!(matches!(error, StoreError::Replaced { .. }), "{error}");
-        assert_eq!(refused.batch.rows(), 1, "a refused batch comes back whole");
-        let error = dispatcher.commit(batch(vec![put(3)]), true).result.unwrap_err();
+        let error = dispatcher.commit(batch(vec![put(3)]), true).unwrap_err();
         assert!(matches!(error, StoreError::Suspect { .. }), "{error}");
     }
 
@@ -486,12 +483,11 @@ mod tests {
         let one = |id| {
             journal.record(put(id));
             persistence.commit(journal.take(), true);
-            let Finished { batch, result } = answers.recv().unwrap();
-            let committed = result.is_ok();
+            let committed = answers.recv().unwrap().is_ok();
             if committed {
-                journal.done(batch)
+                journal.committed();
             } else {
-                journal.restore(batch)
+                journal.failed();
             }
             committed
         };

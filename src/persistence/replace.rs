@@ -5,6 +5,7 @@
 //! An error ends the attempt, and the answer to its slice says so; the dispatcher begins anew when
 //! it thinks fit. Meanwhile the old file is as suspect as it was.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use slog::{info, warn};
@@ -19,7 +20,7 @@ use crate::store::{Held, Replacement, Slice, StoreError};
 pub(super) fn replace(
     held: Held,
     slice: Slice,
-    batch: Batch,
+    batch: Arc<Batch>,
     link: &Link,
 ) -> (Held, Option<Order>) {
     // Also when it was sound before: from here on the dispatcher's changes go elsewhere.
@@ -38,9 +39,9 @@ pub(super) fn replace(
 /// How the slices came to their end.
 enum Received {
     /// All are in the new file; the last order waits for its answer.
-    All(Replacement, Batch),
+    All(Replacement, Arc<Batch>),
     /// This order waits for its answer.
-    Failed(Batch, StoreError),
+    Failed(Arc<Batch>, StoreError),
     /// Another order came, or nobody can send any more.
     Interrupted(Option<Order>),
 }
@@ -49,7 +50,7 @@ fn receive(
     held: &Held,
     mut replacement: Replacement,
     mut slice: Slice,
-    mut batch: Batch,
+    mut batch: Arc<Batch>,
     link: &Link,
 ) -> Received {
     loop {
@@ -60,7 +61,6 @@ fn receive(
         if slice.last {
             return Received::All(replacement, batch);
         }
-        batch.clear();
         link.answer(batch, Ok(()));
         match link.next() {
             Some(Order::Rewrite { slice: next, batch: changes }) if !next.first => {
@@ -75,7 +75,7 @@ fn receive(
     }
 }
 
-fn finish(held: Held, replacement: Replacement, mut batch: Batch, link: &Link) -> Held {
+fn finish(held: Held, replacement: Replacement, batch: Arc<Batch>, link: &Link) -> Held {
     let rows = replacement.rows();
     match replacement.finish(held) {
         (held, Ok(())) => {
@@ -84,7 +84,6 @@ fn finish(held: Held, replacement: Replacement, mut batch: Batch, link: &Link) -
             link.progress.suspect.store(false, Ordering::Relaxed);
             link.failed_before.set(false);
             info!(link.log, "database file was written anew"; "rows" => rows);
-            batch.clear();
             link.answer(batch, Ok(()));
             held
         }
@@ -92,7 +91,7 @@ fn finish(held: Held, replacement: Replacement, mut batch: Batch, link: &Link) -
     }
 }
 
-fn give_up(held: Held, batch: Batch, error: StoreError, link: &Link) -> Held {
+fn give_up(held: Held, batch: Arc<Batch>, error: StoreError, link: &Link) -> Held {
     // Attempts go on until one succeeds: one word about it is enough.
     if !link.failed_before.replace(true) {
         warn!(link.log, "database file could not be written anew"; "error" => %error);
@@ -146,13 +145,12 @@ mod tests {
         }
 
         fn took(&mut self, finished: crate::channels::Finished) -> bool {
-            let taken = finished.result.is_ok();
-            if taken {
-                self.journal.done(finished.batch);
-            } else {
-                self.journal.restore(finished.batch);
+            // Memory has each change at once.
+            match &finished {
+                Ok(()) => drop(self.journal.rewritten()),
+                Err(_) => self.journal.not_rewritten(),
             }
-            taken
+            finished.is_ok()
         }
 
         fn commit(&mut self) -> bool {

@@ -28,7 +28,7 @@ pub(super) fn named() -> Change {
     Change::QueueNamed { id: QueueId(1), name: QueueName::new(b"q").unwrap() }
 }
 
-pub(super) fn batch(changes: Vec<Change>) -> Batch {
+pub(super) fn batch(changes: Vec<Change>) -> Arc<Batch> {
     let mut journal = Journal::new();
     for change in changes {
         journal.record(change);
@@ -61,12 +61,12 @@ impl Dispatcher {
         self.finished.recv().unwrap()
     }
 
-    pub fn commit(&self, batch: Batch, sync: bool) -> Finished {
+    pub fn commit(&self, batch: Arc<Batch>, sync: bool) -> Finished {
         self.order(Order::Commit { batch, sync })
     }
 
-    pub fn close(self, batch: Batch) -> Result<(), StoreError> {
-        self.order(Order::Close { batch }).result.unwrap();
+    pub fn close(self, batch: Arc<Batch>) -> Result<(), StoreError> {
+        self.order(Order::Close { batch }).unwrap();
         self.thread.join().unwrap()
     }
 }

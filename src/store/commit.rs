@@ -391,8 +391,9 @@ mod tests {
     use crate::change::Change;
     use crate::journal::Journal;
     use std::path::Path;
+    use std::sync::Arc;
 
-    fn batch(changes: Vec<Change>) -> Batch {
+    fn batch(changes: Vec<Change>) -> Arc<Batch> {
         let mut journal = Journal::new();
         changes.into_iter().for_each(|change| journal.record(change));
         journal.take()

@@ -1,6 +1,6 @@
-//! The database in memory: every row that the file has or is about to have.
+//! The database in memory: every row that the file has, but for what was committed just now.
 //!
-//! Owned by the dispatcher, which brings a batch in here when it is time for its commit. Pages that
+//! Owned by the dispatcher, which brings a batch in here soon after its commit. Pages that
 //! messages have left are used again but never freed. Of 305 MB that 300,000 messages of 1,000
 //! bytes had left, VACUUM gave all back to the C library within 10 ms, and that gave the system 28
 //! MB, whatever its tunables were: only its `malloc_trim` gave back the rest, for which there is no

@@ -49,8 +49,8 @@ fn journal_alone(messages: u64, body_bytes: usize) {
             journal.record(Change::Removed(MessageId(id - 1_000)));
         }
         if id.is_multiple_of(25_000) {
-            let batch = journal.take();
-            journal.done(batch);
+            drop(journal.take());
+            journal.rewritten();
         }
     }
     say("journal: put + removed, bodies freed", start, messages);
@@ -74,7 +74,8 @@ fn journal_and_memory(messages: u64, body_bytes: usize) {
         if id.is_multiple_of(10_000) || id == messages {
             let batch = journal.take();
             memory.apply(&batch, 0..batch.places()).expect("memory is enough");
-            journal.done(batch);
+            drop(batch);
+            journal.rewritten();
         }
     }
     say("journal and memory: put + body + removed", start, messages);
@@ -97,7 +98,8 @@ fn file(messages: u64, body_bytes: usize) {
             let batch = journal.take();
             disk.commit(&batch, true).expect("the disk takes it");
             disk.checkpoint_if_due().expect("the disk takes it");
-            journal.done(batch);
+            drop(batch);
+            journal.rewritten();
         }
     }
     say("file: put, 10,000 a commit, fsync, checkpoints", start, messages);
@@ -115,7 +117,8 @@ fn file(messages: u64, body_bytes: usize) {
             if sync {
                 disk.sizes().expect("the file is there");
             }
-            journal.done(batch);
+            drop(batch);
+            journal.rewritten();
         }
         say(name, start, count);
     }

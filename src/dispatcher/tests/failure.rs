@@ -168,7 +168,8 @@ fn an_io_error_ends_the_process_when_it_is_configured_to() {
     let mut s = Stage::with(settings).connect("a", "beanstalk", Write);
     s.say('a', put("x"));
     let (batch, _) = s.order().unwrap();
-    s.finished.send(Finished { batch, result: Err(io_error()) }).unwrap();
+    drop(batch);
+    s.finished.send(Err(io_error())).unwrap();
     assert!(matches!(s.try_turn(), Err(StoreError::Io { .. })));
 }
 
@@ -189,6 +190,25 @@ fn an_io_error_has_the_file_written_anew_from_memory() {
     s.say('b', put("y"));
     s.commit();
     assert_eq!(s.hear('b'), "INSERTED 2\r\n");
+}
+
+#[test]
+fn a_new_file_gets_what_memory_lacked_when_the_old_one_failed() {
+    let mut s = Stage::new().connect("a", "beanstalk", Write);
+    s.say('a', put("x"));
+    s.commit();
+    s.say('a', put("y"));
+    s.commit();
+    s.say('a', put("z") + "delete 1\r\n");
+    s.fail(io_error());
+    s.pass(TICK_MS);
+    let Ok(Order::Rewrite { slice, batch }) = s.orders.try_recv() else { panic!("no rewrite") };
+    let ids: Vec<u64> = slice.messages.iter().map(|(row, _)| row.id.0).collect();
+    assert_eq!((ids, slice.last), (vec![2, 3], true));
+    s.finish(batch, Ok(()));
+    assert_eq!(s.hear('a'), "INSERTED 1\r\nINSERTED 2\r\nINSERTED 3\r\nDELETED\r\n");
+    s.pass(TICK_MS);
+    assert_eq!(s.wakes_in(), None, "memory lacks nothing");
 }
 
 #[test]

@@ -203,8 +203,8 @@ impl Stage {
             self.dispatcher.turn_at(self.now, next)?;
             next = self.dispatcher.events.try_recv().ok();
             let busy = self.dispatcher.engine.next_deadline() == Time(0);
-            let staged = self.dispatcher.commits.staged.is_some();
-            if next.is_none() && !busy && !staged {
+            let due = self.dispatcher.commits.deadline() <= self.now.time;
+            if next.is_none() && !busy && !due {
                 return Ok(());
             }
         }
@@ -265,7 +265,7 @@ impl Stage {
     }
 
     /// The batch that persistence is asked to commit, and whether with fsync.
-    pub fn order(&self) -> Option<(Batch, bool)> {
+    pub fn order(&self) -> Option<(Arc<Batch>, bool)> {
         match self.orders.try_recv().ok()? {
             Order::Commit { batch, sync } => Some((batch, sync)),
             _ => panic!("no commit was asked for but something else"),
@@ -273,8 +273,9 @@ impl Stage {
     }
 
     /// Persistence has done what it was asked.
-    pub fn finish(&mut self, batch: Batch, result: Result<(), StoreError>) {
-        self.finished.send(Finished { batch, result }).unwrap();
+    pub fn finish(&mut self, batch: Arc<Batch>, result: Finished) {
+        drop(batch);
+        self.finished.send(result).unwrap();
         self.events.send(Event::Persisted).unwrap();
         self.turn();
     }

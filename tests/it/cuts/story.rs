@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use phpmq::channels::{self, Event, Finished, Order};
-use phpmq::journal::{Batch, Journal};
+use phpmq::journal::Journal;
 use phpmq::persistence::{self, Progress};
 use phpmq::store::{self, Memory, Opened, Remedy, Slices, StoreError};
 
@@ -238,11 +238,14 @@ impl Story {
         }
         let sync = reserving || self.random.below(3) == 0;
         self.candidates.push(dispatcher.model.clone());
-        let batch = dispatcher.take();
+        if self.random.below(4) == 0 {
+            dispatcher.bring_in();
+        }
+        let batch = dispatcher.journal.take();
         let Some(finished) = orders.ask(Order::Commit { batch, sync }) else {
             return false;
         };
-        let committed = self.finished(dispatcher, finished, sync);
+        let committed = self.committed(dispatcher, finished, sync);
         if committed && reserving {
             // The last ids before the new end are the ones that could be handed out twice.
             dispatcher.reserved += 500;
@@ -251,40 +254,43 @@ impl Story {
         committed || !self.disk.has_ended()
     }
 
-    /// Takes an answer as the dispatcher does. Says whether it was good.
-    fn finished(
+    /// Takes the answer to a commit as the dispatcher does. Says whether it was good.
+    fn committed(
         &mut self,
         dispatcher: &mut Dispatcher<'_>,
         finished: Finished,
         sync: bool,
     ) -> bool {
-        let Finished { batch, result } = finished;
-        match result {
+        match finished {
             Ok(()) => {
-                dispatcher.journal.done(batch);
-                dispatcher.journal.known_good();
-                dispatcher.suspect = false;
-                self.commits += 1;
-                self.recovered = true;
-                let level = if sync { "sync" } else { "write" };
-                self.history.push(format!("{level} at {}", self.disk.changes()));
-                if sync {
-                    let model = self.candidates.pop().unwrap();
-                    self.certain(model);
-                } else {
-                    self.confirmed = self.candidates.len() - 1;
-                }
+                dispatcher.journal.committed();
+                self.succeeded(dispatcher, sync);
                 true
             }
             Err(error) => {
-                self.failed(dispatcher, batch, &error);
+                dispatcher.journal.failed();
+                self.failed(dispatcher, &error);
                 false
             }
         }
     }
 
-    fn failed(&mut self, dispatcher: &mut Dispatcher<'_>, batch: Batch, error: &StoreError) {
-        dispatcher.journal.restore(batch);
+    fn succeeded(&mut self, dispatcher: &mut Dispatcher<'_>, sync: bool) {
+        dispatcher.journal.known_good();
+        dispatcher.suspect = false;
+        self.commits += 1;
+        self.recovered = true;
+        let level = if sync { "sync" } else { "write" };
+        self.history.push(format!("{level} at {}", self.disk.changes()));
+        if sync {
+            let model = self.candidates.pop().unwrap();
+            self.certain(model);
+        } else {
+            self.confirmed = self.candidates.len() - 1;
+        }
+    }
+
+    fn failed(&mut self, dispatcher: &mut Dispatcher<'_>, error: &StoreError) {
         dispatcher.suspect |= error.remedy() == Remedy::Rewrite;
         self.history.push(format!("{error} at {}", self.disk.changes()));
         if !self.disk.has_ended() {
@@ -296,8 +302,10 @@ impl Story {
     /// Sends all rows, with changes in between. Says whether life goes on.
     fn rewrite(&mut self, dispatcher: &mut Dispatcher<'_>, orders: &Orders) -> bool {
         let mut slices = None;
+        dispatcher.bring_in();
         loop {
-            let batch = dispatcher.take();
+            let batch = dispatcher.journal.take();
+            dispatcher.memory.apply(&batch, 0..batch.places()).unwrap();
             let memory = &mut dispatcher.memory;
             let slices = slices.get_or_insert_with(|| Slices::begin(memory).unwrap());
             let slice = slices.next_slice(memory).unwrap();
@@ -311,14 +319,16 @@ impl Story {
             if last {
                 self.rewrites += 1;
                 self.history.push("rewrite".into());
-                return self.finished(dispatcher, finished, true) || !self.disk.has_ended();
             }
-            match finished.result {
-                Ok(()) => dispatcher.journal.done(finished.batch),
-                Err(error) => {
-                    self.failed(dispatcher, finished.batch, &error);
-                    return !self.disk.has_ended();
-                }
+            if let Err(error) = finished {
+                dispatcher.journal.not_rewritten();
+                self.failed(dispatcher, &error);
+                return !self.disk.has_ended();
+            }
+            dispatcher.journal.rewritten();
+            if last {
+                self.succeeded(dispatcher, true);
+                return true;
             }
             for _ in 0..self.random.below(self.sizes.changes_max) {
                 dispatcher.change(&self.sizes, &mut self.random);
@@ -333,11 +343,11 @@ impl Story {
         }
         dispatcher.journal.stop_cleanly(dispatcher.ids.message);
         self.candidates.push(dispatcher.model.clone());
-        let batch = dispatcher.take();
+        let batch = dispatcher.journal.take();
         let Some(finished) = orders.ask(Order::Close { batch }) else {
             return false;
         };
-        self.finished(dispatcher, finished, true)
+        self.committed(dispatcher, finished, true)
     }
 }
 
@@ -366,10 +376,11 @@ impl Dispatcher<'_> {
         self.journal.record(change);
     }
 
-    /// What is to be committed, which memory has from now on.
-    fn take(&mut self) -> Batch {
-        let batch = self.journal.take();
-        self.memory.apply(&batch, 0..batch.places()).unwrap();
-        batch
+    /// Gives memory what it lacks.
+    fn bring_in(&mut self) {
+        while let Some(batch) = self.journal.take_lag() {
+            self.memory.apply(&batch, 0..batch.places()).unwrap();
+            self.journal.given(batch);
+        }
     }
 }

@@ -1,0 +1,60 @@
+//! What the file has and the database in memory does not have yet.
+//!
+//! Most messages that wait for their commit are acknowledged soon after it. So committed batches
+//! are kept here for a moment, coalesced, and what has come and gone by then never reaches the
+//! database in memory. Large batches stay as they are: to merge them would hold everybody up.
+
+use std::collections::VecDeque;
+
+use super::Batch;
+use crate::change::MessageRow;
+use crate::ids::MessageId;
+use crate::limits::MEMORY_LAG_BYTES;
+
+/// Committed batches, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Lag(VecDeque<Batch>);
+
+impl Lag {
+    /// Adds a batch. Returns it when it is empty now, so that its allocations are used again.
+    pub fn add(&mut self, mut batch: Batch) -> Option<Batch> {
+        let newest = self.0.back_mut();
+        match newest.filter(|newest| newest.bytes() + batch.bytes() <= MEMORY_LAG_BYTES) {
+            Some(newest) => newest.add(&mut batch, false),
+            None if batch.rows() == 0 => {}
+            None => {
+                self.0.push_back(batch);
+                return None;
+            }
+        }
+        batch.clear();
+        Some(batch)
+    }
+
+    /// Takes out the oldest batch.
+    pub fn take(&mut self) -> Option<Batch> {
+        let mut batch = self.0.pop_front()?;
+        batch.seal();
+        Some(batch)
+    }
+
+    /// A message that was put, unless it was removed within the same batch.
+    pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
+        self.0.iter().find_map(|batch| batch.message(id))
+    }
+
+    /// Whether memory has all that the file has.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|batch| batch.rows() == 0)
+    }
+
+    /// Bytes of bodies and overhead.
+    pub fn bytes(&self) -> u64 {
+        self.0.iter().map(Batch::bytes).sum()
+    }
+
+    /// Those of messages that were put.
+    pub fn put_bytes(&self) -> u64 {
+        self.0.iter().map(Batch::put_bytes).sum()
+    }
+}

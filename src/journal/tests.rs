@@ -1,0 +1,398 @@
+//! What becomes of changes on their way to both databases.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::change::MessageState;
+use crate::change::{Counters, StateRow};
+use crate::ids::{QueueId, QueueName};
+use crate::limits::MEMORY_LAG_BYTES;
+use crate::protocol::wire::testing::Random;
+
+fn put(id: u64) -> Change {
+    Change::Put(MessageRow {
+        id: MessageId(id),
+        body: vec![b'x'; 10].into(),
+        ..MessageRow::default()
+    })
+}
+
+fn moved(id: u64, priority: u32) -> Change {
+    Change::Moved(StateRow {
+        id: MessageId(id),
+        state: MessageState::Buried,
+        priority,
+        sequence: crate::ids::Sequence(id),
+        due: None,
+        expires_ms: None,
+        delay_ms: 0,
+        counters: Counters::default(),
+    })
+}
+
+fn removed(id: u64) -> Change {
+    Change::Removed(MessageId(id))
+}
+
+fn named(id: u64) -> Change {
+    Change::QueueNamed { id: QueueId(id), name: QueueName::new(b"q").unwrap() }
+}
+
+fn after(changes: Vec<Change>) -> Journal {
+    let mut journal = Journal::new();
+    for change in changes {
+        journal.record(change);
+    }
+    journal
+}
+
+/// What is put, moved (with its new priority) and removed.
+type Ids = (Vec<u64>, Vec<(u64, u32)>, Vec<u64>);
+
+fn ids(batch: &Batch) -> Ids {
+    let (mut puts, mut states, mut removals) = (vec![], vec![], vec![]);
+    for row in batch.part(0..batch.places()) {
+        match row {
+            Row::Put(row) => puts.push(row.id.0),
+            Row::Moved(row) => states.push((row.id.0, row.priority)),
+            Row::Removed(id) => removals.push(id.0),
+        }
+    }
+    (puts, states, removals)
+}
+
+#[test]
+fn a_message_is_there_until_it_is_removed() {
+    let mut journal = Journal::new();
+    let row = |id| MessageRow { id: MessageId(id), ..MessageRow::default() };
+    journal.record(Change::Put(row(1)));
+    journal.record(Change::Put(row(2)));
+    assert_eq!(journal.message(MessageId(1)), Some(&row(1)));
+    journal.record(Change::Removed(MessageId(1)));
+    assert_eq!(journal.message(MessageId(1)), None);
+}
+
+#[test]
+fn put_and_removed_is_nothing() {
+    let mut journal = after(vec![put(1), moved(1, 2), removed(1)]);
+    assert!(journal.is_empty());
+    assert_eq!(journal.bytes(), 0);
+    assert!(journal.take().is_empty());
+}
+
+#[test]
+fn put_and_moved_is_both_and_the_last_move_counts() {
+    let batch = after(vec![put(1), moved(1, 2), moved(1, 3)]).take();
+    assert_eq!(ids(&batch), (vec![1], vec![(1, 3)], vec![]));
+}
+
+#[test]
+fn moved_and_removed_is_removed() {
+    let batch = after(vec![moved(1, 2), removed(1)]).take();
+    assert_eq!(ids(&batch), (vec![], vec![], vec![1]));
+}
+
+#[test]
+fn everything_is_handed_over_by_id() {
+    let mut changes: Vec<Change> = (1..=50).map(put).collect();
+    changes.extend((101..=150).rev().map(|id| moved(id, 1)));
+    changes.extend((201..=250).rev().map(removed));
+    let batch = after(changes).take();
+    let (puts, states, removals) = ids(&batch);
+    assert!(puts.is_sorted() && states.is_sorted() && removals.is_sorted());
+    assert_eq!((puts.len(), states.len(), removals.len()), (50, 50, 50));
+    assert_eq!(batch.rows(), 150);
+}
+
+#[test]
+fn queues_named_and_gone_between_commits_are_nothing() {
+    let mut journal = after(vec![named(1), Change::QueueGone(QueueId(1)), named(2)]);
+    let batch = journal.take();
+    assert_eq!(batch.queues_named()[0].0, QueueId(2));
+    assert!(batch.queues_gone().is_empty());
+    journal.record(Change::QueueGone(QueueId(2)));
+    assert_eq!(journal.take().queues_gone(), [QueueId(2)]);
+}
+
+#[test]
+fn bytes_count_until_both_databases_have_them() {
+    let mut journal = after(vec![put(1)]);
+    let one = journal.bytes();
+    drop(journal.take());
+    journal.record(put(2));
+    assert_eq!(journal.bytes(), 2 * one);
+    journal.committed();
+    assert_eq!(journal.bytes(), 2 * one);
+    let batch = journal.take_lag().unwrap();
+    assert_eq!(journal.bytes(), 2 * one);
+    journal.given(batch);
+    assert_eq!(journal.bytes(), one);
+}
+
+#[test]
+fn numbers_count_hand_overs() {
+    let mut journal = after(vec![put(1)]);
+    assert_eq!(journal.number(), CommitNumber(1));
+    assert_eq!(journal.take().number(), CommitNumber(1));
+    assert_eq!(journal.number(), CommitNumber(2));
+}
+
+#[test]
+fn a_failed_batch_is_merged_under_what_came_since() {
+    let mut journal = after(vec![named(7), put(1), put(2), moved(3, 1), moved(4, 1), removed(5)]);
+    drop(journal.take());
+    for change in [removed(1), moved(2, 8), moved(3, 9), removed(4), put(6)] {
+        journal.record(change);
+    }
+    journal.reserve_ids(99);
+    journal.failed();
+    assert_eq!(journal.number(), CommitNumber(2));
+    let bytes = journal.bytes();
+    let batch = journal.take();
+    assert_eq!(bytes, batch.bytes());
+    assert_eq!(ids(&batch), (vec![2, 6], vec![(2, 8), (3, 9)], vec![1, 4, 5]));
+    assert_eq!(batch.queues_named().len(), 1);
+    assert_eq!(batch.ids_reserved(), Some(99));
+    assert_eq!(batch.number(), CommitNumber(2));
+}
+
+#[test]
+fn what_is_put_and_removed_is_removed_while_the_file_is_suspect() {
+    let mut journal = after(vec![put(1)]);
+    drop(journal.take());
+    journal.failed();
+    for change in [removed(1), put(2), removed(2), named(3), Change::QueueGone(QueueId(3))] {
+        journal.record(change);
+    }
+    let batch = journal.take();
+    assert_eq!(ids(&batch), (vec![], vec![], vec![1, 2]));
+    assert_eq!(batch.queues_gone(), [QueueId(3)]);
+    drop(batch);
+    journal.committed();
+
+    journal.known_good();
+    journal.record(put(4));
+    journal.record(removed(4));
+    assert!(journal.is_empty());
+}
+
+#[test]
+fn the_parts_of_a_batch_are_the_whole() {
+    let mut changes: Vec<Change> = (1..=7).map(put).collect();
+    changes.extend([removed(3), moved(2, 5), moved(90, 1), removed(80), removed(81)]);
+    let batch = after(changes).take();
+    let whole: Vec<Row<'_>> = batch.part(0..batch.places()).collect();
+    assert_eq!(whole.len(), 10);
+    for step in 1..=batch.places() {
+        let starts = (0..batch.places()).step_by(step);
+        let parts: Vec<Row<'_>> =
+            starts.flat_map(|start| batch.part(start..start + step)).collect();
+        assert_eq!(parts, whole, "in steps of {step}");
+    }
+}
+
+#[test]
+fn messages_that_memory_has_too_count_twice() {
+    let mut journal = after(vec![put(1)]);
+    assert_eq!(journal.bytes_besides_messages(), 0);
+    drop(journal.take());
+    let one = journal.bytes();
+    journal.not_rewritten();
+    assert_eq!(journal.bytes_besides_messages(), one);
+    drop(journal.take());
+    journal.failed();
+    assert_eq!(journal.bytes_besides_messages(), 0);
+    drop(journal.take());
+    journal.committed();
+    assert_eq!(journal.bytes_besides_messages(), 0, "the file is no part of memory");
+    let batch = journal.take_lag().unwrap();
+    assert_eq!(journal.bytes_besides_messages(), one);
+    journal.given(batch);
+    assert_eq!(journal.bytes_besides_messages(), 0);
+}
+
+fn commit(journal: &mut Journal, changes: Vec<Change>) {
+    changes.into_iter().for_each(|change| journal.record(change));
+    drop(journal.take());
+    journal.committed();
+}
+
+/// What memory is given next, as [`ids`] of it.
+fn give(journal: &mut Journal) -> Option<Ids> {
+    let batch = journal.take_lag()?;
+    let given = ids(&batch);
+    journal.given(batch);
+    Some(given)
+}
+
+#[test]
+fn a_message_is_found_until_memory_is_given_it() {
+    let mut journal = after(vec![put(1)]);
+    let batch = journal.take();
+    assert!(journal.message(MessageId(1)).is_some(), "under way");
+    drop(batch);
+    journal.committed();
+    assert!(journal.message(MessageId(1)).is_some(), "committed");
+    commit(&mut journal, vec![put(2), removed(1)]);
+    assert!(journal.message(MessageId(1)).is_none(), "removed");
+    let batch = journal.take_lag().unwrap();
+    assert!(journal.message(MessageId(2)).is_none(), "whoever gives it to memory has it");
+    journal.given(batch);
+}
+
+#[test]
+fn what_is_removed_after_its_commit_never_reaches_memory() {
+    let mut journal = Journal::new();
+    commit(&mut journal, vec![named(1), put(1), moved(1, 3)]);
+    assert!(journal.lag().is_some());
+    commit(&mut journal, vec![removed(1), Change::QueueGone(QueueId(1))]);
+    assert_eq!(journal.lag(), None);
+    assert_eq!(give(&mut journal), Some((vec![], vec![], vec![])));
+}
+
+#[test]
+fn memory_is_given_the_sum_of_the_commits_since() {
+    let mut journal = Journal::new();
+    commit(&mut journal, vec![put(1), put(2), moved(2, 1), put(3)]);
+    assert_eq!(give(&mut journal), Some((vec![1, 2, 3], vec![(2, 1)], vec![])));
+    commit(&mut journal, vec![put(4), put(5), moved(2, 7), moved(5, 7)]);
+    commit(&mut journal, vec![put(6), moved(2, 8), removed(3)]);
+    commit(&mut journal, vec![removed(1), removed(5)]);
+    assert_eq!(give(&mut journal), Some((vec![4, 6], vec![(2, 8)], vec![1, 3])));
+    assert_eq!(give(&mut journal), None);
+}
+
+#[test]
+fn large_batches_stay_apart_and_come_in_their_order() {
+    let mut journal = Journal::new();
+    let large = |id: u64| {
+        let body = vec![b'x'; usize::try_from(MEMORY_LAG_BYTES).unwrap()].into();
+        Change::Put(MessageRow { id: MessageId(id), body, ..MessageRow::default() })
+    };
+    commit(&mut journal, vec![put(1)]);
+    commit(&mut journal, vec![large(2)]);
+    commit(&mut journal, vec![put(3), removed(2)]);
+    commit(&mut journal, vec![put(4), removed(3)]);
+    assert_eq!(give(&mut journal), Some((vec![1], vec![], vec![])));
+    assert_eq!(give(&mut journal), Some((vec![2], vec![], vec![])));
+    assert_eq!(give(&mut journal), Some((vec![4], vec![], vec![2])));
+    assert_eq!(give(&mut journal), None);
+}
+
+#[test]
+fn what_a_burst_has_allocated_is_given_back_at_rest() {
+    let mut journal = Journal::new();
+    commit(&mut journal, (1..=100_000).map(put).collect());
+    commit(&mut journal, vec![put(100_001)]);
+    give(&mut journal);
+    assert!(!journal.spares.is_empty(), "there is more to give");
+    give(&mut journal);
+    assert!(journal.spares.is_empty());
+    assert_eq!(journal.number(), CommitNumber(3));
+}
+
+/// A database as a plain map: the priorities of messages.
+#[derive(Debug, Default, PartialEq)]
+struct Rows(BTreeMap<u64, u32>);
+
+impl Rows {
+    fn apply(&mut self, batch: &Batch) {
+        for row in batch.part(0..batch.places()) {
+            match row {
+                Row::Put(row) => drop(self.0.insert(row.id.0, 0)),
+                Row::Moved(row) => *self.0.get_mut(&row.id.0).unwrap() = row.priority,
+                Row::Removed(id) => drop(self.0.remove(&id.0)),
+            }
+        }
+    }
+}
+
+/// Any order of changes, commits, failures, rewrites and gifts to memory leaves each database with
+/// what it should have, and each message somewhere.
+#[test]
+fn both_databases_end_up_with_what_was_recorded() {
+    let mut random = Random::announced();
+    for _ in 0..300 {
+        let (mut journal, mut told) = (Journal::new(), Rows::default());
+        let (mut file, mut memory) = (Rows::default(), Rows::default());
+        let (mut next_id, mut rewriting) = (1, false);
+        for _ in 0..random.below(60) {
+            for _ in 0..random.below(20) {
+                let change = some_change(&mut random, &mut told, &mut next_id);
+                journal.record(change);
+            }
+            match random.below(6) {
+                0 | 1 if !rewriting => {
+                    file.apply(&journal.take());
+                    journal.committed();
+                    journal.known_good();
+                }
+                2 if !rewriting => {
+                    // Some of it may be in the file after all.
+                    let batch = journal.take();
+                    if random.below(2) == 0 {
+                        file.apply(&batch);
+                    }
+                    drop(batch);
+                    journal.failed();
+                }
+                3 => {
+                    rewriting = random.below(2) == 0;
+                    rewrite(&mut journal, &mut file, &mut memory, !rewriting);
+                }
+                _ => give_all(&mut journal, &mut memory),
+            }
+            for id in told.0.keys() {
+                let kept = journal.message(MessageId(*id)).is_some();
+                assert!(kept || memory.0.contains_key(id), "message {id} is nowhere");
+            }
+        }
+        rewrite(&mut journal, &mut file, &mut memory, true);
+        give_all(&mut journal, &mut memory);
+        assert_eq!((&file, &memory), (&told, &told));
+        assert_eq!((journal.bytes(), journal.lag()), (0, None));
+    }
+}
+
+fn some_change(random: &mut Random, told: &mut Rows, next_id: &mut u64) -> Change {
+    let living: Vec<u64> = told.0.keys().copied().collect();
+    let kind = if living.is_empty() { 0 } else { random.below(3) };
+    let mut pick = || living[random.below(living.len())];
+    match kind {
+        0 => {
+            told.0.insert(*next_id, 0);
+            *next_id += 1;
+            put(*next_id - 1)
+        }
+        1 => {
+            let (id, priority) = (pick(), u32::try_from(*next_id).unwrap());
+            told.0.insert(id, priority);
+            moved(id, priority)
+        }
+        _ => {
+            let id = pick();
+            told.0.remove(&id);
+            removed(id)
+        }
+    }
+}
+
+fn give_all(journal: &mut Journal, memory: &mut Rows) {
+    while let Some(batch) = journal.take_lag() {
+        memory.apply(&batch);
+        journal.given(batch);
+    }
+}
+
+/// Memory has everything and the new file gets that, if it gets that far.
+fn rewrite(journal: &mut Journal, file: &mut Rows, memory: &mut Rows, succeeds: bool) {
+    give_all(journal, memory);
+    memory.apply(&journal.take());
+    if succeeds {
+        file.0 = memory.0.clone();
+        journal.rewritten();
+        journal.known_good();
+    } else {
+        journal.not_rewritten();
+    }
+}
