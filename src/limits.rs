@@ -17,9 +17,9 @@ pub const WORK_PER_TURN_MAX: usize = 1_000;
 /// Bytes of messages brought into the database in memory in one turn at most, but for one message:
 /// what takes a millisecond or two.
 pub const STAGED_BYTES_PER_TURN_MAX: u64 = 1024 * 1024;
-/// Bytes of messages that the database in memory may lack until the tick; more is brought in at
-/// once. It would have left every cache by then, and new bodies would need new memory meanwhile.
-pub const MEMORY_LAG_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes of messages that wait for the tick on their way into a database; more goes at once. It
+/// would have left every cache by then, and new bodies would need new memory meanwhile.
+pub const TICK_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Events that wait for the dispatcher at most; the senders block behind them.
 pub const EVENTS_WAITING_MAX: usize = 1_024;
 /// What the main thread has waiting at most: ends of threads and signals.
@@ -70,7 +70,7 @@ pub const ARRIVE_PAUSE_MS: u64 = 1;
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 200;
 /// Message ids reserved in the database at once.
 pub const ID_BLOCK: u64 = 1 << 20;
-/// Changes waiting for the disk at which gates close, in bytes.
+/// Changes waiting for a database at which gates close, in bytes.
 pub const JOURNAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Lines of a survey or listing that a peer may ask for at most.
 pub const LISTING_LINES_MAX: usize = 1_000;

@@ -1,8 +1,8 @@
 //! When changes go to persistence, and what waits for that.
 //!
-//! At most one order is under way. The next one is given when the tick is due, or as soon as an
-//! answer waits for it (levels `write` and `sync`). The tick exists only while something is not
-//! on the disk: an idle daemon has none.
+//! At most one order is under way. The next one is given when the tick is due, as soon as an answer
+//! waits for it (levels `write` and `sync`), or when there is much to commit. The tick exists only
+//! while something is not on the disk: an idle daemon has none.
 //!
 //! # Failure
 //! The batch of a commit that fails is kept and tried again with every tick; when the file is
@@ -21,7 +21,7 @@ use crate::clock::Time;
 use crate::engine::Input;
 use crate::ids::{CommitNumber, ConnectionId, MessageId};
 use crate::journal::Journal;
-use crate::limits::MEMORY_LAG_BYTES;
+use crate::limits::TICK_BYTES_MAX;
 use crate::statistics::StoreFacts;
 use crate::store::{Memory, StoreError};
 
@@ -41,7 +41,7 @@ pub(super) struct Commits {
     pub staged: Option<Staged>,
     /// What has come since it was last brought further.
     pub come: Come,
-    /// When that is given what it lacks; never while it lacks nothing.
+    /// When the database in memory is given what it lacks; never while it lacks nothing.
     pub lag_due: Time,
     /// The order under way.
     pub under_way: Option<UnderWay>,
@@ -197,8 +197,8 @@ impl Commits {
     }
 
     /// Notes that the batch under way is in the file, or that there is no file.
-    fn committed_in_file(&mut self, now: Time) -> CommitNumber {
-        let number = self.journal.committed();
+    fn batch_succeeded(&mut self, now: Time) -> CommitNumber {
+        let number = self.journal.succeeded();
         if self.journal.lag().is_some() {
             self.lag_due = self.lag_due.min(now.plus(self.interval_ms));
         }
@@ -213,20 +213,19 @@ impl<'c> Dispatcher<'c> {
         let Some(under_way) = self.commits.under_way.take() else { return Ok(()) };
         match result {
             Ok(()) => self.order_succeeded(under_way),
-            Err(error) => self.order_failed(under_way, error),
+            Err(error) => self.order_failed(error),
         }
     }
 
     fn order_succeeded(&mut self, under_way: UnderWay) -> Result<(), StoreError> {
         let now = self.time();
         let commits = &mut self.commits;
-        let (number, synced) = match under_way {
-            UnderWay::Commit { sync } => (commits.committed_in_file(now), sync),
-            UnderWay::Slice { last } => (commits.journal.rewritten(), last),
+        let number = commits.batch_succeeded(now);
+        let synced = match under_way {
+            UnderWay::Slice { last: false } => return Ok(()),
+            UnderWay::Slice { last: true } => true,
+            UnderWay::Commit { sync } => sync,
         };
-        if under_way == (UnderWay::Slice { last: false }) {
-            return Ok(());
-        }
         commits.rewrite = Rewrite::Trusted;
         commits.committed = number;
         commits.unsynced = !synced;
@@ -240,12 +239,9 @@ impl<'c> Dispatcher<'c> {
         self.recover_from_failure()
     }
 
-    fn order_failed(&mut self, under_way: UnderWay, error: StoreError) -> Result<(), StoreError> {
+    fn order_failed(&mut self, error: StoreError) -> Result<(), StoreError> {
         let commits = &mut self.commits;
-        match under_way {
-            UnderWay::Commit { .. } => commits.journal.failed(),
-            UnderWay::Slice { .. } => commits.journal.not_rewritten(),
-        }
+        commits.journal.failed();
         let asked = commits.ids_under_way.take();
         commits.ids_asked = commits.ids_asked.max(asked);
         commits.rewrite.order_failed(&error);
@@ -308,11 +304,11 @@ impl<'c> Dispatcher<'c> {
     fn pass_by_file(&mut self, now: Time) {
         let commits = &mut self.commits;
         if commits.staged.is_none()
-            && (commits.tick <= now || commits.journal.bytes() > MEMORY_LAG_BYTES)
+            && (commits.tick <= now || commits.journal.recorded_bytes() > TICK_BYTES_MAX)
         {
             commits.tick = Time::NEVER;
             drop(commits.journal.take());
-            commits.committed_in_file(now);
+            commits.batch_succeeded(now);
             commits.lag_due = now;
         }
     }
@@ -323,7 +319,8 @@ impl<'c> Dispatcher<'c> {
         let commits = &mut self.commits;
         let tick_due = commits.tick <= now || bad_news;
         let demanded = commits.demanded.filter(|_| commits.is_demanded());
-        if !tick_due && demanded.is_none() {
+        let is_much = commits.journal.recorded_bytes() > TICK_BYTES_MAX && !commits.failing;
+        if !tick_due && !is_much && demanded.is_none() {
             return;
         }
         let sync = tick_due || demanded == Some(Durability::Sync);
@@ -331,7 +328,7 @@ impl<'c> Dispatcher<'c> {
         if commits.journal.is_empty() && !(sync && commits.unsynced) && !asks {
             // What was to be kept has come and gone: there is nothing that could get lost.
             drop(commits.journal.take());
-            commits.committed = commits.journal.committed();
+            commits.committed = commits.journal.succeeded();
             commits.demanded = None;
             let again = commits.unsynced || commits.disk_low;
             commits.tick = if again { commits.tick } else { Time::NEVER };

@@ -69,7 +69,7 @@ pub use stop::Stopped;
 pub struct Parts {
     /// The queueing state, loaded.
     pub engine: Engine,
-    /// The journal; a disabled one when nothing is kept on disk.
+    /// The journal, with nothing in it.
     pub journal: Journal,
     /// What wakes it.
     pub events: Receiver<Event>,

@@ -114,7 +114,7 @@ impl Dispatcher<'_> {
             commits.lag_due = now;
             return;
         }
-        commits.staged = Some(Staged::slice(commits.journal.take()));
+        commits.staged = Some(Staged::slice(commits.journal.take_for_rewrite()));
         commits.tick = Time::NEVER;
         commits.ids_under_way = commits.ids_asked.take().or(commits.ids_under_way);
     }
@@ -148,7 +148,7 @@ pub(super) fn rewrite_now(
     }
     let mut slices = None;
     loop {
-        let batch = journal.take();
+        let batch = journal.take_for_rewrite();
         memory.apply(&batch, 0..batch.places())?;
         let slices = match &mut slices {
             Some(slices) => slices,
@@ -158,10 +158,10 @@ pub(super) fn rewrite_now(
         let last = slice.last;
         let order = Order::Rewrite { slice, batch };
         if let Err(error) = super::stop::ask(orders, finished, order) {
-            journal.not_rewritten();
+            journal.failed();
             return Err(error);
         }
-        journal.rewritten();
+        journal.succeeded();
         if last {
             return Ok(());
         }

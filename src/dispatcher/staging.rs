@@ -17,7 +17,7 @@ use crate::clock::Time;
 use crate::ids::MessageId;
 use crate::journal::Batch;
 use crate::limits::{
-    MEMORY_LAG_BYTES, MESSAGE_OVERHEAD_BYTES, STAGED_BYTES_PER_TURN_MAX, WORK_PER_TURN_MAX,
+    MESSAGE_OVERHEAD_BYTES, STAGED_BYTES_PER_TURN_MAX, TICK_BYTES_MAX, WORK_PER_TURN_MAX,
 };
 use crate::store::StoreError;
 
@@ -106,7 +106,7 @@ impl Dispatcher<'_> {
     /// Stages what memory lacks when it is time for that.
     pub(super) fn stage_lag(&mut self, now: Time) {
         let commits = &mut self.commits;
-        if commits.journal.lag().is_some_and(|bytes| bytes > MEMORY_LAG_BYTES) {
+        if commits.journal.lag().is_some_and(|bytes| bytes > TICK_BYTES_MAX) {
             commits.lag_due = now;
         }
         if commits.lag_due <= now && commits.staged.is_none() {
@@ -141,7 +141,7 @@ mod tests {
     use super::super::tests::*;
     use crate::channels::Durability::{Periodic, Write};
     use crate::ids::MessageId;
-    use crate::limits::{MEMORY_LAG_BYTES, WORK_PER_TURN_MAX};
+    use crate::limits::{TICK_BYTES_MAX, WORK_PER_TURN_MAX};
 
     const MANY: usize = 2 * WORK_PER_TURN_MAX + WORK_PER_TURN_MAX / 2;
 
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn much_is_brought_in_at_once() {
         let mut s = Stage::new().connect("a", "beanstalk", Write);
-        let large = "x".repeat(usize::try_from(MEMORY_LAG_BYTES).unwrap());
+        let large = "x".repeat(usize::try_from(TICK_BYTES_MAX).unwrap());
         s.say('a', put("small"));
         s.commit();
         s.say('a', put(&large));

@@ -80,9 +80,8 @@ impl Dispatcher<'_> {
             return Stopped::Clean;
         };
         if is_under_way && let Ok(result) = finished.recv() {
-            // That of a slice is in memory already, where it does no harm a second time.
             match result {
-                Ok(()) => drop(journal.committed()),
+                Ok(()) => drop(journal.succeeded()),
                 Err(_) => journal.failed(),
             }
         }

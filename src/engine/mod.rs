@@ -109,7 +109,7 @@ pub enum Effect {
     Change(Change),
     /// Tell a peer.
     Reply(ConnectionId, Tag, Reply),
-    /// Send a peer a message; the body is in the in-memory database.
+    /// Send a peer a message, whose body is in the store.
     Deliver(ConnectionId, Tag, Handed),
     /// Close a peer's gate (true) or open it.
     Gate(ConnectionId, bool),

@@ -134,6 +134,12 @@ impl Batch {
         self.put_bytes = 0;
     }
 
+    /// For how many messages it has room.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.puts.capacity()
+    }
+
     /// Brings its rows into the order of their ids, until something is added.
     pub(super) fn seal(&mut self) {
         self.removals.sort_unstable();

@@ -9,26 +9,27 @@ use std::collections::VecDeque;
 use super::Batch;
 use crate::change::MessageRow;
 use crate::ids::MessageId;
-use crate::limits::MEMORY_LAG_BYTES;
+use crate::limits::TICK_BYTES_MAX;
 
-/// Committed batches, the oldest first.
+/// Committed batches with rows, the oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Lag(VecDeque<Batch>);
 
 impl Lag {
-    /// Adds a batch. Returns it when it is empty now, so that its allocations are used again.
+    /// Adds a batch. Returns it, or the one that it was added to, when it is of no use any more but
+    /// for its allocations.
     pub fn add(&mut self, mut batch: Batch) -> Option<Batch> {
         let newest = self.0.back_mut();
-        match newest.filter(|newest| newest.bytes() + batch.bytes() <= MEMORY_LAG_BYTES) {
+        match newest.filter(|newest| newest.bytes() + batch.bytes() <= TICK_BYTES_MAX) {
             Some(newest) => newest.add(&mut batch, false),
-            None if batch.rows() == 0 => {}
+            None if batch.rows() == 0 => return Some(batch),
             None => {
                 self.0.push_back(batch);
                 return None;
             }
         }
-        batch.clear();
-        Some(batch)
+        let has_rows = self.0.back().is_some_and(|newest| newest.rows() > 0);
+        if has_rows { Some(batch) } else { self.0.pop_back() }
     }
 
     /// Takes out the oldest batch.
@@ -45,7 +46,7 @@ impl Lag {
 
     /// Whether memory has all that the file has.
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|batch| batch.rows() == 0)
+        self.0.is_empty()
     }
 
     /// Bytes of bodies and overhead.

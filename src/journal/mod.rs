@@ -6,10 +6,13 @@
 //! copied.
 //!
 //! ```text
-//!   record ──► current ──take──► under way ──committed──► lag ──take_lag──► the database in memory
+//!   record ──► current ──take──► under way ──succeeded──► lag ──take_lag──► the database in memory
 //!                 ▲                  │ (to the file)
 //!                 └─────failed───────┘
 //! ```
+//!
+//! Where the file is written anew from the database in memory, that is given the batch under way
+//! first ([`Journal::take_for_rewrite`]).
 //!
 //! # Failure
 //!
@@ -24,6 +27,7 @@ mod puts;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::change::{Change, MessageRow};
@@ -40,12 +44,15 @@ pub struct Journal {
     current: Batch,
     /// What is about to be in the file.
     under_way: Option<Arc<Batch>>,
+    /// Whether the database in memory has that already.
+    is_rewriting: bool,
     /// What the database in memory alone does not have.
     lag: Lag,
     /// Bytes of the batch that it is being given.
     given_bytes: u64,
-    /// Emptied batches whose allocations are used again, at most [`SPARES_MAX`].
-    spares: Vec<Batch>,
+    /// Emptied batches whose allocations are used again, at most [`SPARES_MAX`]. The oldest is
+    /// next, so that each comes to give back what a burst made it allocate.
+    spares: VecDeque<Batch>,
     /// Of messages that are in the database in memory although they are in `current`.
     doubled_bytes: u64,
     file_is_suspect: bool,
@@ -66,9 +73,10 @@ impl Journal {
         Journal {
             current: Batch::numbered(CommitNumber(1)),
             under_way: None,
+            is_rewriting: false,
             lag: Lag::default(),
             given_bytes: 0,
-            spares: Vec::new(),
+            spares: VecDeque::new(),
             doubled_bytes: 0,
             file_is_suspect: false,
         }
@@ -107,6 +115,11 @@ impl Journal {
         self.current.is_empty()
     }
 
+    /// Bytes of bodies and overhead recorded since the last hand-over.
+    pub fn recorded_bytes(&self) -> u64 {
+        self.current.bytes()
+    }
+
     /// Bytes of bodies and overhead that one of the databases does not have.
     pub fn bytes(&self) -> u64 {
         let under_way = self.under_way.as_ref().map_or(0, |batch| batch.bytes());
@@ -115,7 +128,9 @@ impl Journal {
 
     /// Those of them that are not the only place of a message.
     pub fn bytes_besides_messages(&self) -> u64 {
-        let only = self.current.put_bytes() + self.lag.put_bytes();
+        let under_way = self.under_way.as_ref().filter(|_| !self.is_rewriting);
+        let under_way = under_way.map_or(0, |batch| batch.put_bytes());
+        let only = self.current.put_bytes() + under_way + self.lag.put_bytes();
         self.bytes() - only + self.doubled_bytes
     }
 
@@ -127,37 +142,43 @@ impl Journal {
     /// Hands over what was recorded. At most one batch is under way at a time; whoever carries it
     /// out lets go of it before he says what became of it.
     pub fn take(&mut self) -> Arc<Batch> {
-        let mut next = self.spares.pop().unwrap_or_default();
+        debug_assert!(self.under_way.is_none(), "one at a time");
+        let mut next = self.spares.pop_front().unwrap_or_default();
         next.number = CommitNumber(self.current.number.0 + 1);
         let mut batch = std::mem::replace(&mut self.current, next);
         batch.seal();
         self.doubled_bytes = 0;
         let batch = Arc::new(batch);
         self.under_way = Some(batch.clone());
+        self.is_rewriting = false;
         batch
     }
 
-    /// The batch under way was committed, or there is no file: memory does not have it yet.
-    pub fn committed(&mut self) -> CommitNumber {
+    /// Hands over what was recorded, for a file that is written anew: the database in memory is
+    /// given it before. Until one succeeds only such hand-overs may follow.
+    pub fn take_for_rewrite(&mut self) -> Arc<Batch> {
+        let batch = self.take();
+        self.is_rewriting = true;
+        batch
+    }
+
+    /// The batch under way is in the file, or there is no file. Says its number.
+    pub fn succeeded(&mut self) -> CommitNumber {
         let batch = self.come_back();
         let number = batch.number;
-        if let Some(batch) = self.lag.add(batch) {
+        let empty = if self.is_rewriting { Some(batch) } else { self.lag.add(batch) };
+        if let Some(batch) = empty {
             self.keep(batch);
         }
+        self.rest();
         number
     }
 
-    /// The batch under way is in the file, and in memory too.
-    pub fn rewritten(&mut self) -> CommitNumber {
-        let batch = self.come_back();
-        let number = batch.number;
-        self.keep(batch);
-        number
-    }
-
-    /// The batch under way was not committed: it becomes part of the next commit.
+    /// The batch under way is not in the file, for all that is known: it becomes part of the next
+    /// one.
     pub fn failed(&mut self) {
         let mut older = self.come_back();
+        self.doubled_bytes = if self.is_rewriting { older.put_bytes() } else { 0 };
         self.file_is_suspect = true;
         let number = self.current.number;
         let mut newer = std::mem::take(&mut self.current);
@@ -165,12 +186,6 @@ impl Journal {
         self.current = older;
         self.current.number = number;
         self.keep(newer);
-    }
-
-    /// The same of one that is in memory already. Only a file written anew from that may follow.
-    pub fn not_rewritten(&mut self) {
-        self.doubled_bytes = self.under_way.as_ref().map_or(0, |batch| batch.put_bytes());
-        self.failed();
     }
 
     fn come_back(&mut self) -> Batch {
@@ -195,19 +210,23 @@ impl Journal {
     pub fn given(&mut self, batch: Batch) {
         self.given_bytes = 0;
         self.keep(batch);
-        let is_at_rest = self.current.is_empty() && self.under_way.is_none() && self.lag.is_empty();
-        if is_at_rest {
-            // What a burst has allocated would stay for nothing.
-            self.current = Batch::numbered(self.current.number);
-            self.spares = Vec::new();
-        }
+        self.rest();
     }
 
     /// Keeps what a batch has allocated, to be used again.
     fn keep(&mut self, mut batch: Batch) {
         if self.spares.len() < SPARES_MAX {
             batch.clear();
-            self.spares.push(batch);
+            self.spares.push_back(batch);
+        }
+    }
+
+    /// When both databases have everything, what a burst has allocated would stay for nothing.
+    fn rest(&mut self) {
+        let is_busy = self.under_way.is_some() || self.given_bytes > 0;
+        if !is_busy && self.current.is_empty() && self.lag.is_empty() {
+            self.current.clear();
+            self.spares.iter_mut().for_each(Batch::clear);
         }
     }
 

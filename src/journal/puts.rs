@@ -40,6 +40,12 @@ impl Puts {
         self.slots.len()
     }
 
+    /// For how many messages there is room.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.slots.capacity()
+    }
+
     /// Adds a message, whose id is above all others.
     pub fn push(&mut self, row: MessageRow) {
         debug_assert!(self.slots.back().is_none_or(|last| last.id < row.id), "ids only grow");

@@ -6,7 +6,7 @@ use super::*;
 use crate::change::MessageState;
 use crate::change::{Counters, StateRow};
 use crate::ids::{QueueId, QueueName};
-use crate::limits::MEMORY_LAG_BYTES;
+use crate::limits::TICK_BYTES_MAX;
 use crate::protocol::wire::testing::Random;
 
 fn put(id: u64) -> Change {
@@ -110,6 +110,8 @@ fn queues_named_and_gone_between_commits_are_nothing() {
     let batch = journal.take();
     assert_eq!(batch.queues_named()[0].0, QueueId(2));
     assert!(batch.queues_gone().is_empty());
+    drop(batch);
+    journal.succeeded();
     journal.record(Change::QueueGone(QueueId(2)));
     assert_eq!(journal.take().queues_gone(), [QueueId(2)]);
 }
@@ -121,7 +123,7 @@ fn bytes_count_until_both_databases_have_them() {
     drop(journal.take());
     journal.record(put(2));
     assert_eq!(journal.bytes(), 2 * one);
-    journal.committed();
+    journal.succeeded();
     assert_eq!(journal.bytes(), 2 * one);
     let batch = journal.take_lag().unwrap();
     assert_eq!(journal.bytes(), 2 * one);
@@ -168,7 +170,7 @@ fn what_is_put_and_removed_is_removed_while_the_file_is_suspect() {
     assert_eq!(ids(&batch), (vec![], vec![], vec![1, 2]));
     assert_eq!(batch.queues_gone(), [QueueId(3)]);
     drop(batch);
-    journal.committed();
+    journal.succeeded();
 
     journal.known_good();
     journal.record(put(4));
@@ -194,27 +196,35 @@ fn the_parts_of_a_batch_are_the_whole() {
 #[test]
 fn messages_that_memory_has_too_count_twice() {
     let mut journal = after(vec![put(1)]);
-    assert_eq!(journal.bytes_besides_messages(), 0);
-    drop(journal.take());
+    let besides = |journal: &Journal| journal.bytes_besides_messages();
+    assert_eq!(besides(&journal), 0);
     let one = journal.bytes();
-    journal.not_rewritten();
-    assert_eq!(journal.bytes_besides_messages(), one);
-    drop(journal.take());
+    drop(journal.take_for_rewrite());
+    assert_eq!(besides(&journal), one);
     journal.failed();
-    assert_eq!(journal.bytes_besides_messages(), 0);
+    assert_eq!(besides(&journal), one);
+    drop(journal.take_for_rewrite());
+    journal.succeeded();
+    assert_eq!(besides(&journal), 0);
+
+    journal.record(put(2));
     drop(journal.take());
-    journal.committed();
-    assert_eq!(journal.bytes_besides_messages(), 0, "the file is no part of memory");
+    assert_eq!(besides(&journal), 0, "a file is no part of memory");
+    journal.failed();
+    assert_eq!(besides(&journal), 0);
+    drop(journal.take());
+    journal.succeeded();
+    assert_eq!(besides(&journal), 0);
     let batch = journal.take_lag().unwrap();
-    assert_eq!(journal.bytes_besides_messages(), one);
+    assert_eq!(besides(&journal), one);
     journal.given(batch);
-    assert_eq!(journal.bytes_besides_messages(), 0);
+    assert_eq!(besides(&journal), 0);
 }
 
 fn commit(journal: &mut Journal, changes: Vec<Change>) {
     changes.into_iter().for_each(|change| journal.record(change));
     drop(journal.take());
-    journal.committed();
+    journal.succeeded();
 }
 
 /// What memory is given next, as [`ids`] of it.
@@ -231,7 +241,7 @@ fn a_message_is_found_until_memory_is_given_it() {
     let batch = journal.take();
     assert!(journal.message(MessageId(1)).is_some(), "under way");
     drop(batch);
-    journal.committed();
+    journal.succeeded();
     assert!(journal.message(MessageId(1)).is_some(), "committed");
     commit(&mut journal, vec![put(2), removed(1)]);
     assert!(journal.message(MessageId(1)).is_none(), "removed");
@@ -247,7 +257,7 @@ fn what_is_removed_after_its_commit_never_reaches_memory() {
     assert!(journal.lag().is_some());
     commit(&mut journal, vec![removed(1), Change::QueueGone(QueueId(1))]);
     assert_eq!(journal.lag(), None);
-    assert_eq!(give(&mut journal), Some((vec![], vec![], vec![])));
+    assert_eq!(give(&mut journal), None);
 }
 
 #[test]
@@ -266,7 +276,7 @@ fn memory_is_given_the_sum_of_the_commits_since() {
 fn large_batches_stay_apart_and_come_in_their_order() {
     let mut journal = Journal::new();
     let large = |id: u64| {
-        let body = vec![b'x'; usize::try_from(MEMORY_LAG_BYTES).unwrap()].into();
+        let body = vec![b'x'; usize::try_from(TICK_BYTES_MAX).unwrap()].into();
         Change::Put(MessageRow { id: MessageId(id), body, ..MessageRow::default() })
     };
     commit(&mut journal, vec![put(1)]);
@@ -281,14 +291,39 @@ fn large_batches_stay_apart_and_come_in_their_order() {
 
 #[test]
 fn what_a_burst_has_allocated_is_given_back_at_rest() {
+    let slots = |journal: &Journal| -> usize {
+        journal.spares.iter().chain([&journal.current]).map(Batch::capacity).sum()
+    };
+    let mut given = Journal::new();
+    commit(&mut given, (1..=100_000).map(put).collect());
+    let mut come_and_gone = Journal::new();
+    commit(&mut come_and_gone, (1..=10_000).map(put).collect());
+    commit(&mut come_and_gone, (1..=10_000).map(removed).collect());
+    give(&mut given);
+    for mut journal in [given, come_and_gone] {
+        assert_eq!((journal.bytes(), journal.lag()), (0, None));
+        assert!(slots(&journal) < 20_000, "{} slots", slots(&journal));
+        assert_eq!(give(&mut journal), None);
+    }
+}
+
+#[test]
+fn what_a_burst_has_allocated_is_given_back_while_traffic_goes_on() {
     let mut journal = Journal::new();
     commit(&mut journal, (1..=100_000).map(put).collect());
     commit(&mut journal, vec![put(100_001)]);
+    // There is always something left to do.
+    journal.record(put(100_002));
     give(&mut journal);
-    assert!(!journal.spares.is_empty(), "there is more to give");
     give(&mut journal);
-    assert!(journal.spares.is_empty());
-    assert_eq!(journal.number(), CommitNumber(3));
+    assert_eq!(journal.spares.len(), SPARES_MAX);
+    for id in 100_003..100_010 {
+        commit(&mut journal, vec![]);
+        journal.record(put(id));
+        give(&mut journal);
+    }
+    let kept = journal.spares.iter().chain([&journal.current]).map(Batch::capacity).max();
+    assert!(kept < Some(20_000), "{kept:?} slots");
 }
 
 /// A database as a plain map: the priorities of messages.
@@ -324,7 +359,7 @@ fn both_databases_end_up_with_what_was_recorded() {
             match random.below(6) {
                 0 | 1 if !rewriting => {
                     file.apply(&journal.take());
-                    journal.committed();
+                    journal.succeeded();
                     journal.known_good();
                 }
                 2 if !rewriting => {
@@ -387,12 +422,12 @@ fn give_all(journal: &mut Journal, memory: &mut Rows) {
 /// Memory has everything and the new file gets that, if it gets that far.
 fn rewrite(journal: &mut Journal, file: &mut Rows, memory: &mut Rows, succeeds: bool) {
     give_all(journal, memory);
-    memory.apply(&journal.take());
+    memory.apply(&journal.take_for_rewrite());
     if succeeds {
         file.0 = memory.0.clone();
-        journal.rewritten();
+        journal.succeeded();
         journal.known_good();
     } else {
-        journal.not_rewritten();
+        journal.failed();
     }
 }

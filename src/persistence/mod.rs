@@ -7,8 +7,8 @@
 //!
 //! # Failure
 //!
-//! - A commit that fails is rolled back whole; its batch goes back to the dispatcher, which keeps
-//!   it and tries again. Nothing is ever given up quietly.
+//! - A commit that fails is rolled back whole; the dispatcher, which has kept its batch, tries
+//!   again. Nothing is ever given up quietly.
 //! - A full disk, a quota, a file size limit, a lock held by another program: the file is sound,
 //!   and the next commit may succeed.
 //! - Any other error makes the file suspect, for after a failed fsync a later one may succeed
@@ -485,7 +485,7 @@ mod tests {
             persistence.commit(journal.take(), true);
             let committed = answers.recv().unwrap().is_ok();
             if committed {
-                journal.committed();
+                journal.succeeded();
             } else {
                 journal.failed();
             }

@@ -145,10 +145,9 @@ mod tests {
         }
 
         fn took(&mut self, finished: crate::channels::Finished) -> bool {
-            // Memory has each change at once.
             match &finished {
-                Ok(()) => drop(self.journal.rewritten()),
-                Err(_) => self.journal.not_rewritten(),
+                Ok(()) => drop(self.journal.succeeded()),
+                Err(_) => self.journal.failed(),
             }
             finished.is_ok()
         }
@@ -162,7 +161,7 @@ mod tests {
         fn send(&mut self, memory: &mut Memory<'_>, slices: &mut Slices) -> (bool, bool) {
             let slice = slices.next_slice(memory).unwrap();
             let last = slice.last;
-            let order = Order::Rewrite { slice, batch: self.journal.take() };
+            let order = Order::Rewrite { slice, batch: self.journal.take_for_rewrite() };
             let finished = self.dispatcher.order(order);
             (self.took(finished), last)
         }

@@ -49,8 +49,8 @@ fn journal_alone(messages: u64, body_bytes: usize) {
             journal.record(Change::Removed(MessageId(id - 1_000)));
         }
         if id.is_multiple_of(25_000) {
-            drop(journal.take());
-            journal.rewritten();
+            drop(journal.take_for_rewrite());
+            journal.succeeded();
         }
     }
     say("journal: put + removed, bodies freed", start, messages);
@@ -72,10 +72,10 @@ fn journal_and_memory(messages: u64, body_bytes: usize) {
             journal.record(Change::Removed(old));
         }
         if id.is_multiple_of(10_000) || id == messages {
-            let batch = journal.take();
+            let batch = journal.take_for_rewrite();
             memory.apply(&batch, 0..batch.places()).expect("memory is enough");
             drop(batch);
-            journal.rewritten();
+            journal.succeeded();
         }
     }
     say("journal and memory: put + body + removed", start, messages);
@@ -95,11 +95,11 @@ fn file(messages: u64, body_bytes: usize) {
     for id in 1..=messages {
         journal.record(Change::Put(row(id, body_bytes)));
         if id.is_multiple_of(10_000) || id == messages {
-            let batch = journal.take();
+            let batch = journal.take_for_rewrite();
             disk.commit(&batch, true).expect("the disk takes it");
             disk.checkpoint_if_due().expect("the disk takes it");
             drop(batch);
-            journal.rewritten();
+            journal.succeeded();
         }
     }
     say("file: put, 10,000 a commit, fsync, checkpoints", start, messages);
@@ -111,14 +111,14 @@ fn file(messages: u64, body_bytes: usize) {
         for _ in 0..count {
             journal.record(Change::Put(row(next, body_bytes)));
             next += 1;
-            let batch = journal.take();
+            let batch = journal.take_for_rewrite();
             disk.commit(&batch, sync).expect("the disk takes it");
             disk.checkpoint_if_due().expect("the disk takes it");
             if sync {
                 disk.sizes().expect("the file is there");
             }
             drop(batch);
-            journal.rewritten();
+            journal.succeeded();
         }
         say(name, start, count);
     }

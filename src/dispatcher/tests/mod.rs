@@ -28,7 +28,7 @@ use crate::command::Requests;
 use crate::gate::Gate;
 use crate::ids::MessageId;
 use crate::journal::Batch;
-use crate::limits::{Charge, LimitValues};
+use crate::limits::{Charge, LimitValues, TICK_BYTES_MAX};
 use crate::protocol::{self, Decoder, Setup};
 use crate::store::{self, Cause};
 use crate::threads::Threads;

@@ -93,3 +93,19 @@ fn an_answer_called_for_at_the_end_of_a_turn_waits_for_no_tick() {
     s.dispatcher.commits.demand(Write, now);
     assert_eq!(s.wakes_in(), Some(0));
 }
+
+#[test]
+fn much_is_committed_before_the_tick_and_synced_with_it() {
+    let mut s = Stage::new().connect("a", "beanstalk", Periodic);
+    let much = "x".repeat(usize::try_from(TICK_BYTES_MAX).unwrap());
+    s.say('a', put(&much));
+    assert_eq!(s.commit(), (2, false));
+    assert_eq!(s.wakes_in(), Some(TICK_MS));
+    s.pass(TICK_MS);
+    assert_eq!(s.commit(), (0, true));
+
+    s.say('a', put(&much));
+    s.fail(disk_full());
+    assert!(s.order().is_none(), "while commits fail, the tick is often enough");
+    assert_eq!(s.wakes_in(), Some(TICK_MS));
+}

@@ -263,7 +263,7 @@ impl Story {
     ) -> bool {
         match finished {
             Ok(()) => {
-                dispatcher.journal.committed();
+                dispatcher.journal.succeeded();
                 self.succeeded(dispatcher, sync);
                 true
             }
@@ -304,7 +304,7 @@ impl Story {
         let mut slices = None;
         dispatcher.bring_in();
         loop {
-            let batch = dispatcher.journal.take();
+            let batch = dispatcher.journal.take_for_rewrite();
             dispatcher.memory.apply(&batch, 0..batch.places()).unwrap();
             let memory = &mut dispatcher.memory;
             let slices = slices.get_or_insert_with(|| Slices::begin(memory).unwrap());
@@ -321,11 +321,11 @@ impl Story {
                 self.history.push("rewrite".into());
             }
             if let Err(error) = finished {
-                dispatcher.journal.not_rewritten();
+                dispatcher.journal.failed();
                 self.failed(dispatcher, &error);
                 return !self.disk.has_ended();
             }
-            dispatcher.journal.rewritten();
+            dispatcher.journal.succeeded();
             if last {
                 self.succeeded(dispatcher, true);
                 return true;
