@@ -176,6 +176,12 @@ pub(crate) mod testing {
             Random(seed)
         }
 
+        /// Another one, for a part of a test that may draw more or less of it without a change to
+        /// the other parts.
+        pub(crate) fn fork(&mut self) -> Random {
+            Random(self.next())
+        }
+
         fn next(&mut self) -> u64 {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut mixed = self.0;

@@ -9,6 +9,7 @@ mod ends;
 mod failure;
 mod pressure;
 mod slow;
+mod storm;
 mod tick;
 
 use std::collections::HashMap;
