@@ -86,6 +86,7 @@ impl Rows {
         }
         self.queues.retain(|id, _| !batch.queues_gone().contains(id));
     }
+
     /// These must be the messages that live, and their queues.
     pub fn check(&self, living: &Living, used: &[usize]) {
         let found: Vec<_> = self.messages.keys().collect();
