@@ -89,7 +89,8 @@ fn keys_of_the_page() -> Vec<(String, String, String)> {
     let mut keys = Vec::new();
     for line in read("man/phpmqd.toml.5").lines() {
         if let Some(heading) = line.strip_prefix(".Ss ") {
-            section = heading.trim_matches(['[', ']']).to_owned();
+            // The page says that the bracket at the end is no punctuation.
+            section = heading.trim_end_matches("\\&").trim_matches(['[', ']']).to_owned();
         } else if let Some(item) = line.strip_prefix(".It Ic ") {
             let (key, value) = item.split_once(" = ").expect("an item is KEY = DEFAULT");
             keys.push((section.clone(), key.to_owned(), value.replace("\\(dq", "\"")));
@@ -232,11 +233,17 @@ fn mandoc_has_nothing_to_say_about_the_pages() {
     for entry in fs::read_dir(top().join("man")).unwrap() {
         let path = entry.unwrap().path();
         pages += 1;
-        if let Some(output) =
-            tool("mandoc", &["-T", "lint", "-W", "warning", path.to_str().unwrap()])
-        {
-            assert!(output.status.success(), "{}", said(&output));
-        }
+        let Some(output) = tool("mandoc", &["-T", "lint", path.to_str().unwrap()]) else {
+            continue;
+        };
+        let said = said(&output);
+        // Other pages may not be installed where this runs.
+        let complaint = |line: &&str| {
+            line.contains(": ")
+                && !line.contains("referenced manual not found")
+                && !line.contains("outdated mandoc.db")
+        };
+        assert_eq!(said.lines().find(complaint), None);
     }
     assert!(pages >= 2, "the pages were not found");
 }
