@@ -121,6 +121,17 @@ mod tests {
         move || now_us.replace(now_us.get() + step_us)
     }
 
+    /// Waits for what comes when it has gone to sleep; says how often it has looked before.
+    fn looks_before_sleep(waiting: &mut Waiting, step_us: u64) -> u32 {
+        let mut looked = 0;
+        let look = || {
+            looked += 1;
+            NONE
+        };
+        assert_eq!(waiting.wait_by(clock(step_us), look, || Some("come")), Some("come"));
+        looked
+    }
+
     #[test]
     fn what_comes_while_it_is_awake_needs_no_sleep() {
         let mut left = [NONE; 8].into_iter().chain([Some("come")]);
@@ -132,25 +143,14 @@ mod tests {
 
     #[test]
     fn it_sleeps_when_the_time_is_over_and_learns_how_long_it_should_have_been() {
-        let mut looked = 0;
-        let look = || {
-            looked += 1;
-            NONE
-        };
         let mut waiting = Waiting { awake_us: 20, rests_until_us: 0 };
-        assert_eq!(waiting.wait_by(clock(2), look, || Some("come")), Some("come"));
-        assert_eq!((looked, waiting.awake_us), (10, 2 * 22));
+        assert_eq!(looks_before_sleep(&mut waiting, 2), 10);
+        assert_eq!(waiting.awake_us, 2 * 22);
     }
 
     #[test]
     fn it_yields_a_few_times_even_when_staying_awake_did_not_pay() {
-        let mut looked = 0;
-        let look = || {
-            looked += 1;
-            NONE
-        };
-        assert_eq!(Waiting::default().wait_by(clock(9), look, || Some("come")), Some("come"));
-        assert_eq!(looked, YIELDS_MIN);
+        assert_eq!(looks_before_sleep(&mut Waiting::default(), 9), YIELDS_MIN);
     }
 
     #[test]
@@ -162,14 +162,8 @@ mod tests {
 
     #[test]
     fn it_sleeps_as_soon_as_another_program_has_used_a_yield() {
-        let mut looked = 0;
-        let look = || {
-            looked += 1;
-            NONE
-        };
         let mut waiting = Waiting { awake_us: 20_000, rests_until_us: 0 };
-        assert_eq!(waiting.wait_by(clock(4_000), look, || Some("come")), Some("come"));
-        assert_eq!(looked, 1);
+        assert_eq!(looks_before_sleep(&mut waiting, 4_000), 1);
         assert!(waiting.rests_at(8_000));
     }
 

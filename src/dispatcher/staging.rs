@@ -89,7 +89,7 @@ impl Staged {
     }
 
     /// Notes that memory has these.
-    fn is_done(&mut self, part: Range<usize>) {
+    fn note_done(&mut self, part: Range<usize>) {
         self.done = part.end;
         if let Source::Lag(batch) = &mut self.batch {
             // Freeing all bodies at the end would take long.
@@ -123,7 +123,7 @@ impl Dispatcher<'_> {
         let Some(mut staged) = self.commits.staged.take() else { return Ok(()) };
         let part = staged.next_part(come);
         self.memory.apply(staged.batch(), part.clone())?;
-        staged.is_done(part);
+        staged.note_done(part);
         if !staged.is_whole() {
             self.commits.staged = Some(staged);
             return Ok(());

@@ -36,6 +36,7 @@ impl Dispatcher<'_> {
         for change in unsaved {
             self.keep(change);
         }
+        // A slice goes to persistence then, and for a new file memory has to have the rest.
         while self.commits.staged.is_some() {
             self.bring_in()?;
         }
@@ -81,7 +82,9 @@ impl Dispatcher<'_> {
         };
         if is_under_way && let Ok(result) = finished.recv() {
             match result {
-                Ok(()) => drop(journal.succeeded()),
+                Ok(()) => {
+                    journal.succeeded();
+                }
                 Err(_) => journal.failed(),
             }
         }

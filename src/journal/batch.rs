@@ -45,11 +45,6 @@ impl Batch {
         Batch { number, ..Batch::default() }
     }
 
-    /// The commit's number.
-    pub fn number(&self) -> CommitNumber {
-        self.number
-    }
-
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
         self.rows() == 0 && self.ids_reserved.is_none() && self.clean_stop.is_none()

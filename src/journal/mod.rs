@@ -234,9 +234,4 @@ impl Journal {
     pub fn known_good(&mut self) {
         self.file_is_suspect = false;
     }
-
-    /// Whether a failed commit has left the file's content uncertain.
-    pub fn is_suspect(&self) -> bool {
-        self.file_is_suspect
-    }
 }

@@ -135,7 +135,7 @@ fn bytes_count_until_both_databases_have_them() {
 fn numbers_count_hand_overs() {
     let mut journal = after(vec![put(1)]);
     assert_eq!(journal.number(), CommitNumber(1));
-    assert_eq!(journal.take().number(), CommitNumber(1));
+    assert_eq!(journal.take().number, CommitNumber(1));
     assert_eq!(journal.number(), CommitNumber(2));
 }
 
@@ -155,7 +155,7 @@ fn a_failed_batch_is_merged_under_what_came_since() {
     assert_eq!(ids(&batch), (vec![2, 6], vec![(2, 8), (3, 9)], vec![1, 4, 5]));
     assert_eq!(batch.queues_named().len(), 1);
     assert_eq!(batch.ids_reserved(), Some(99));
-    assert_eq!(batch.number(), CommitNumber(2));
+    assert_eq!(batch.number, CommitNumber(2));
 }
 
 #[test]

@@ -83,6 +83,14 @@ fn the_page_lists_every_exit_code() {
     assert_eq!(codes, [0, 64, 65, 69, 70, 73, 74, 77, 78]);
 }
 
+#[test]
+fn page_and_sample_tell_how_much_goes_to_the_file_before_the_interval_is_over() {
+    let told = format!("More than {} MiB of", phpmq::limits::TICK_BYTES_MAX >> 20);
+    for path in ["man/phpmqd.toml.5", "etc/phpmqd.toml"] {
+        assert!(read(path).contains(&told), "{path} does not say {told:?}");
+    }
+}
+
 /// Section, key and default, as phpmqd.toml(5) has them.
 fn keys_of_the_page() -> Vec<(String, String, String)> {
     let mut section = String::new();
