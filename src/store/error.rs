@@ -30,6 +30,20 @@ pub enum StoreError {
         /// Its format version.
         version: u32,
     },
+    /// There is no database of this name, or nothing in it, so there is nothing to recover.
+    NoDatabase {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A repair found no message that is sound in a file that held some. Nothing was changed.
+    NothingSound {
+        /// The file.
+        file: PathBuf,
+        /// Rows that fail their checksums.
+        damaged_rows: u64,
+        /// Places of the file that can not be read at all.
+        unreadable: u64,
+    },
     /// Another daemon has the database.
     InUse {
         /// The file.
@@ -148,9 +162,11 @@ impl StoreError {
     /// The exit code of a daemon that ends for this (phpmqd(8)).
     pub fn exit_code(&self) -> u8 {
         match self {
-            StoreError::Corrupt { .. } | StoreError::Foreign { .. } | StoreError::Newer { .. } => {
-                65
-            }
+            StoreError::Corrupt { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::Newer { .. }
+            | StoreError::NoDatabase { .. }
+            | StoreError::NothingSound { .. } => 65,
             StoreError::InUse { .. } | StoreError::Busy { .. } => 69,
             StoreError::Internal { .. } => 70,
             StoreError::MissingDirectory { .. }
@@ -237,12 +253,13 @@ impl fmt::Display for StoreError {
                 file.display(),
                 super::schema::FORMAT_VERSION
             ),
-            StoreError::InUse { file, pid: Some(pid) } => {
-                write!(f, "the database {} is in use by process {pid}", file.display())
+            StoreError::NoDatabase { file } => {
+                write!(f, "there is no database {}, so there is nothing to recover", file.display())
             }
-            StoreError::InUse { file, pid: None } => {
-                write!(f, "the database {} is in use by another daemon", file.display())
+            StoreError::NothingSound { file, damaged_rows, unreadable } => {
+                nothing_sound(f, file, *damaged_rows, *unreadable)
             }
+            StoreError::InUse { file, pid } => in_use(f, file, *pid),
             StoreError::Busy { file } => {
                 write!(f, "the database {} is locked by another program", file.display())
             }
@@ -279,6 +296,23 @@ impl fmt::Display for StoreError {
             }
         }
     }
+}
+
+fn in_use(f: &mut fmt::Formatter<'_>, file: &Path, pid: Option<u32>) -> fmt::Result {
+    write!(f, "the database {} is in use by ", file.display())?;
+    match pid {
+        Some(pid) => write!(f, "process {pid}"),
+        None => f.write_str("another daemon"),
+    }
+}
+
+fn nothing_sound(f: &mut fmt::Formatter<'_>, file: &Path, rows: u64, places: u64) -> fmt::Result {
+    let file = file.display();
+    write!(
+        f,
+        "nothing can be recovered from the database {file}: {rows} rows fail their checksums, \
+         {places} places cannot be read, no message is sound; the file was left as it is"
+    )
 }
 
 impl std::error::Error for StoreError {

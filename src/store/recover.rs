@@ -13,6 +13,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs;
+use std::io::ErrorKind::NotFound;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -88,28 +89,56 @@ impl fmt::Display for Recovered {
 /// What keeps it from being repaired. Foreign and newer files are not touched.
 pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
     let paths = Paths::of(path)?;
+    let file = paths.database().to_path_buf();
+    // Before the lock, whose file would be left behind where there is nothing to guard.
+    if [&file, &paths.wal(), &paths.ready()].into_iter().all(|file| is_empty(file)) {
+        return Err(StoreError::NoDatabase { file });
+    }
     let _lock = Lock::take(&paths)?;
-    rewrite::finish(&paths)?;
-    check_header(&paths)?;
-    let is_writable = is_writable(&paths)?;
-    let connection = file::connect(&paths)?;
+    repair(&paths).map_err(|error| match error {
+        // Its text advises what has just been tried.
+        StoreError::Corrupt { file, found, .. } => {
+            StoreError::NothingSound { file, damaged_rows: 0, unreadable: found }
+        }
+        other => other,
+    })
+}
+
+/// Whether there is no such file or nothing in it.
+fn is_empty(file: &Path) -> bool {
+    fs::metadata(file).map_or_else(|error| error.kind() == NotFound, |found| found.len() == 0)
+}
+
+fn repair(paths: &Paths) -> Result<Recovered, StoreError> {
+    rewrite::finish(paths)?;
+    check_header(paths)?;
+    let is_writable = is_writable(paths)?;
+    let connection = file::connect(paths)?;
     let (summary, findings) = check::check(&connection, &mut |_| ());
     if findings.found == 0 {
-        check_version(&connection, &paths)?;
+        check_version(&connection, paths)?;
     }
     if findings.found == 0 && is_writable {
         let database = paths.database().to_path_buf();
         return Ok(Recovered { database, messages: summary.messages, ..Recovered::default() });
     }
-    let new = NewFile::create(&paths)?;
+    let new = NewFile::create(paths)?;
     let filled = Recovery::fill(&connection, new.connection(), random_key()?);
     let mut recovered = filled.map_err(|error| new.error(error))?;
     drop(connection);
-    recovered.kept = Some(keep_old(&paths)?);
+    if recovered.messages == 0 && recovered.messages_quarantined + recovered.unreadable > 0 {
+        new.discard();
+        return Err(StoreError::NothingSound {
+            file: paths.database().to_path_buf(),
+            damaged_rows: recovered.messages_quarantined + recovered.states_quarantined,
+            unreadable: recovered.unreadable,
+        });
+    }
+    recovered.kept = Some(keep_old(paths)?);
     recovered.database = paths.database().to_path_buf();
-    new.make_ready(&paths)?;
-    rewrite::finish(&paths)?;
-    suspect::unmark(&paths)?;
+    new.make_ready(paths)?;
+    rewrite::finish(paths)?;
+    suspect::unmark(paths)?;
     Ok(recovered)
 }
 
@@ -494,9 +523,8 @@ mod tests {
         let refused = try_open(&path).err().unwrap();
         assert_eq!(refused.exit_code(), 65);
         assert!(refused.to_string().contains("message is not as it was made"), "{refused}");
-        let recovered = recover(&path).unwrap();
-        assert_eq!((recovered.messages, recovered.unreadable), (0, 1));
-        assert_eq!(reopen(&path).facts.messages, 0);
+        let failed = recover(&path).unwrap_err();
+        assert!(matches!(failed, StoreError::NothingSound { unreadable: 1, .. }), "{failed}");
     }
 
     #[test]
@@ -579,5 +607,36 @@ mod tests {
         assert!(matches!(recover(&path), Err(StoreError::Foreign { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"something else");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the file and its lock");
+    }
+    /// It once blamed the directory, which is there, and left a lock beside nothing.
+    #[test]
+    fn regression_10_a_missing_database_is_named_and_nothing_is_left_behind() {
+        let (directory, path) = folder();
+        for is_made in [false, true] {
+            if is_made {
+                fs::write(&path, b"").unwrap();
+            }
+            let failed = recover(&path).unwrap_err();
+            assert_eq!(failed.exit_code(), 65);
+            assert!(failed.to_string().contains("there is no database"), "{failed}");
+            assert!(failed.to_string().contains(path.file_name().unwrap().to_str().unwrap()));
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "the empty file alone");
+    }
+
+    /// It once said "recovered" of a database of which nothing was left.
+    #[test]
+    fn regression_10_nothing_kept_is_no_success_and_changes_nothing() {
+        let (_directory, path, _) = closed_story();
+        change(&path, "UPDATE message SET priority = 77");
+        let before = fs::read(&path).unwrap();
+        let failed = recover(&path).unwrap_err();
+        assert_eq!(failed.exit_code(), 65);
+        assert!(failed.to_string().contains("23 rows fail their checksums"), "{failed}");
+        assert!(!failed.to_string().contains("--recover"), "it was just tried: {failed}");
+        assert!(fs::read(&path).unwrap() == before);
+        let kept = path.with_file_name("queue.db.damaged-1");
+        let new = path.with_file_name("queue.db.new");
+        assert!(!kept.exists() && !new.exists());
     }
 }
