@@ -85,7 +85,7 @@ impl ListeningSocket {
         if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "the passed descriptor is no listening stream socket",
+                "the passed descriptor is not a listening stream socket",
             ));
         }
         ListeningSocket::finish(socket, None)

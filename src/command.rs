@@ -366,10 +366,10 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Refusal::Draining => "the daemon drains and takes no new messages",
+            Refusal::Draining => "the daemon is draining",
             Refusal::OutOfMemory => "limits.max_memory is reached",
-            Refusal::StoreUnavailable => "the disk does not take new messages",
-            Refusal::OutcomeUnknown => "the disk did not take it in time, the outcome is unknown",
+            Refusal::StoreUnavailable => "new messages cannot be written to the disk",
+            Refusal::OutcomeUnknown => "not written to the disk in time, the outcome is unknown",
             Refusal::TooManyQueues => "limits.max_queues is reached",
             Refusal::OutOfIds => "the message ids are used up",
         })

@@ -198,12 +198,12 @@ impl Listener {
         match Errno::from_io_error(&error) {
             Some(Errno::AGAIN) => Next::Wait,
             Some(Errno::MFILE | Errno::NFILE) => {
-                self.note_shortage("no descriptor is left", &error);
+                self.note_shortage("out of file descriptors", &error);
                 self.turn_away_with_reserve();
                 Next::Rest
             }
             Some(Errno::NOMEM | Errno::NOBUFS) => {
-                self.note_shortage("no memory is left", &error);
+                self.note_shortage("out of memory", &error);
                 Next::Rest
             }
             // The peer has gone again, or its network has: accept(2) lists these as errors of the
@@ -280,7 +280,7 @@ impl Listener {
         let Err(error) = started else {
             return Next::Accept;
         };
-        self.note_shortage("no thread is left", &error);
+        self.note_shortage("out of threads", &error);
         self.shared.clients.forget(id);
         self.turn_away(&socket);
         drop(socket);
@@ -331,7 +331,7 @@ impl Listener {
         let now = self.shared.clock.time();
         let last = self.shortage_seen.replace(now);
         if last.is_none_or(|last| now.since(last) > EPISODE_MS) {
-            warn!(self.shared.log, "connections are turned away"; "reason" => what, "error" => %error);
+            warn!(self.shared.log, "refusing connections"; "reason" => what, "error" => %error);
         }
     }
 }
@@ -357,7 +357,7 @@ impl Options {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        info!(self.shared.log, "listening no more"; "address" => %self.socket.local_address());
+        info!(self.shared.log, "stopped listening"; "address" => %self.socket.local_address());
     }
 }
 

@@ -107,11 +107,13 @@ impl fmt::Display for AddressError {
                 "no port: addresses are host:port, [v6 address]:port or unix:/path"
             }
             AddressError::BadPort => "the port is not a number from 0 to 65535",
-            AddressError::NoHost => "no host before the port: 0.0.0.0 or [::] stand for all",
-            AddressError::BadBrackets => {
-                "an IPv6 address stands in brackets, and nothing else does: [::1]:9100"
+            AddressError::NoHost => {
+                "no host before the port: use 0.0.0.0 or [::] for all addresses"
             }
-            AddressError::RelativePath => "the path of a Unix socket begins with a slash",
+            AddressError::BadBrackets => {
+                "an IPv6 address, and nothing else, is written in brackets: [::1]:9100"
+            }
+            AddressError::RelativePath => "the path of a Unix socket must begin with a slash",
             AddressError::BadPath => "the path of a Unix socket is longer than 107 bytes",
         })
     }

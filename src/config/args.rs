@@ -25,11 +25,11 @@ pub struct Args {
     #[arg(long)]
     pub check_config: bool,
 
-    /// Print the configuration that is in effect, as TOML, and exit
+    /// Print the configuration in effect, as TOML, and exit
     #[arg(long)]
     pub print_config: bool,
 
-    /// Save what is sound of a damaged database into a new one, and exit
+    /// Write a new database with what is intact in a damaged one, and exit
     #[arg(long)]
     pub recover: bool,
 
@@ -38,15 +38,15 @@ pub struct Args {
     #[arg(long, value_name = "PATH", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub database: Option<PathBuf>,
 
-    /// Listen here, and not where the configuration says; may be repeated
+    /// Listen on this address; overrides all configured listeners; may be repeated
     #[arg(long, value_name = "PROTOCOL=ADDRESS")]
     pub listen: Vec<String>,
 
-    /// What an answer promises
+    /// What a reply promises
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub durability: Option<Durability>,
 
-    /// The least that is logged
+    /// The lowest severity that is logged
     #[arg(long, value_enum, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
 
@@ -96,7 +96,7 @@ pub fn command(protocols: &[Protocol]) -> clap::Command {
     let defaults: Vec<String> =
         protocols.iter().map(|row| format!("  {}={}", row.name, row.default_address)).collect();
     let after = format!(
-        "Without a configuration it listens on\n{}\n\nSee phpmqd(8) and phpmqd.toml(5).",
+        "Without a configuration file it listens on\n{}\n\nSee phpmqd(8) and phpmqd.toml(5).",
         defaults.join("\n")
     );
     Args::command().after_help(after)

@@ -51,7 +51,7 @@ pub struct ValueError(&'static str);
 const DURATION_EXPECTED: &str = "a duration like \"50ms\", \"30s\", \"5m\", \"2h\" or \"1d\"";
 const SIZE_EXPECTED: &str = "a size like \"64MiB\" (B, KiB, MiB, GiB, TiB) or a number of bytes";
 const COUNT_EXPECTED: &str = "a whole number, 0 or more";
-const MODE_EXPECTED: &str = "permissions as octal digits in a text, like \"0660\"";
+const MODE_EXPECTED: &str = "permissions as octal digits in a string, like \"0660\"";
 const REVISION_EXPECTED: &str = "\"auto\", 1 or 2";
 
 impl fmt::Display for ValueError {

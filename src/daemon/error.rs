@@ -58,14 +58,14 @@ impl fmt::Display for DaemonError {
         match self {
             DaemonError::Passed(error) => error.fmt(f),
             DaemonError::PassedName(name) => {
-                write!(f, "a socket was passed for {name:?}, which is no protocol")
+                write!(f, "a socket was passed with the name {name:?}, which is not a protocol")
             }
             DaemonError::Bind { error, hint } => write!(f, "{error}{hint}"),
             DaemonError::Group(name) => write!(f, "listener.group: there is no group {name:?}"),
             DaemonError::User(name) => write!(f, "-u: there is no user {name:?}"),
             DaemonError::Store(error) => error.fmt(f),
             DaemonError::Directory(path, error) => {
-                write!(f, "cannot make the directory {}: {error}", path.display())
+                write!(f, "cannot create the directory {}: {error}", path.display())
             }
             DaemonError::System(what, error) => write!(f, "cannot {what}: {error}"),
             DaemonError::Internal(what) => f.write_str(what),

@@ -297,7 +297,7 @@ impl Daemon {
                 info!(self.log, "configuration read again");
             }
             Err(error) => {
-                error!(self.log, "the configuration is wrong, the old one stays in force";
+                error!(self.log, "configuration not reloaded, the old one stays in force";
                     "error" => %error);
             }
         }

@@ -255,7 +255,7 @@ fn load(
         info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
             "clean_stop" => facts.clean_stop);
         if facts.renewed {
-            warn!(log, "database file was written anew: the last daemon left it suspect");
+            warn!(log, "database was rewritten: the last daemon left it suspect");
         }
     }
     Ok(Loaded { opened, engine, limits, dropped })

@@ -268,7 +268,7 @@ impl<'c> Dispatcher<'c> {
     fn recover_from_failure(&mut self) -> Result<(), StoreError> {
         if std::mem::take(&mut self.commits.failing) {
             self.commits.journal.known_good();
-            info!(self.log, "the database file takes changes again");
+            info!(self.log, "changes are written to the disk again");
             self.update_refusal()?;
         }
         Ok(())

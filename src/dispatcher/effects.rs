@@ -31,7 +31,7 @@ impl Dispatcher<'_> {
                     }
                 }
                 Effect::Close(connection, reason) => {
-                    info!(self.log, "consumer closed"; "connection" => connection.0,
+                    info!(self.log, "consumer disconnected"; "connection" => connection.0,
                         "error" => reason);
                     if let Some(peer) = self.peers.get_mut(&connection) {
                         peer.shut();
@@ -68,7 +68,7 @@ impl Dispatcher<'_> {
         peer.note_asked_for(start);
         if !said && let Reply::Refused(refusal) = reply {
             // Who cannot be told must not go on as if all were well.
-            debug!(self.log, "connection ended, since its refusal has no answer";
+            debug!(self.log, "connection closed: refused a message that has no reply";
                 "connection" => connection.0, "protocol" => peer.protocol, "error" => %refusal);
             peer.shut();
         }

@@ -122,20 +122,20 @@ impl Dispatcher<'_> {
         peer.ended = true;
         match end {
             End::EndOfFile | End::Stopped => {
-                debug!(self.log, "connection ended"; "connection" => connection.0);
+                debug!(self.log, "connection closed"; "connection" => connection.0);
             }
             End::Fault(fault) => {
                 self.protocol_errors += 1;
-                debug!(self.log, "connection ended for what it sent";
+                debug!(self.log, "connection closed: protocol error";
                     "connection" => connection.0, "protocol" => peer.protocol, "error" => fault);
             }
             End::TimedOut(what) => {
                 self.protocol_errors += 1;
-                debug!(self.log, "connection ended by a time-out"; "connection" => connection.0,
+                debug!(self.log, "connection closed: time-out"; "connection" => connection.0,
                     "protocol" => peer.protocol, "error" => *what);
             }
             End::Reset(error) => {
-                debug!(self.log, "connection broken"; "connection" => connection.0,
+                debug!(self.log, "connection lost"; "connection" => connection.0,
                     "error" => %error);
                 peer.broken = true;
             }

@@ -20,7 +20,7 @@ pub(super) enum Ill {
 /// What is said of each.
 const WORDS: [(Ill, &str); 4] = [
     (Ill::Draining, "draining"),
-    (Ill::Failing, "degraded, the disk does not take changes"),
+    (Ill::Failing, "degraded, changes cannot be written to the disk"),
     (Ill::DiskLow, "the disk has less room than storage.min_free_disk"),
     (Ill::OutOfMemory, "limits.max_memory is reached"),
 ];
@@ -44,7 +44,7 @@ impl Health {
         if words.is_empty() {
             "Serving".to_owned()
         } else {
-            format!("Serving, but takes no new messages: {}", words.join("; "))
+            format!("Serving, but refusing new messages: {}", words.join("; "))
         }
     }
 }
@@ -58,8 +58,8 @@ mod tests {
         let health = Health::default();
         assert_eq!(health.line(), "Serving");
         assert!(health.note([(Ill::Draining, true), (Ill::Failing, true), (Ill::DiskLow, false)]));
-        let both = "Serving, but takes no new messages: draining; degraded, the disk does not take \
-                    changes";
+        let both = "Serving, but refusing new messages: draining; degraded, changes cannot be written \
+                    to the disk";
         assert_eq!(health.line(), both);
         assert!(!health.note([(Ill::Draining, true), (Ill::Failing, true)]));
         assert!(health.note([]));

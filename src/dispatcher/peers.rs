@@ -248,7 +248,7 @@ impl Dispatcher<'_> {
             }
             Flush::Slow => self.keeps_up(connection, false)?,
             Flush::Broken(error) => {
-                debug!(self.log, "connection broken while writing"; "connection" => connection.0,
+                debug!(self.log, "connection lost while writing"; "connection" => connection.0,
                     "error" => %error);
                 if let Some(peer) = self.peers.get_mut(&connection) {
                     peer.shut();

@@ -81,7 +81,7 @@ impl Dispatcher<'_> {
     /// Ends the process for an error that leaves the file suspect, if it is configured to.
     pub(super) fn exit_if_suspect(&self, error: StoreError) -> Result<(), StoreError> {
         if self.exit_on_io_error && error.remedy() == Remedy::Rewrite {
-            crit!(self.log, "ending, as storage.on_io_error says"; "error" => %error);
+            crit!(self.log, "exiting, as storage.on_io_error says"; "error" => %error);
             return Err(error);
         }
         Ok(())

@@ -104,7 +104,7 @@ impl Dispatcher<'_> {
                 return Stopped::Lost(rows, error);
             }
             if !std::mem::replace(&mut told, true) {
-                crit!(log, "the last commit failed, trying again"; "error" => %error);
+                crit!(log, "the last commit failed, retrying"; "error" => %error);
             }
             journal.failed();
             if suspect && rewrite_now(memory, journal, orders, finished).is_ok() {

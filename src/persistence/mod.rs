@@ -281,7 +281,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
     fn shrink(&mut self) {
         match self.disk.shrink_if_worth_it() {
             Ok(false) => {}
-            Ok(true) => info!(self.link.log, "database file is shrunk"),
+            Ok(true) => info!(self.link.log, "database file was shrunk"),
             Err(error) => self.late(error),
         }
     }
@@ -303,7 +303,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
             // So that the dispatcher looks at the progress.
             let _ = self.link.events.try_send(Event::Persisted);
         } else if !std::mem::replace(&mut self.untidy, true) {
-            warn!(self.link.log, "database file is not tidied up now"; "error" => %error);
+            warn!(self.link.log, "write-ahead log cannot be moved into the database now"; "error" => %error);
         }
     }
 }

@@ -83,7 +83,7 @@ fn finish(held: Held, replacement: Replacement, batch: Arc<Batch>, link: &Link) 
             link.progress.commits.fetch_add(1, Ordering::Relaxed);
             link.progress.suspect.store(false, Ordering::Relaxed);
             link.failed_before.set(false);
-            info!(link.log, "database file was written anew"; "rows" => rows);
+            info!(link.log, "database was rewritten"; "rows" => rows);
             link.answer(batch, Ok(()));
             held
         }
@@ -94,7 +94,7 @@ fn finish(held: Held, replacement: Replacement, batch: Arc<Batch>, link: &Link) 
 fn give_up(held: Held, batch: Arc<Batch>, error: StoreError, link: &Link) -> Held {
     // Attempts go on until one succeeds: one word about it is enough.
     if !link.failed_before.replace(true) {
-        warn!(link.log, "database file could not be written anew"; "error" => %error);
+        warn!(link.log, "database could not be rewritten"; "error" => %error);
     }
     link.answer(batch, Err(error));
     held

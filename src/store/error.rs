@@ -268,11 +268,11 @@ impl fmt::Display for StoreError {
             }
             StoreError::NoWriteAheadLog { file } => write!(
                 f,
-                "the file system of {} can not hold a write-ahead log (is it a network one?)",
+                "the file system of {} cannot hold a write-ahead log (is it a network file system?)",
                 file.display()
             ),
             StoreError::CannotCreate { file, source } => {
-                write!(f, "can not create {}: {source}", file.display())
+                write!(f, "cannot create {}: {source}", file.display())
             }
             StoreError::Permission { file, source } => {
                 write!(f, "no permission for {}: {source}", file.display())

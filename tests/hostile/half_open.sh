@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A peer whose network goes away while it holds a message: the daemon must notice by itself (TCP
-# keepalive and user time-out, 3 s here instead of 30 and 60) and hand the message to somebody else.
+# keepalive and user time-out, 3 s here instead of 30 and 60) and redeliver the message.
 # Runs in network namespaces of its own, so it needs root; nothing outside of them is touched.
 #
 #   tests/hostile/half_open.sh [PATH-TO-PHPMQD]

@@ -80,7 +80,7 @@ fn a_server_that_doubles_and_loses_messages_is_found_out() {
     let output = bench(&address, "--work cycle --connections 1 --count 2");
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("message 0 of producer 0 came twice"), "{said}");
+    assert!(said.contains("message 0 of producer 0 was delivered twice"), "{said}");
     assert!(said.contains("1 messages of producer 0 are lost"), "{said}");
     server.join().unwrap();
 }

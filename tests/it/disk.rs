@@ -120,7 +120,7 @@ fn a_file_that_cannot_be_trusted_ends_the_daemon_where_that_is_wanted() {
     let mut peer = server.connect("beanstalk");
     peer.send("put 0 0 60 1\r\ny\r\n");
     assert_eq!(server.process.wait().code(), Some(74), "{}", server.process.log());
-    server.process.logged("ending, as storage.on_io_error says");
+    server.process.logged("exiting, as storage.on_io_error says");
     assert!(!socket.exists(), "sockets are removed at every exit");
 }
 

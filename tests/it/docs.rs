@@ -192,8 +192,9 @@ fn the_defaults_that_page_and_sample_tell_are_those_of_the_program() {
 #[test]
 fn the_listeners_that_the_sample_tells_are_those_of_the_program() {
     let sample = read("etc/phpmqd.toml");
-    let (_, listeners) =
-        sample.split_once("# What holds without any [[listener]] table:\n").unwrap();
+    let (_, listeners) = sample
+        .split_once("# The default listeners, used without any [[listener]] table:\n")
+        .unwrap();
     assert_eq!(service_with(&listeners.replace('#', "")), service_with(""));
 }
 

@@ -67,7 +67,7 @@ over_both! {
             assert_eq!(console.number("protocol errors"), done, "{name}");
             assert_eq!(console.number("messages"), done, "{name}");
             eventually("one line is logged", || {
-                server.process.count_logged("ended for what it sent") as u64 == done
+                server.process.count_logged("closed: protocol error") as u64 == done
             });
         }
         // Who had nothing to do with it is served.

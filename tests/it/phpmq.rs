@@ -291,7 +291,7 @@ over_both! {
         other.settle(&server);
         // The late acknowledgement frees the place. All places taken so for as long again would
         // end the connection, so this one comes first or finds it closed.
-        let log = server.process.logged("consumer closed");
+        let log = server.process.logged("consumer disconnected");
         assert!(log.contains("connection="), "{log}");
         assert_eq!(hung.stream.rest(), "");
         assert_eq!(server.console().number("messages"), 0);

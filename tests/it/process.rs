@@ -203,7 +203,7 @@ fn the_service_manager_is_told_of_start_reload_and_stop() {
     assert!(told("RELOADING=1").contains("\nMONOTONIC_USEC="));
     told("READY=1");
     daemon.signal(Signal::USR1);
-    told("STATUS=Serving, but takes no new messages: draining");
+    told("STATUS=Serving, but refusing new messages: draining");
     daemon.signal(Signal::USR1);
     told("STATUS=Serving");
     daemon.signal(Signal::TERM);

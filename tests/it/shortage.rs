@@ -77,7 +77,7 @@ fn without_descriptors_it_goes_on_and_recovers() {
     let address = server.address("beanstalk").to_owned();
     let mut peers: Vec<Stream> =
         (0..120).filter_map(|_| Stream::try_connect(&address).ok()).collect();
-    server.process.logged_from(lines, "no descriptor is left");
+    server.process.logged_from(lines, "out of file descriptors");
     // Those that find no room are told, or wait to be accepted; either way nobody spins.
     let ticks = server.process.processor_ticks();
     let began = now();
@@ -87,7 +87,7 @@ fn without_descriptors_it_goes_on_and_recovers() {
     eventually("a second and a half pass", || began.elapsed() > Duration::from_millis(1_500));
     let spent = server.process.processor_ticks() - ticks;
     assert!(spent < 60, "{spent} ticks of the processor's time in 1.5 s");
-    let warnings = server.process.count_logged("no descriptor is left");
+    let warnings = server.process.count_logged("out of file descriptors");
     assert!(warnings <= 3, "{warnings} lines about it");
     peers.truncate(1);
     eventually("it accepts again", || {

@@ -68,7 +68,7 @@ fn a_reload_takes_up_limits_and_the_log_level() {
     server.setup = server.setup.clone().limits("max_window = 5").log_level("debug");
     server.reload();
     drop(peer);
-    server.process.logged("debug connection ended");
+    server.process.logged("debug connection closed");
     // Connections stay open over a reload.
     let mut peer = server.beanstalk();
     server.setup = Setup::new().limits("max_message_size = 11").storage("commit_timeout = \"9s\"");

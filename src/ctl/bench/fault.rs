@@ -32,13 +32,13 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Connection(error) => write!(f, "the server cannot be reached: {error}"),
+            Fault::Connection(error) => write!(f, "cannot connect to the server: {error}"),
             Fault::Closed => f.write_str("the server has closed a connection"),
             Fault::Answer(bytes) => {
-                write!(f, "an unexpected answer: {:?}", String::from_utf8_lossy(bytes))
+                write!(f, "an unexpected reply: {:?}", String::from_utf8_lossy(bytes))
             }
             Fault::Frame(what) => write!(f, "a frame that cannot be read: {what}"),
-            Fault::Thread(error) => write!(f, "no thread to be had: {error}"),
+            Fault::Thread(error) => write!(f, "cannot start a thread: {error}"),
             Fault::System(error) => write!(f, "the system refused: {error}"),
             Fault::Panicked => f.write_str("a thread of the benchmark panicked"),
         }

@@ -76,10 +76,12 @@ impl Ledger {
         };
         let Stamp { producer, number, .. } = stamp;
         if self.mark(producer as usize, number) {
-            self.complain(format!("message {number} of producer {producer} came twice"));
+            self.complain(format!("message {number} of producer {producer} was delivered twice"));
         }
         if !last.is_next(producer as usize, number) {
-            self.complain(format!("message {number} of producer {producer} came out of order"));
+            self.complain(format!(
+                "message {number} of producer {producer} was delivered out of order"
+            ));
         }
         Some(stamp)
     }
@@ -116,7 +118,9 @@ impl Ledger {
             }
             if twice > 0 {
                 self.wrong += twice - 1;
-                self.complain(format!("{twice} messages of producer {producer} came twice"));
+                self.complain(format!(
+                    "{twice} messages of producer {producer} was delivered twice"
+                ));
             }
         }
         self.wrong += other.wrong;

@@ -23,7 +23,7 @@ pub struct Options {
     #[arg(short, long, value_enum)]
     pub work: Option<Work>,
 
-    /// Connections, for every work but pass
+    /// Connections, for every work except pass
     #[arg(short, long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     pub connections: u32,
 
@@ -39,7 +39,7 @@ pub struct Options {
     #[arg(long, default_value_t = 250, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_per_thread: u32,
 
-    /// Commands that a connection has under way at once; the window of a phpmq consumer
+    /// Commands a connection sends without waiting for replies; a phpmq consumer's window
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub depth: u32,
 
@@ -51,7 +51,7 @@ pub struct Options {
     #[arg(short, long)]
     pub rate: Option<f64>,
 
-    /// Messages in all, and not for a time
+    /// Messages in total
     #[arg(short = 'n', long, conflicts_with = "duration")]
     pub count: Option<u64>,
 
@@ -59,15 +59,15 @@ pub struct Options {
     #[arg(long, default_value_t = 5.0)]
     pub duration: f64,
 
-    /// Queues that the connections spread over
+    /// Queues over which the connections are spread
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub queues: u32,
 
-    /// What the queues' names begin with [default: one of this run's own]
+    /// The prefix of the queues' names [default: one of this run's own]
     #[arg(long, value_name = "NAME")]
     pub queue: Option<String>,
 
-    /// Messages sent and not yet received at most, for pass
+    /// The most messages sent and not yet received, for pass
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub backlog: u64,
 

@@ -119,11 +119,11 @@ impl Report {
 
 fn what_is_timed(work: Work) -> &'static str {
     match work {
-        Work::Cycle => "from put to deleted",
-        Work::Put => "from put to its answer",
+        Work::Cycle => "from put to delete",
+        Work::Put => "from put to reply",
         Work::Pass => "from put to receipt",
-        Work::Poll => "from question to answer",
-        Work::Connect => "from connecting to the answer",
+        Work::Poll => "from command to reply",
+        Work::Connect => "from connecting to reply",
     }
 }
 

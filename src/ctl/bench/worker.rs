@@ -120,7 +120,7 @@ impl<'a> Worker<'a> {
                 last = (done, now_us);
             } else if now_us - last.1 > STALL_US {
                 let waited = STALL_US / 1_000_000;
-                self.tally.ledger.complain(format!("nothing has come for {waited} s"));
+                self.tally.ledger.complain(format!("nothing was received for {waited} s"));
                 break;
             }
         }

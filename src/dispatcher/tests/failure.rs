@@ -12,7 +12,7 @@ fn while_commits_fail_puts_are_refused_in_each_protocols_words() {
     s.say('b', put("y"));
     assert_eq!(s.hear('b'), "OUT_OF_MEMORY\r\n");
     s.say('p', phpmq(1, &[(1, "q"), (2, "z"), (6, "mine")]));
-    let refused = phpmq(8, &[(6, "mine"), (2, "the disk does not take new messages")]);
+    let refused = phpmq(8, &[(6, "mine"), (2, "new messages cannot be written to the disk")]);
     assert_eq!(s.hear('p'), refused);
     assert!(!s.is_gated('p'), "who is told is not held back");
     s.say('p', phpmq(1, &[(1, "q"), (2, "z")]));
@@ -75,7 +75,7 @@ fn only_the_promises_are_given_up_and_each_in_its_place() {
     s.pass(TIMEOUT_MS);
     let heard = "INTERNAL_ERROR\r\nUSING default\r\nINTERNAL_ERROR\r\nRESERVED 1 1\r\nx\r\n";
     assert_eq!(s.hear('a'), heard);
-    let unknown = "the disk did not take it in time, the outcome is unknown";
+    let unknown = "not written to the disk in time, the outcome is unknown";
     assert_eq!(s.hear('p'), phpmq(8, &[(6, "mine"), (2, unknown)]));
 }
 

@@ -204,9 +204,9 @@ fn monitor(screen: &mut Screen<'_>, survey: &Survey) {
     let store = format!("Store: {}", store_state(&survey.store));
     let puts = match survey.refused {
         None => "",
-        Some(Refusal::Draining) => "    Draining: no new messages are taken",
-        Some(Refusal::OutOfMemory) => "    Memory is full: no new messages are taken",
-        Some(_) => "    No new messages are taken",
+        Some(Refusal::Draining) => "    Draining: new messages are refused",
+        Some(Refusal::OutOfMemory) => "    Memory is full: new messages are refused",
+        Some(_) => "    New messages are refused",
     };
     if survey.store.degraded {
         screen.styled(RED, &format!("{store}{puts}"));
@@ -292,7 +292,7 @@ fn status(screen: &mut Screen<'_>, figures: &ServerStatistics) {
     screen.line(&format!("uptime: {}", uptime(process.uptime_ms)));
     screen.line(&format!("draining: {}", if figures.draining { "yes" } else { "no" }));
     match figures.refused {
-        None => screen.line("puts: taken"),
+        None => screen.line("puts: accepted"),
         Some(refusal) => screen.line(&format!("puts: refused, {refusal}")),
     }
     screen.line(&format!("store: {}", store_state(store)));
@@ -324,8 +324,10 @@ fn status(screen: &mut Screen<'_>, figures: &ServerStatistics) {
 
 fn store_state(store: &StoreFacts) -> &'static str {
     match (store.on_disk, store.degraded) {
-        (_, true) => "degraded, the disk takes nothing",
-        (true, false) if store.log_held_up => "ok, but another program holds up its log",
+        (_, true) => "degraded, changes cannot be written to the disk",
+        (true, false) if store.log_held_up => {
+            "ok, but another program prevents its log from being cleared"
+        }
         (true, false) => "ok",
         (false, false) => "none, memory only",
     }
@@ -403,7 +405,7 @@ mod tests {
         assert!(written(encoder, Draw::Done, Reply::Flushed(3)).starts_with("OK\r\n"));
         let refused = Reply::Refused(Refusal::OutcomeUnknown);
         let text = written(encoder, Draw::Done, refused);
-        assert!(text.contains("error: the disk did not take it in time"), "{text}");
+        assert!(text.contains("error: not written to the disk in time"), "{text}");
         assert!(!text.contains("OK"));
     }
 
@@ -476,13 +478,15 @@ mod tests {
         let text = written(&mut plain(), Draw::Status, reply);
         assert!(text.lines().all(|line| line.is_empty() || line.contains(": ")));
         assert!(text.contains("\nstore: ok\n") && text.contains("\nconnections: 3\n"));
-        assert!(text.contains("\nputs: taken\n"));
+        assert!(text.contains("\nputs: accepted\n"));
         figures.store.log_held_up = true;
         figures.refused = Some(Refusal::OutOfMemory);
         let reply = Reply::Statistics(Box::new(figures.clone()));
         let text = written(&mut plain(), Draw::Status, reply);
         assert!(text.contains("\nputs: refused, limits.max_memory is reached\n"));
-        assert!(text.contains("\nstore: ok, but another program holds up its log\n"));
+        assert!(
+            text.contains("\nstore: ok, but another program prevents its log from being cleared\n")
+        );
         figures.store.degraded = true;
         let text = written(&mut plain(), Draw::Status, Reply::Statistics(Box::new(figures)));
         assert!(text.contains("\nstore: degraded"));

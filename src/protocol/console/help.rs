@@ -51,13 +51,13 @@ pub(super) const COMMANDS: &[Entry] = &[
         name: "flush",
         argument: "QUEUE",
         summary: "remove a queue and all its messages",
-        details: &["Messages that are with consumers, delayed or buried are removed too."],
+        details: &["Reserved, delayed and buried messages are removed too."],
     },
     Entry {
         name: "flushall",
         argument: "",
         summary: "remove all queues and all their messages",
-        details: &["Messages that are with consumers, delayed or buried are removed too."],
+        details: &["Reserved, delayed and buried messages are removed too."],
     },
     Entry {
         name: "status",

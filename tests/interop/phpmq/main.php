@@ -84,7 +84,7 @@ function (Daemon $daemon, string $address): void {
     }
     $union = [...$got[0], ...$got[1]];
     sort($union);
-    check($union === range(1, 10_000), 'some came twice or never');
+    check($union === range(1, 10_000), 'some were delivered twice or never');
     check($daemon->waitForFigure('messages', 0), 'acknowledged messages are left');
 };
 
