@@ -14,6 +14,9 @@ pub const REQUESTS_PER_BATCH_MAX: usize = 256;
 pub const EVENTS_PER_TURN_MAX: usize = 64;
 /// Units of large work (a flush, a mass kick, many expiries) done in one turn at most.
 pub const WORK_PER_TURN_MAX: usize = 1_000;
+/// So many times as much that is due is done before commands are answered that could see it: what
+/// takes a tenth of a second. Beyond that, commands go on between the turns.
+pub const CATCH_UP_SLICES_MAX: usize = 100;
 /// Bytes of messages brought into the database in memory in one turn at most, but for one message:
 /// what takes a millisecond or two.
 pub const STAGED_BYTES_PER_TURN_MAX: u64 = 1024 * 1024;

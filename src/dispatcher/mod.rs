@@ -1,7 +1,7 @@
 //! The one thread that owns all queueing state: it waits in one place, takes what has come, lets
 //! the engine decide and carries the decisions out.
 //!
-//! One turn: take events ─► engine ─► effects: changes into the journal, answers and messages into
+//! One turn: do what is due ─► take events ─► engine ─► effects: changes into the journal, answers and messages into
 //! outboxes ─► when it is time, changes on to persistence, and what is committed into the in-memory
 //! database ─► one send per peer.
 //!
@@ -51,7 +51,7 @@ use crate::engine::{Effect, Engine, Input};
 use crate::facts::Facts;
 use crate::ids::{CommitNumber, ConnectionId};
 use crate::journal::Journal;
-use crate::limits::{Budget, EVENTS_PER_TURN_MAX, Limits};
+use crate::limits::{Budget, CATCH_UP_SLICES_MAX, EVENTS_PER_TURN_MAX, Limits};
 use crate::persistence::Progress;
 use crate::store::Memory;
 use crate::store::StoreError;
@@ -207,16 +207,34 @@ impl<'c> Dispatcher<'c> {
 
     fn turn(&mut self) -> Result<(), StoreError> {
         let first = self.wait();
-        self.turn_at(self.clock.now(), first)
+        let clock = self.clock;
+        self.turn_by(clock.now(), || clock.time(), first)
     }
 
+    /// A turn for which time stands still.
+    #[cfg(test)]
     fn turn_at(&mut self, now: Now, first: Option<Event>) -> Result<(), StoreError> {
+        self.turn_by(now, || now.time, first)
+    }
+
+    fn turn_by(
+        &mut self,
+        now: Now,
+        time: impl Fn() -> Time,
+        first: Option<Event>,
+    ) -> Result<(), StoreError> {
         self.now = now;
         self.turns.fetch_add(1, Ordering::Relaxed);
         let mut next = first;
         self.taken = 0;
+        self.catch_up()?;
         while self.taken < EVENTS_PER_TURN_MAX {
             let Some(event) = next.or_else(|| self.next_event()) else { break };
+            if self.taken > 0 {
+                // The process may have been stopped in the middle of the turn.
+                self.now.time = self.now.time.max(time());
+                self.catch_up()?;
+            }
             self.take(event)?;
             self.taken += 1;
             next = None;
@@ -224,6 +242,19 @@ impl<'c> Dispatcher<'c> {
         self.engine.turn(self.now, &mut self.effects);
         self.carry_out()?;
         self.finish_turn()
+    }
+
+    /// Does what is due before anybody is answered. After a pause of the whole process (a stopped
+    /// process, a suspended machine) commands and much that was due long ago are there at once.
+    fn catch_up(&mut self) -> Result<(), StoreError> {
+        for _ in 0..CATCH_UP_SLICES_MAX {
+            let is_behind = self.engine.catch_up(self.now, &mut self.effects);
+            self.carry_out()?;
+            if !is_behind {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for an event, or until something is due.

@@ -20,6 +20,10 @@ impl Engine {
             && at <= turn.time()
         {
             self.budget -= 1;
+            // What was armed too early comes in its turn: after a pause all of it may be due.
+            if self.true_time(due) > at {
+                continue;
+            }
             match due {
                 Due::Delay(queue) => self.end_delays(turn, queue),
                 Due::Pause(queue) => self.end_pause(turn, queue),
@@ -27,6 +31,19 @@ impl Engine {
                 Due::Window(connection, queue) => self.window_clock(turn, connection, queue),
                 Due::Expire(slot) => self.expiry_clock(turn, at, slot),
             }
+        }
+    }
+
+    /// When it really happens; the entry is moved there.
+    fn true_time(&mut self, due: Due) -> Time {
+        match due {
+            Due::Delay(queue) => self.rearm_delay(queue),
+            Due::Session(connection) => {
+                self.refresh_soonest(connection);
+                self.rearm_session(connection)
+            }
+            Due::Window(connection, queue) => self.rearm_window(connection, queue),
+            Due::Pause(_) | Due::Expire(_) => Time(0),
         }
     }
 
@@ -93,9 +110,15 @@ impl Engine {
     }
 
     fn session_clock(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) {
-        self.refresh_soonest(connection);
+        // First what is over, so that after a pause of the process nobody hears that it is soon.
+        if self.sessions[&connection].soonest <= turn.time() {
+            self.time_out_reservations(turn, connection);
+            self.refresh_soonest(connection);
+        }
         let session = &self.sessions[&connection];
-        if let Hold::Waiting(wait) = &session.hold {
+        if let Hold::Waiting(wait) = &session.hold
+            && session.soonest > turn.time()
+        {
             let reply = if deadline_is_soon(session.soonest, turn.time()) {
                 Some(Reply::DeadlineSoon)
             } else {
@@ -105,10 +128,6 @@ impl Engine {
                 let wait = self.end_wait(connection).expect("it waits");
                 turn.reply(connection, wait.tag, reply);
             }
-        }
-        if self.sessions[&connection].soonest <= turn.time() {
-            self.time_out_reservations(turn, connection);
-            self.refresh_soonest(connection);
         }
         self.rearm_session(connection);
     }
@@ -163,9 +182,6 @@ impl Engine {
     }
 
     fn window_clock(&mut self, turn: &mut Turn<'_>, connection: ConnectionId, queue: QueueSlot) {
-        if self.rearm_window(connection, queue) > turn.time() {
-            return;
-        }
         let window = &self.sessions[&connection].windows[&queue];
         let Some(first) = window.held.first() else {
             // Every place was lost to a time-out and the peer has not stirred since.

@@ -284,6 +284,24 @@ impl Engine {
         self.resume(turn);
     }
 
+    /// Does a slice of what is due by now, and says whether some of it is left. For whoever is about
+    /// to answer commands: none of them may show something as not due that has been due for long.
+    pub fn catch_up(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
+        if !self.is_behind(now.time) {
+            return false;
+        }
+        let turn = &mut Turn { now, effects };
+        self.budget = self.work_per_turn;
+        self.run_clocks(turn);
+        self.resume(turn);
+        self.is_behind(now.time)
+    }
+
+    /// Whether something is due. Lazily armed clocks may say so too early.
+    fn is_behind(&self, now: Time) -> bool {
+        self.deadlines.first().is_some_and(|(at, _)| at <= now)
+    }
+
     /// When [`Engine::turn`] is to be called again; a moment in the past means at once.
     pub fn next_deadline(&mut self) -> Time {
         if !self.works.is_empty() || !self.exhausted.is_empty() {

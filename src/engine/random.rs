@@ -91,7 +91,8 @@ impl Pair {
         let kind = self.random.below(100);
         let who = self.random.pick(&[&SERIAL[..], &STREAMING[..]].concat());
         match kind {
-            0..12 => return self.pass(),
+            0..11 => return self.pass(),
+            11 => return self.leap(),
             _ if !self.model.sessions.contains_key(&who) => self.open(who),
             12 => {
                 let slow = self.random.one_in(2);
@@ -160,6 +161,18 @@ impl Pair {
         }
         self.model.now = end;
         self.talk.now.time.0 = end;
+    }
+
+    /// The process is stopped for a while, and then what was due is done before anything else.
+    fn leap(&mut self) {
+        let most = self.random.pick(&[1_000, 10_000, 100_000]);
+        self.model.now += self.random.millis(most);
+        self.talk.now.time.0 = self.model.now;
+        self.model.slots = self.slots();
+        let told = self.talk.catch_up();
+        self.model.settle();
+        self.compare(&told, "a pause", false);
+        self.compare_figures("a pause");
     }
 
     /// One turn, and as many more as are due at this moment.

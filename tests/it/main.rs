@@ -2,6 +2,7 @@
 //!
 //! - `accounting`: every message is accounted for over kills at random moments.
 //! - `beanstalk`: every command and every error of beanstalk, as dialogues.
+//! - `clock`: the process is stopped for a while.
 //! - `console`: the maintenance console by hand.
 //! - `cross_protocol`: sent through one protocol, worked through another.
 //! - `ctl`: the operator's tool against the real daemon, and against one that loses messages.
@@ -26,6 +27,7 @@
 
 mod accounting;
 mod beanstalk;
+mod clock;
 mod console;
 mod cross_protocol;
 mod ctl;

@@ -7,6 +7,7 @@
 mod answers;
 mod ends;
 mod failure;
+mod pauses;
 mod pressure;
 mod slow;
 mod storm;

@@ -84,12 +84,7 @@ impl Model {
         held.collect()
     }
     fn session_clock(&mut self, who: char) {
-        let soon = self.is_soon(who);
         let now = self.now;
-        if self.session(who).wait.take_if(|wait| soon || wait.1 <= now).is_some() {
-            self.say(who, if soon { "DeadlineSoon" } else { "TimedOut" });
-            self.resumable.push_back(who);
-        }
         let over: Vec<u64> =
             self.ends(who).iter().filter(|(until, _)| *until <= now).map(|(_, id)| *id).collect();
         let mut queues = Vec::new();
@@ -100,6 +95,11 @@ impl Model {
             self.put_back(id);
         }
         self.serve_in_order(queues);
+        let soon = self.is_soon(who);
+        if self.session(who).wait.take_if(|wait| soon || wait.1 <= now).is_some() {
+            self.say(who, if soon { "DeadlineSoon" } else { "TimedOut" });
+            self.resumable.push_back(who);
+        }
     }
     pub(super) fn is_soon(&self, who: char) -> bool {
         self.ends(who).iter().any(|(until, _)| *until <= self.now + 1_000)

@@ -147,6 +147,13 @@ impl Talk {
         self.pass(0)
     }
 
+    /// Does what is due, as the dispatcher does before it takes the first command.
+    pub fn catch_up(&mut self) -> String {
+        let mut effects = Vec::new();
+        while self.engine.catch_up(self.now, &mut effects) {}
+        self.done(effects)
+    }
+
     /// What is due now, and large work to its end.
     pub fn settle(&mut self) -> String {
         self.pass(0)

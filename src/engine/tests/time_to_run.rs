@@ -144,3 +144,28 @@ fn a_time_out_is_counted_but_stored_only_at_a_clean_stop() {
     assert_eq!((row.counters.reserves, row.counters.timeouts), (1, 1));
     assert_eq!(t.engine.unsaved_counters(t.now), [], "once");
 }
+
+/// The process was stopped: the session's clock comes long after both moments.
+#[test]
+fn a_wait_is_never_told_of_a_deadline_that_is_over() {
+    let mut t = Talk::new().workers("a");
+    t.say('a', "put q ttr 3000");
+    t.say('a', "reserve");
+    assert_eq!(t.say('a', "reserve for 10000"), "");
+    assert_eq!(t.jump(60_000), "a reserved 1");
+}
+
+#[test]
+fn what_was_due_during_a_pause_is_done_before_the_first_command() {
+    let mut t = Talk::new().workers("ab");
+    t.say('a', "put q ttr 3000");
+    t.say('a', "put q delay 5000");
+    t.say('a', "put q ttl 5000 delay 9000");
+    t.say('a', "reserve");
+    t.now.time = t.now.time.plus(60_000);
+    assert_eq!(t.catch_up(), "");
+    assert_eq!([1, 2, 3].map(|id| t.state(id)), ["Ready", "Ready", "gone"]);
+    assert_eq!(t.say('a', "touch 1"), "a NotFound");
+    assert_eq!(t.say('a', "reserve for 0"), "a reserved 1");
+    assert_eq!(t.say('b', "peek delayed"), "b NotFound");
+}

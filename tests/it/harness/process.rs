@@ -90,6 +90,21 @@ impl Process {
         kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Stops all of its threads where they are.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        eventually("all threads have stopped", || {
+            let tasks = fs::read_dir(self.proc("task")).unwrap();
+            let stats = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("stat")));
+            stats.flatten().all(|stat| stat.rsplit(')').next().unwrap().starts_with(" T"))
+        });
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// From now on its files can not grow over so many bytes; `None` is as far as we may.
     pub fn limit_files(&self, bytes: Option<u64>) {
         let maximum = getrlimit(Resource::Fsize).maximum;
