@@ -223,6 +223,14 @@ pub enum Command {
     /// The same for a put whose body came wrong: it makes a producer and costs an id, so that ids
     /// go on as they would with beanstalkd.
     EchoPut,
+    /// A put that was refused when its first line said how large it is: its body was not kept.
+    /// Answer: [`Reply::Refused`] with that reason.
+    PutRefused {
+        /// Why.
+        refusal: Refusal,
+        /// How large the body was announced to be.
+        body_bytes: u64,
+    },
     /// The end of the conversation, said by the peer: what follows is not read.
     Quit,
 }
@@ -353,6 +361,8 @@ pub enum Refusal {
     Draining,
     /// `limits.max_memory` is reached.
     OutOfMemory,
+    /// The message is larger than any that is accepted: trying again is of no use.
+    TooLarge,
     /// The disk does not take what it should keep.
     StoreUnavailable,
     /// The disk did not take it within `storage.commit_timeout`: whether it was done is unknown.
@@ -368,6 +378,9 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Refusal::Draining => "the daemon is draining",
             Refusal::OutOfMemory => "limits.max_memory is reached",
+            Refusal::TooLarge => {
+                "the message is larger than limits.max_message_size or limits.max_memory allow"
+            }
             Refusal::StoreUnavailable => "new messages cannot be written to the disk",
             Refusal::OutcomeUnknown => "not written to the disk in time, the outcome is unknown",
             Refusal::TooManyQueues => "limits.max_queues is reached",

@@ -69,6 +69,8 @@ pub const ROOM_PAUSE_MS: u64 = 20;
 pub const UNDER_WAY_PART: u64 = 4;
 /// How often such a peer's thread looks whether they have, in milliseconds: a turn takes no longer.
 pub const ARRIVE_PAUSE_MS: u64 = 1;
+/// This part of `limits.max_memory` is kept for small messages: large ones never take it.
+pub const SMALL_PART: u64 = 16;
 /// What a queued message costs beside its body, in bytes, for `limits.max_memory`.
 pub const MESSAGE_OVERHEAD_BYTES: u64 = 200;
 /// Message ids reserved in the database at once.
@@ -189,6 +191,26 @@ shared_limits! {
     priority: AtomicU64 => u32,
     /// The time to run of messages that bring none, in milliseconds.
     time_to_run_ms: AtomicU64 => u64,
+}
+
+/// What messages of any size may take of this `limits.max_memory`, in bytes; the rest is for small
+/// ones.
+pub fn large_bytes_max(max_memory: u64) -> u64 {
+    max_memory - max_memory / SMALL_PART
+}
+
+/// The largest body that can ever be kept in this `limits.max_memory`, in bytes.
+pub fn body_bytes_ever(max_memory: u64) -> u64 {
+    large_bytes_max(max_memory).saturating_sub(MESSAGE_OVERHEAD_BYTES)
+}
+
+impl Limits {
+    /// The largest body that is accepted, in bytes: `limits.max_message_size`, or what
+    /// `limits.max_memory` can ever keep where that is less.
+    pub fn body_bytes_max(&self) -> usize {
+        let ever = body_bytes_ever(self.max_memory());
+        self.max_message_size().min(usize::try_from(ever).unwrap_or(usize::MAX))
+    }
 }
 
 /// Bytes of bodies under way between sockets and the core, shared by all threads.

@@ -106,6 +106,10 @@ pub struct ServerStatistics {
     pub messages_put: u64,
     /// Messages that expired so far.
     pub messages_expired: u64,
+    /// Messages refused so far because they were larger than any that is accepted.
+    pub messages_too_large: u64,
+    /// Those among them whose senders could not be told.
+    pub messages_dropped: u64,
     /// Acknowledgements of messages that the connection held once but no more.
     pub late_acknowledgements: u64,
     /// Acknowledgements of messages that the connection never held.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::channels::Durability;
-use crate::limits::LimitValues;
+use crate::limits::{LimitValues, body_bytes_ever};
 use crate::protocol::{PROTOCOLS, Protocol};
 
 pub mod address;
@@ -45,6 +45,30 @@ pub struct Config {
     pub limits: LimitValues,
     /// What is logged, and how.
     pub log: Log,
+}
+
+/// What may be configured, and is hardly meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Questionable {
+    /// Messages of the size that is allowed never find room: this is the largest that does.
+    MessageSize {
+        /// `limits.max_memory`, in bytes.
+        memory: u64,
+        /// The largest message that is accepted, in bytes.
+        accepted: u64,
+    },
+}
+
+impl fmt::Display for Questionable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Questionable::MessageSize { memory, accepted } => write!(
+                f,
+                "limits.max_message_size is more than limits.max_memory ({memory} bytes) has room \
+                 for: messages of more than {accepted} bytes are refused"
+            ),
+        }
+    }
 }
 
 /// `[storage]`
@@ -166,6 +190,14 @@ impl Config {
     /// The configuration as a file that says all of it.
     pub fn print(&self) -> String {
         print::config(self)
+    }
+
+    /// What is hardly meant, for `--check-config` and the log.
+    pub fn questionable(&self) -> Option<Questionable> {
+        let LimitValues { max_memory: memory, max_message_size, .. } = self.limits;
+        let accepted = body_bytes_ever(memory);
+        (max_message_size as u64 > accepted)
+            .then_some(Questionable::MessageSize { memory, accepted })
     }
 
     /// What a socket of this protocol that was passed in is to be: as the first configured listener
@@ -344,6 +376,16 @@ pub(crate) mod tests {
         let args = Args { config: Some("/nonexistent/x.toml".into()), ..Args::default() };
         let error = load_with(&args, &environment(), TABLE).unwrap_err();
         assert_eq!(error.exit_code(), 78);
+    }
+
+    #[test]
+    fn messages_that_memory_has_no_room_for_are_questionable() {
+        let questionable = |text: &str| load_text(text, &Args::default()).unwrap().questionable();
+        assert_eq!(questionable(""), None);
+        assert_eq!(questionable("[limits]\nmax_memory = \"64MiB\"\n"), None);
+        let (memory, accepted) = (16 << 20, (15 << 20) - 200);
+        let size = Questionable::MessageSize { memory, accepted };
+        assert_eq!(questionable("[limits]\nmax_memory = \"16MiB\"\n"), Some(size));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// What a command line asks for.
 enum Task {
-    Check,
+    Check(Config),
     Print(Config),
     Recover(Config),
     Serve(Box<Plan>),
@@ -96,7 +96,7 @@ fn phpmqd_task(words: Vec<OsString>, environment: Environment) -> Result<Task, P
         exit_code: error.exit_code(),
     })?;
     Ok(if args.check_config {
-        Task::Check
+        Task::Check(config)
     } else if args.print_config {
         Task::Print(config)
     } else if args.recover {
@@ -122,7 +122,12 @@ fn beanstalkd_task(words: Vec<OsString>, environment: Environment) -> Result<Tas
 impl Task {
     fn carry_out(self) -> u8 {
         match self {
-            Task::Check => 0,
+            Task::Check(config) => {
+                if let Some(questionable) = config.questionable() {
+                    say(false, &format!("phpmqd: warning: {questionable}\n"));
+                }
+                0
+            }
             Task::Print(config) => {
                 say(true, &config.print());
                 0
@@ -292,6 +297,7 @@ impl Daemon {
                 for key in self.plan.config.differences_needing_restart(&new) {
                     warn!(self.log, "a changed key needs a restart"; "key" => key);
                 }
+                warn_of_questionable(&new, &self.log);
                 self.plan.config.limits = new.limits;
                 self.plan.config.log.level = new.log.level;
                 info!(self.log, "configuration read again");
@@ -318,6 +324,13 @@ impl Daemon {
             Ok(Err(error)) => Err(DaemonError::Store(error)),
             _ => Err(DaemonError::Internal("the dispatcher has ended")),
         }
+    }
+}
+
+/// Says what is allowed in a configuration, and is hardly meant.
+fn warn_of_questionable(config: &Config, log: &Logger) {
+    if let Some(questionable) = config.questionable() {
+        warn!(log, "the configuration is questionable"; "reason" => %questionable);
     }
 }
 

@@ -13,7 +13,9 @@ use slog::{Logger, info, warn};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
 use super::sockets::{bind_all, start_listeners};
-use super::{AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads};
+use super::{
+    AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads, warn_of_questionable,
+};
 use crate::change::Change;
 use crate::channels::{self, Event, Finished, Notice, Order};
 use crate::clients::Clients;
@@ -58,6 +60,7 @@ impl Daemon {
         signals::survive().map_err(|error| DaemonError::System("handle signals", error))?;
         run_in_batches(log);
         check_thread_ceiling(config, log);
+        warn_of_questionable(config, log);
         let clock = Clock::start();
         let bound = bind_all(config, passed, plan.passed_sockets_are)?;
         make_state_directory(config, &plan.environment)?;

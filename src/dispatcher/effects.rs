@@ -6,7 +6,7 @@ use slog::{debug, info};
 use crate::body::BodyRef;
 use crate::change::{Attributes, Change};
 use crate::channels::Durability;
-use crate::command::{Delivery, Handing, Reply, Tag};
+use crate::command::{Delivery, Handing, Refusal, Reply, Tag};
 use crate::engine::{Effect, Handed};
 use crate::ids::ConnectionId;
 use crate::store::StoreError;
@@ -66,8 +66,11 @@ impl Dispatcher<'_> {
         // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
         let said = peer.outbox.position() > start;
         peer.note_asked_for(start);
-        if !said && let Reply::Refused(refusal) = reply {
-            // Who cannot be told must not go on as if all were well.
+        if !said
+            && let Reply::Refused(refusal) = reply
+            && refusal != Refusal::TooLarge
+        {
+            // Trying again would help, but who cannot be told must not go on as if all were well.
             debug!(self.log, "connection closed: refused a message that has no reply";
                 "connection" => connection.0, "protocol" => peer.protocol, "error" => %refusal);
             peer.shut();
@@ -90,6 +93,7 @@ impl Dispatcher<'_> {
             Reply::Statistics(statistics) => {
                 statistics.process = self.facts.read(uptime_ms());
                 statistics.store = self.store_facts();
+                statistics.messages_dropped = self.pressure.dropped.count;
                 statistics.protocol_errors = self.protocol_errors;
                 statistics.connections_refused = self.clients.refused();
             }

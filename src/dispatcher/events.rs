@@ -68,6 +68,9 @@ impl Dispatcher<'_> {
                         self.peers.get(&connection).is_some_and(|p| p.manner == Manner::Serial);
                     self.hold_back_putter(connection, serial || request.tag != Tag::None);
                 }
+                Command::PutRefused { body_bytes, .. } if request.tag == Tag::None => {
+                    self.note_dropped(connection, *body_bytes);
+                }
                 Command::ReserveMessage(id) | Command::Remove(id) => {
                     if let Some(holder) = self.engine.other_holder(*id, connection) {
                         self.await_end_of(holder)?;

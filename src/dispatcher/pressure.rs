@@ -8,7 +8,8 @@ use rustc_hash::FxHashSet;
 use slog::{info, warn};
 
 use crate::channels::Notice;
-use crate::command::Refusal;
+use crate::clock::Time;
+use crate::command::{Manner, Refusal};
 use crate::engine::Input;
 use crate::ids::ConnectionId;
 use crate::limits::{JOURNAL_BYTES_MAX, MESSAGE_OVERHEAD_BYTES};
@@ -19,6 +20,10 @@ use super::commits::MEASURE_AGAIN_MS;
 use super::health::Ill;
 use super::peers::Closed;
 
+/// When no message has been dropped for so long, the next one is worth a warning again, in
+/// milliseconds.
+const DROPPED_EPISODE_MS: u64 = 60_000;
+
 /// The state of the pressure.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
@@ -27,8 +32,26 @@ pub(super) struct Pressure {
     /// Memory is exceeded by so much that who holds messages is held back too when it puts.
     far_out_of_memory: bool,
     journal_full: bool,
+    /// Messages that were too large, and whose senders could not be told.
+    pub(super) dropped: Dropped,
     /// Peers behind their gates.
     held_back: FxHashSet<ConnectionId>,
+}
+
+/// Messages that were dropped.
+#[derive(Debug, Default)]
+pub(super) struct Dropped {
+    pub(super) count: u64,
+    last: Option<Time>,
+}
+
+impl Dropped {
+    /// Counts one. Says whether it is the first of an episode.
+    fn count(&mut self, now: Time) -> bool {
+        self.count += 1;
+        let last = self.last.replace(now);
+        last.is_none_or(|last| now.since(last) > DROPPED_EPISODE_MS)
+    }
 }
 
 impl Pressure {
@@ -84,6 +107,23 @@ impl Dispatcher<'_> {
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         peer.set_gate(Closed::PRESSURE, true);
         self.pressure.held_back.insert(connection);
+    }
+
+    /// A message was too large. Where its sender has no answers only the log can tell of it.
+    pub(super) fn note_dropped(&mut self, connection: ConnectionId, body_bytes: u64) {
+        let Some(peer) = self.peers.get(&connection) else { return };
+        if peer.manner == Manner::Serial || !self.pressure.dropped.count(self.now.time) {
+            return;
+        }
+        let max = self.limits.max_message_size() as u64;
+        let (key, max) = if body_bytes > max {
+            ("limits.max_message_size", max)
+        } else {
+            ("limits.max_memory", self.limits.max_memory())
+        };
+        warn!(self.log, "a message was dropped: it is too large, and its sender wants no answer";
+            "connection" => connection.0, "protocol" => peer.protocol, "bytes" => body_bytes,
+            "key" => key, "max" => max);
     }
 
     /// Lets a peer go on that was held back and has been handed a message: that it can acknowledge

@@ -52,6 +52,12 @@ impl Engine {
             }
             Command::EchoPut => self.echo_put(turn, who, tag),
             Command::Echo | Command::EchoCounted(_) => turn.reply(who, tag, Reply::Echo),
+            Command::PutRefused { refusal, .. } => {
+                if refusal == Refusal::TooLarge {
+                    self.totals.messages_too_large += 1;
+                }
+                turn.reply(who, tag, Reply::Refused(refusal));
+            }
             // What follows is not read: the end of the connection comes as an input.
             Command::Quit => {}
             look => self.inspect(turn, who, tag, look),
@@ -206,7 +212,7 @@ fn counted(command: &Command) -> Option<Counted> {
         Command::Survey { .. } => Counted::Survey,
         Command::List { .. } => Counted::List,
         Command::EchoCounted(counted) => *counted,
-        Command::EchoPut => Counted::Put,
+        Command::EchoPut | Command::PutRefused { .. } => Counted::Put,
         Command::Start(_) | Command::Echo | Command::Quit => return None,
     })
 }

@@ -128,6 +128,7 @@ impl Engine {
             timeouts: totals.timeouts,
             messages_put: totals.messages_put,
             messages_expired: totals.messages_expired,
+            messages_too_large: totals.messages_too_large,
             late_acknowledgements: totals.late_acknowledgements,
             foreign_acknowledgements: totals.foreign_acknowledgements,
             queues: self.queues.len() as u64,

@@ -183,6 +183,7 @@ struct Totals {
     timeouts: u64,
     messages_put: u64,
     messages_expired: u64,
+    messages_too_large: u64,
     late_acknowledgements: u64,
     foreign_acknowledgements: u64,
     producers: u64,

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::harness::{PHPMQD, Process, Server};
+use crate::harness::{PHPMQD, Process, Server, Setup};
 
 /// The program with these flags and without a home.
 fn command(arguments: &[&str]) -> Command {
@@ -113,6 +113,20 @@ fn a_configuration_can_be_checked_and_printed() {
     fs::write(&path, "[limits]\nmax_windows = 7\n").unwrap();
     let output = run(&["-c", path.to_str().unwrap(), "--check-config"]);
     assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn a_message_size_that_memory_has_no_room_for_is_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.toml");
+    fs::write(&path, "[limits]\nmax_memory = \"16MiB\"\n").unwrap();
+    let output = run(&["-c", path.to_str().unwrap(), "--check-config"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("warning: limits.max_message_size is more than"), "{text}");
+    assert!(text.contains("more than 15728440 bytes are refused"), "{text}");
+    let server = Setup::new().limits("max_memory = \"16MiB\"").log_level("info").start();
+    assert!(server.process.logged("questionable").contains("15728440"));
 }
 
 #[test]

@@ -173,15 +173,41 @@ fn priority_and_time_to_run_have_defaults_for_php_mq() {
 }
 
 #[test]
-fn a_message_over_the_limit_ends_a_php_mq_connection_and_what_came_before_stands() {
+fn a_php_mq_message_over_the_limit_is_dropped_with_one_warning_and_its_connection_stays() {
+    let server = Setup::new().limits("max_message_size = 1000").log_level("info").start();
+    let mut sender = server.phpmq(1);
+    sender.send_confirmed("q", &"x".repeat(1_000));
+    for _ in 0..3 {
+        sender.send("q", &"x".repeat(1_001));
+    }
+    sender.send_confirmed("q", "after");
+    let mut console = server.console();
+    assert_eq!(console.number("messages"), 2);
+    assert_eq!(console.number("messages too large"), 3);
+    assert_eq!(console.number("messages dropped"), 3);
+    assert_eq!(console.number("protocol errors"), 0);
+    let line = server.process.logged("a message was dropped");
+    for part in ["bytes=1001", "key=limits.max_message_size", "max=1000"] {
+        assert!(line.contains(part), "{part} is not in: {line}");
+    }
+    assert_eq!(server.process.count_logged("a message was dropped"), 1);
+}
+
+#[test]
+fn a_confirmation_of_a_php_mq_message_over_the_limit_says_no() {
     let server = Setup::new().limits("max_message_size = 1000").start();
     let mut sender = server.phpmq(1);
-    let mut exact = server.phpmq(1);
-    exact.send_confirmed("q", &"x".repeat(1_000));
-    sender.send("q", "before");
-    sender.send("q", &"x".repeat(1_001));
-    assert_eq!(sender.stream.rest(), "");
-    assert_eq!(server.console().number("messages"), 2);
+    let large = "x".repeat(1_001);
+    // Whichever way round the packets come.
+    for parts in [[(1, "q"), (2, &large), (6, "me")], [(6, "me"), (2, &large), (1, "q")]] {
+        sender.stream.send(packets(1, &parts.map(|(kind, text)| (kind, text.as_bytes()))));
+        let (kind, parts) = sender.try_message().expect("the connection lives");
+        assert_eq!((kind, &parts[0]), (8, &(6, "me".to_owned())));
+        assert!(parts[1].1.contains("limits.max_message_size"), "{parts:?}");
+    }
+    sender.send_confirmed("q", "after");
+    let mut console = server.console();
+    assert_eq!((console.number("messages too large"), console.number("messages dropped")), (2, 0));
 }
 
 #[test]

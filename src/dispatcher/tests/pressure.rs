@@ -118,6 +118,22 @@ fn bodies_under_way_count_as_memory() {
 }
 
 #[test]
+fn who_cannot_be_told_that_a_message_is_too_large_stays_and_it_is_counted() {
+    let mut s = Stage::with(little_memory()).connect("ps", "phpmq", Periodic);
+    let too_large = 12_500 - 12_500 / 16;
+    s.say('p', sent(too_large) + &sent(1));
+    assert!(!s.is_gated('p'));
+    assert_eq!(s.dispatcher.pressure.dropped.count, 1);
+    s.say('s', consume("2"));
+    assert!(s.hear('s').starts_with("H0100303P0100000000000000000000000000001qP02"));
+    // Who asks for a confirmation is told, and nothing is dropped.
+    let asked = phpmq(1, &[(1, "q"), (2, &"x".repeat(too_large)), (6, "n")]);
+    s.say('p', asked);
+    assert!(s.hear('p').starts_with("H0100802"));
+    assert_eq!(s.dispatcher.pressure.dropped.count, 1);
+}
+
+#[test]
 fn draining_refuses_puts_and_can_be_taken_back() {
     let mut s = Stage::new().connect("a", "beanstalk", Periodic).connect("pq", "phpmq", Periodic);
     s.say('a', put("x"));

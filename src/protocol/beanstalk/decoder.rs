@@ -13,7 +13,7 @@ use super::line::{self, Parsed, PutHead};
 use super::{FIRST_TUBE, Note};
 use crate::change::Attributes;
 use crate::clock::Time;
-use crate::command::{Command, Put, Requests, Tag, Target};
+use crate::command::{Command, Put, Refusal, Requests, Tag, Target};
 use crate::ids::QueueName;
 use crate::limits::Limits;
 use crate::protocol::wire::{Content, Rest, is_http};
@@ -40,7 +40,7 @@ pub struct BeanstalkDecoder {
 ///            line whole               put line               body and CRLF
 ///   Line ──────────────► Line     ──────────────► Body ──────────────────► Line
 ///    │ 224 bytes and no end          too big │
-///    ▼                                       ▼     all of it
+///    ▼                               refused ▼     all of it
 ///   Overlong ──end──► Line                 Swallow ──────────► Line
 /// ```
 enum State {
@@ -49,7 +49,7 @@ enum State {
     /// Part of what follows an overlong line's start, up to its end.
     Overlong(Vec<u8>),
     Body(Body),
-    /// So many bytes of a body that is too big.
+    /// So many bytes of a body that was refused.
     Swallow(u64),
     /// The peer said good-bye.
     Quit,
@@ -95,7 +95,6 @@ impl BeanstalkDecoder {
                 *left -= taken as u64;
                 if *left == 0 {
                     self.state = State::Line(Vec::new());
-                    requests.push(Note::JobTooBig.tag(), Command::EchoCounted(Counted::Put));
                 }
                 Ok(taken)
             }
@@ -191,9 +190,11 @@ impl BeanstalkDecoder {
     /// A put line, whose body begins with `rest`.
     fn put(&mut self, head: PutHead, rest: &[u8], requests: &mut Requests) -> usize {
         let size = usize::try_from(head.body_bytes).unwrap_or(usize::MAX);
-        // Too big comes before what is wrong at the end of the line, as in the original.
-        if size > self.limits.max_message_size() {
+        // Too big comes before what is wrong at the end of the line, as in the original. Said at
+        // once: a client that waits for the answer before it sends the body gets it as well.
+        if size > self.limits.body_bytes_max() {
             self.state = State::Swallow(u64::from(head.body_bytes) + CRLF.len() as u64);
+            push_refusal(Refusal::TooLarge, head, requests);
             return 0;
         }
         if !head.is_line_whole {
@@ -249,6 +250,11 @@ fn push_body(head: PutHead, content: Cow<'_, [u8]>, requests: &mut Requests) {
         }
     };
     push_put(head, body, &end, requests);
+}
+
+fn push_refusal(refusal: Refusal, head: PutHead, requests: &mut Requests) {
+    let body_bytes = u64::from(head.body_bytes);
+    requests.push(Tag::None, Command::PutRefused { refusal, body_bytes });
 }
 
 fn push_put(head: PutHead, body: Vec<u8>, end: &[u8], requests: &mut Requests) {
@@ -367,6 +373,9 @@ mod tests {
                 (Command::Put(put), None) => format!("put {}", put.body.escape_ascii()),
                 (Command::ShowUsed, None) => String::from("used"),
                 (Command::Echo, Some(note)) => format!("{note:?}"),
+                (Command::PutRefused { refusal, body_bytes }, None) => {
+                    format!("{refusal:?} {body_bytes}")
+                }
                 (Command::EchoPut, Some(note)) => format!("{note:?} EchoPut"),
                 (Command::EchoCounted(counted), Some(note)) => format!("{note:?} {counted:?}"),
                 other => format!("{other:?}"),
@@ -413,7 +422,7 @@ mod tests {
             story(&then_used(b"put 0 0 9 10\r\n0123456789\r\n")),
             ["put 0123456789", "used"]
         );
-        let expected = ["JobTooBig Put", "used"];
+        let expected = ["TooLarge 11", "used"];
         assert_eq!(story(&then_used(b"put 0 0 9 11\r\n0123456789a\r\n")), expected);
         // Neither what is behind the number nor the end of the body matters then.
         assert_eq!(story(&then_used(b"put 0 0 9 11 x\r\n0123456789abc")), expected);
@@ -424,6 +433,7 @@ mod tests {
         let mut decoder = decoder();
         let mut requests = Requests::default();
         decoder.decode(Time(0), b"put 0 0 9 4294967295\r\n", &mut requests).unwrap();
+        assert_eq!(said(&requests.take()), ["TooLarge 4294967295"], "said before it comes");
         for _ in 0..100 {
             decoder.decode(Time(0), &[b'x'; 1_000], &mut requests).unwrap();
         }

@@ -46,7 +46,7 @@ impl Encoder for BeanstalkEncoder {
             Reply::Flushed(count) => numbered("FLUSHED ", *count, out),
             Reply::NotFound | Reply::NotHeld => word("NOT_FOUND", out),
             Reply::Statistics(statistics) => {
-                document(&yaml::server(statistics, self.limits.max_message_size()), out);
+                document(&yaml::server(statistics, self.limits.body_bytes_max()), out);
             }
             Reply::MessageStatistics(statistics) => document(&yaml::job(statistics), out),
             Reply::QueueStatistics(statistics) => document(&yaml::tube(statistics), out),
@@ -84,7 +84,6 @@ fn note(tag: &Tag, out: &mut Vec<u8>) {
         Some(Note::BadFormat) => word("BAD_FORMAT", out),
         Some(Note::UnknownCommand) => word("UNKNOWN_COMMAND", out),
         Some(Note::ExpectedCrlf) => word("EXPECTED_CRLF", out),
-        Some(Note::JobTooBig) => word("JOB_TOO_BIG", out),
         Some(Note::BatchOfOne) | None => {}
     }
 }
@@ -92,6 +91,8 @@ fn note(tag: &Tag, out: &mut Vec<u8>) {
 fn refusal_word(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Draining => "DRAINING",
+        // Clients take it for "never", and the next one for "not now".
+        Refusal::TooLarge => "JOB_TOO_BIG",
         Refusal::OutOfMemory | Refusal::StoreUnavailable | Refusal::TooManyQueues => {
             "OUT_OF_MEMORY"
         }
@@ -223,7 +224,6 @@ mod tests {
             (Note::BadFormat, "BAD_FORMAT\r\n"),
             (Note::UnknownCommand, "UNKNOWN_COMMAND\r\n"),
             (Note::ExpectedCrlf, "EXPECTED_CRLF\r\n"),
-            (Note::JobTooBig, "JOB_TOO_BIG\r\n"),
         ] {
             assert_eq!(written(&note.tag(), &Reply::Echo), line);
         }

@@ -50,19 +50,13 @@ enum Note {
     BadFormat,
     UnknownCommand,
     ExpectedCrlf,
-    JobTooBig,
     /// A batch of at most one job is wanted: its answer looks like that of a larger one.
     BatchOfOne,
 }
 
 impl Note {
-    const ALL: [Note; 5] = [
-        Note::BadFormat,
-        Note::UnknownCommand,
-        Note::ExpectedCrlf,
-        Note::JobTooBig,
-        Note::BatchOfOne,
-    ];
+    const ALL: [Note; 4] =
+        [Note::BadFormat, Note::UnknownCommand, Note::ExpectedCrlf, Note::BatchOfOne];
 
     fn tag(self) -> Tag {
         Tag::Code(self as u64)

@@ -309,6 +309,8 @@ fn status(screen: &mut Screen<'_>, figures: &ServerStatistics) {
         ("messages buried", buried),
         ("messages put", figures.messages_put),
         ("messages expired", figures.messages_expired),
+        ("messages too large", figures.messages_too_large),
+        ("messages dropped", figures.messages_dropped),
         ("late acknowledgements", figures.late_acknowledgements),
         ("foreign acknowledgements", figures.foreign_acknowledgements),
         ("body bytes", figures.body_bytes),

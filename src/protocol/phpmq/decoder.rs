@@ -2,18 +2,20 @@
 //!
 //! ```text
 //!   Header ──► PacketHeader ──► Content ──last packet──► Header, with a request
-//!                   ▲              │
-//!                   └──────────────┘
+//!                   ▲  ▲       refused │ │
+//!                   │  └──── Skip ◄────┘ │
+//!                   └────────────────────┘
 //! ```
 //!
-//! Every fault ends the connection; messages that were whole before it stand. Of an incomplete
+//! A message that is larger than any that is accepted is skipped to its end and refused; its
+//! connection stays. Every fault ends the connection; messages that were whole before it stand. Of an incomplete
 //! message the decoder keeps the values read so far and the bytes of one unfinished piece.
 
 use std::sync::Arc;
 
 use crate::change::Attributes;
 use crate::clock::Time;
-use crate::command::{Command, Put, Requests, Tag, Target};
+use crate::command::{Command, Put, Refusal, Requests, Tag, Target};
 use crate::ids::{MessageId, QueueName, QueueNameError};
 use crate::limits::{Limits, QUEUE_NAME_BYTES_MAX};
 use crate::protocol::WireError;
@@ -29,6 +31,8 @@ const NUMBER_BYTES_MAX: usize = 20;
 /// The longest time to live, in seconds: 30,000 years. A longer one is taken as this, so that a
 /// moment in milliseconds never overflows.
 const TIME_TO_LIVE_S_MAX: u64 = 1_000_000_000_000;
+/// The largest body that is skipped where it is refused: a larger one is a fault, and no message.
+const SKIPPED_BYTES_MAX: usize = u32::MAX as usize;
 /// An id that no message has: what does not check becomes an acknowledgement of nothing, which
 /// the core counts and ignores.
 const NO_MESSAGE: MessageId = MessageId(0);
@@ -55,7 +59,12 @@ pub(super) struct Decoder {
 enum Stage {
     Header,
     PacketHeader,
-    Content { packet: Packet, length: usize },
+    Content {
+        packet: Packet,
+        length: usize,
+    },
+    /// So many bytes of a body that was refused.
+    Skip(usize),
 }
 
 /// What a client can send.
@@ -80,6 +89,8 @@ struct Message {
     seen: u8,
     queue: Option<QueueName>,
     body: Vec<u8>,
+    /// Why the body was not kept, and how large it was announced to be.
+    refused: Option<(Refusal, u64)>,
     id: MessageId,
     window: u32,
     time_to_live_ms: Option<u64>,
@@ -121,7 +132,21 @@ impl Decoder {
                 Some(content) => self.end_packet(packet, content, requests),
                 None => Ok(()),
             },
+            Stage::Skip(left) => {
+                let (skipped, rest) = input.split_at(left.min(input.len()));
+                *input = rest;
+                self.skip(left - skipped.len(), requests)
+            }
         }
+    }
+
+    /// So much of a refused body is still to be skipped.
+    fn skip(&mut self, left: usize, requests: &mut Requests) -> Result<(), WireError> {
+        self.stage = Stage::Skip(left);
+        if left > 0 {
+            return Ok(());
+        }
+        self.end_packet(Packet::Body, (&[]).into(), requests)
     }
 
     /// Whether the rest of some content has been brought to its place.
@@ -186,6 +211,10 @@ impl Decoder {
         }
         let length = packet_length(length)?;
         self.check_length(packet, length)?;
+        if packet == Packet::Body && length > self.limits.body_bytes_max() {
+            self.message.refused = Some((Refusal::TooLarge, length as u64));
+            return self.skip(length, requests);
+        }
         self.stage = Stage::Content { packet, length };
         if length == 0 {
             return self.end_packet(packet, (&[]).into(), requests);
@@ -193,14 +222,14 @@ impl Decoder {
         Ok(())
     }
 
-    /// Invariant: what passes here may be gathered in memory.
+    /// Invariant: what passes here may be gathered in memory, or skipped if it is a body.
     fn check_length(&self, packet: Packet, length: usize) -> Result<(), WireError> {
         let (what, max) = match packet {
             Packet::Queue if length > QUEUE_NAME_BYTES_MAX => {
                 return Err(WireError::QueueName(QueueNameError::TooLong(length)));
             }
             Packet::Queue => return Ok(()),
-            Packet::Body => ("message content", self.limits.max_message_size()),
+            Packet::Body => ("message content", SKIPPED_BYTES_MAX),
             Packet::Id => ("message id", WIRE_ID_BYTES),
             Packet::Window | Packet::TimeToLive => ("number", NUMBER_BYTES_MAX),
             Packet::Correlation if length == 0 => {
@@ -253,12 +282,16 @@ impl Decoder {
                 if let Some(correlation) = message.correlation {
                     tag = Tag::Text(correlation);
                 }
-                let mut put = Put::new(Target::Named(queue), message.body);
-                put.time_to_live_ms = time_to_live_ms;
-                if message.seen & bit(Packet::TimeToLive) != 0 {
-                    put.attributes = self.sent_in_revision_2.clone();
+                if let Some((refusal, body_bytes)) = message.refused {
+                    Command::PutRefused { refusal, body_bytes }
+                } else {
+                    let mut put = Put::new(Target::Named(queue), message.body);
+                    put.time_to_live_ms = time_to_live_ms;
+                    if message.seen & bit(Packet::TimeToLive) != 0 {
+                        put.attributes = self.sent_in_revision_2.clone();
+                    }
+                    Command::Put(put)
                 }
-                Command::Put(put)
             }
             Kind::Consume => Command::Consume { queue, window: message.window },
             Kind::Acknowledge => Command::Acknowledge { id, queue: Some(queue) },
@@ -312,10 +345,11 @@ impl crate::protocol::Decoder for Decoder {
         let mut input = bytes;
         while (!input.is_empty() || self.has_rest()) && !requests.is_full() {
             let before = input.len() + self.content.pending_bytes();
+            let skips = matches!(self.stage, Stage::Skip(_));
             self.step(&mut input, requests)?;
             if matches!(self.stage, Stage::Header) && self.header.pending().is_empty() {
                 self.message_bytes = 0;
-            } else {
+            } else if !skips {
                 self.message_bytes += before - input.len() - self.content.pending_bytes();
             }
         }
@@ -381,291 +415,4 @@ fn queue_name(last: &mut Option<QueueName>, name: &[u8]) -> Result<QueueName, Wi
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::command::Request;
-    use crate::limits::LimitValues;
-    use crate::protocol::Decoder as _;
-    use crate::protocol::wire::testing::decode_all;
-
-    const KEY: [u8; 16] = *b"0123456789abcdef";
-
-    pub(in super::super) fn decoder(revision: Option<u8>) -> Decoder {
-        let limits = Limits::new(&LimitValues { max_message_size: 100, ..LimitValues::default() });
-        Decoder::new(Arc::new(limits), MessageKey::new(&KEY), revision)
-    }
-
-    pub(in super::super) fn message(kind: u16, packets: &[(u8, &[u8])]) -> Vec<u8> {
-        let mut bytes = format!("H01{kind:03}{:02}", packets.len()).into_bytes();
-        for (packet, content) in packets {
-            bytes.extend(format!("P{packet:02}{:029}", content.len()).bytes());
-            bytes.extend_from_slice(content);
-        }
-        bytes
-    }
-
-    pub(in super::super) fn wire_id(id: u64) -> [u8; 32] {
-        MessageKey::new(&KEY).write(MessageId(id))
-    }
-
-    fn request(command: Command) -> Request {
-        Request { tag: Tag::None, command }
-    }
-
-    fn shown(revision: u64) -> Request {
-        Request { tag: Tag::Code(revision), command: Command::Echo }
-    }
-
-    fn name(text: &str) -> QueueName {
-        QueueName::new(text.as_bytes()).unwrap()
-    }
-
-    fn put(body: &[u8]) -> Put {
-        Put::new(Target::Named(name("q")), body.to_vec())
-    }
-
-    fn put_2(body: &[u8], seconds: Option<u64>) -> Put {
-        let mut put = put(body);
-        put.attributes.push("phpmq.revision", b"2");
-        put.time_to_live_ms = seconds.map(|seconds| seconds * 1_000);
-        put
-    }
-
-    /// The requests of `bytes`, and the error that ended them.
-    fn decode(bytes: &[u8]) -> (Vec<Request>, Option<WireError>) {
-        decode_all(&mut decoder(None), bytes)
-    }
-
-    fn error_of(bytes: &[u8]) -> WireError {
-        let (requests, error) = decode(bytes);
-        assert!(requests.iter().all(|request| request.command == Command::Echo), "{requests:?}");
-        error.expect("the bytes are wrong")
-    }
-
-    #[test]
-    fn a_message_of_revision_1_is_put_and_shows_it_once() {
-        let bytes = message(1, &[(1, b"q"), (2, b"\0body\xff")]).repeat(2);
-        let body = request(Command::Put(put(b"\0body\xff")));
-        assert_eq!(decode(&bytes), (vec![shown(1), body.clone(), body], None));
-    }
-
-    #[test]
-    fn a_message_of_revision_2_carries_its_time_to_live() {
-        let bytes = [
-            message(1, &[(1, b"q"), (2, b"x"), (5, b"90")]),
-            message(1, &[(1, b"q"), (2, b"y"), (5, b"0")]),
-        ];
-        let expected = vec![
-            shown(2),
-            request(Command::Put(put_2(b"x", Some(90)))),
-            request(Command::Put(put_2(b"y", None))),
-        ];
-        assert_eq!(decode(&bytes.concat()), (expected, None));
-    }
-
-    #[test]
-    fn a_consume_request_asks_for_a_window_and_shows_no_revision() {
-        let bytes = message(2, &[(1, b"q"), (4, b"5")]);
-        let expected = request(Command::Consume { queue: name("q"), window: 5 });
-        assert_eq!(decode(&bytes), (vec![expected], None));
-    }
-
-    #[test]
-    fn a_larger_window_than_there_can_be_is_the_largest() {
-        let bytes = message(2, &[(1, b"q"), (4, b"99999999999999999999")]);
-        let expected = request(Command::Consume { queue: name("q"), window: u32::MAX });
-        assert_eq!(decode(&bytes), (vec![expected], None));
-    }
-
-    #[test]
-    fn acknowledge_requeue_and_dead_letter_name_message_and_queue() {
-        let (id, queue) = (MessageId(7), Some(name("q")));
-        let bytes = [
-            message(4, &[(1, b"q"), (3, &wire_id(7))]),
-            message(5, &[(1, b"q"), (3, &wire_id(7)), (5, b"3")]),
-            message(6, &[(1, b"q"), (3, &wire_id(7))]),
-        ];
-        let time_to_live_ms = Some(3_000);
-        let expected = vec![
-            request(Command::Acknowledge { id, queue: queue.clone() }),
-            shown(2),
-            request(Command::Requeue { id, queue: queue.clone(), time_to_live_ms }),
-            request(Command::Bury { id, queue, priority: None }),
-        ];
-        assert_eq!(decode(&bytes.concat()), (expected, None));
-    }
-
-    #[test]
-    fn an_id_that_does_not_check_is_the_id_of_no_message() {
-        let mut guessed = wire_id(7);
-        guessed[31] ^= 1;
-        for id in [&guessed[..], &[b'0'; 32], b"7", b"", b"zzzz"] {
-            let bytes = message(4, &[(1, b"q"), (3, id)]);
-            let expected = Command::Acknowledge { id: MessageId(0), queue: Some(name("q")) };
-            assert_eq!(decode(&bytes), (vec![request(expected)], None));
-        }
-    }
-
-    #[test]
-    fn a_correlation_asks_for_a_confirmation_in_either_revision() {
-        let asked = |put| Request { tag: Tag::Text("n\u{ff}".into()), command: Command::Put(put) };
-        let bytes = message(1, &[(1, b"q"), (2, b"x"), (6, b"n\xff")]);
-        assert_eq!(decode(&bytes), (vec![shown(1), asked(put(b"x"))], None));
-        let bytes = message(1, &[(1, b"q"), (2, b"x"), (5, b"9"), (6, b"n\xff")]);
-        assert_eq!(decode(&bytes), (vec![shown(2), asked(put_2(b"x", Some(9)))], None));
-    }
-
-    #[test]
-    fn packets_may_come_in_any_order() {
-        let bytes = message(1, &[(6, b"n"), (5, b"9"), (2, b""), (1, b"q")]);
-        let asked =
-            Request { tag: Tag::Text("n".into()), command: Command::Put(put_2(b"", Some(9))) };
-        assert_eq!(decode(&bytes), (vec![shown(2), asked], None));
-    }
-
-    #[test]
-    fn the_first_revision_shown_stays() {
-        let bytes =
-            [message(1, &[(1, b"q"), (2, b"x")]), message(1, &[(1, b"q"), (2, b"x"), (5, b"9")])];
-        let (requests, _) = decode(&bytes.concat());
-        let echoes = requests.iter().filter(|request| request.command == Command::Echo).count();
-        assert_eq!(echoes, 1);
-        assert_eq!(requests.first(), Some(&shown(1)));
-    }
-
-    #[test]
-    fn a_pinned_connection_shows_nothing() {
-        let bytes = message(1, &[(1, b"q"), (2, b"x"), (5, b"9")]);
-        let (requests, error) = decode_all(&mut decoder(Some(1)), &bytes);
-        assert_eq!((requests.len(), error), (1, None));
-    }
-
-    #[test]
-    fn a_body_may_be_empty_and_as_large_as_the_limit() {
-        for size in [0, 1, 99, 100] {
-            let bytes = message(1, &[(1, b"q"), (2, &vec![b'x'; size])]);
-            let expected = request(Command::Put(put(&vec![b'x'; size])));
-            assert_eq!(decode(&bytes), (vec![shown(1), expected], None), "{size}");
-        }
-    }
-
-    #[test]
-    fn a_body_over_the_limit_is_refused_before_it_comes() {
-        let start = message(1, &[(1, b"q")]);
-        for length in ["101", "99999999999999999999999999999", "18446744073709551616"] {
-            let bytes = format!("H0100102{}P02{length:0>29}", String::from_utf8_lossy(&start[8..]));
-            let mut decoder = decoder(None);
-            let (_, error) = decode_all(&mut decoder, bytes.as_bytes());
-            assert_eq!(error, Some(WireError::TooLong("message content", 100)), "{length}");
-            assert_eq!(decoder.content.pending_bytes(), 0);
-        }
-    }
-
-    #[test]
-    fn headers_that_are_none_are_refused_with_the_reason() {
-        for (bytes, error) in [
-            ("G", WireError::BadMagic),
-            ("\0", WireError::BadMagic),
-            ("h0100102", WireError::BadMagic),
-            ("HTTP/1.1", WireError::UnsupportedVersion),
-            ("H1", WireError::UnsupportedVersion),
-            ("H02", WireError::UnsupportedVersion),
-            ("H01x0102", WireError::NotANumber("message type")),
-            ("H01001 2", WireError::NotANumber("packet count")),
-            ("H0100002", WireError::UnknownType(0)),
-            ("H0100303", WireError::UnknownType(3)),
-            ("H0100702", WireError::UnknownType(7)),
-            ("H0199902", WireError::UnknownType(999)),
-            ("H0100101", WireError::WrongPartCount(1)),
-            ("H0100105", WireError::WrongPartCount(5)),
-            ("H0100200", WireError::WrongPartCount(0)),
-            ("H0100203", WireError::WrongPartCount(3)),
-            ("H0100403", WireError::WrongPartCount(3)),
-            ("H0100502", WireError::WrongPartCount(2)),
-            ("H0100603", WireError::WrongPartCount(3)),
-        ] {
-            assert_eq!(error_of(bytes.as_bytes()), error, "{bytes}");
-        }
-    }
-
-    #[test]
-    fn packets_that_do_not_belong_are_refused_with_the_reason() {
-        for (kind, packets, error) in [
-            (1, &[(1, &b"q"[..]), (3, b"x")][..], WireError::UnexpectedPart(3)),
-            (1, &[(1, b"q"), (5, b"9")], WireError::UnexpectedPart(5)),
-            (1, &[(1, b"q"), (1, b"q")], WireError::UnexpectedPart(1)),
-            (1, &[(1, b"q"), (99, b"q")], WireError::UnexpectedPart(99)),
-            (1, &[(1, b"q"), (5, b"9"), (6, b"n")], WireError::UnexpectedPart(6)),
-            (1, &[(1, b"q"), (2, b"x"), (5, b"9"), (5, b"9")], WireError::UnexpectedPart(5)),
-            (1, &[(1, b"q"), (2, b"x"), (5, b"-1")], WireError::NotANumber("time to live")),
-            (1, &[(1, b"q"), (2, b"x"), (5, b"")], WireError::NotANumber("time to live")),
-            (1, &[(1, b"q"), (2, b"x"), (6, b"")], WireError::OutOfRange("correlation length")),
-            (1, &[(1, b"q"), (2, b"x"), (6, &[0; 65])], WireError::TooLong("correlation", 64)),
-            (1, &[(1, b""), (2, b"x")], WireError::QueueName(QueueNameError::Empty)),
-            (
-                1,
-                &[(1, &[b'q'; 201]), (2, b"x")],
-                WireError::QueueName(QueueNameError::TooLong(201)),
-            ),
-            (1, &[(1, b"a\nb"), (2, b"x")], WireError::QueueName(QueueNameError::ControlCharacter)),
-            (1, &[(1, b"\xff"), (2, b"x")], WireError::QueueName(QueueNameError::NotUtf8)),
-            (2, &[(1, b"q"), (2, b"x")], WireError::UnexpectedPart(2)),
-            (2, &[(1, b"q"), (4, b"+5")], WireError::NotANumber("window")),
-            (2, &[(1, b"q"), (4, &[b'0'; 21])], WireError::TooLong("number", 20)),
-            (4, &[(1, b"q"), (3, &[b'0'; 33])], WireError::TooLong("message id", 32)),
-            (4, &[(1, b"q"), (5, b"9")], WireError::UnexpectedPart(5)),
-            (6, &[(3, b"0"), (3, b"0")], WireError::UnexpectedPart(3)),
-        ] {
-            assert_eq!(error_of(&message(kind, packets)), error, "{kind} {packets:?}");
-        }
-    }
-
-    #[test]
-    fn packet_headers_that_are_none_are_refused_with_the_reason() {
-        for (bytes, error) in [
-            ("H0100102X", WireError::BadMagic),
-            ("H0100102H0100102", WireError::BadMagic),
-            ("H0100102Px100000000000000000000000000001", WireError::NotANumber("packet type")),
-            ("H0100102P01000000000000000000000000000 1", WireError::NotANumber("content length")),
-            ("H0100102P010000000000000000000000000000x", WireError::NotANumber("content length")),
-        ] {
-            assert_eq!(error_of(bytes.as_bytes()), error, "{bytes}");
-        }
-    }
-
-    #[test]
-    fn what_was_whole_before_a_fault_stands() {
-        let mut bytes = message(1, &[(1, b"q"), (2, b"x")]);
-        bytes.extend_from_slice(b"garbage");
-        let (requests, error) = decode(&bytes);
-        assert_eq!(requests.len(), 2);
-        assert_eq!(error, Some(WireError::BadMagic));
-    }
-
-    #[test]
-    fn a_full_batch_stops_the_decoder_and_nothing_is_lost() {
-        let bytes = message(1, &[(1, b"q"), (2, b"x")]).repeat(700);
-        let mut decoder = decoder(None);
-        let (mut rest, mut sizes) = (&bytes[..], Vec::new());
-        while !rest.is_empty() {
-            let mut requests = Requests::default();
-            let taken = decoder.decode(Time(0), rest, &mut requests).unwrap();
-            rest = &rest[taken..];
-            sizes.push(requests.take().len());
-        }
-        assert_eq!(sizes, [256, 256, 189]);
-    }
-
-    #[test]
-    fn an_unfinished_message_is_pending_and_a_finished_one_is_not() {
-        let bytes = message(1, &[(1, b"q"), (2, b"x")]);
-        let mut decoder = decoder(None);
-        let mut requests = Requests::default();
-        for (index, byte) in bytes.iter().enumerate() {
-            assert_eq!(decoder.pending_bytes(), index);
-            decoder.decode(Time(0), &[*byte], &mut requests).unwrap();
-        }
-        assert_eq!(decoder.pending_bytes(), 0);
-        assert_eq!(requests.len(), 2);
-    }
-}
+pub(super) mod tests;
