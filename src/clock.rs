@@ -1,12 +1,14 @@
 //! The one place that reads clocks.
 //!
 //! Time inside the daemon is one scale: milliseconds since 1970 as the wall clock had it when the
-//! process started, moved on by the monotonic clock alone. So a wall clock that is set while the
-//! daemon runs moves no deadline. What is written to the database is wall time: [`Now`] carries
+//! process started, moved on by CLOCK_BOOTTIME alone. So a wall clock that is set while the daemon
+//! runs moves no deadline, and while the machine is suspended time goes on. What is written to the database is wall time: [`Now`] carries
 //! the difference of the two at the moment of writing.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use rustix::time::ClockId;
 
 /// A moment on the daemon's own scale, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,20 +61,32 @@ impl Now {
 /// Reads the clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    started: Instant,
+    /// What the system's clocks said at the start of the scale.
+    started: Duration,
+    started_awake: Duration,
     started_wall_ms: u64,
 }
 
 impl Clock {
     /// Starts the daemon's scale at what the wall clock says now.
-    #[expect(clippy::disallowed_methods, reason = "this file is the one that may read clocks")]
     pub fn start() -> Clock {
-        Clock { started: Instant::now(), started_wall_ms: wall_clock_ms() }
+        Clock {
+            started: read(ClockId::Boottime),
+            started_awake: read(ClockId::Monotonic),
+            started_wall_ms: wall_clock_ms(),
+        }
     }
 
     /// The moment now, on the daemon's scale alone.
     pub fn time(&self) -> Time {
-        Time(self.started_wall_ms.saturating_add(millis(self.started.elapsed())))
+        Time(self.started_wall_ms.saturating_add(millis(self.uptime())))
+    }
+
+    /// The moment now on a scale that stands still while the machine is suspended: for what is
+    /// expected of peers, who were not heard meanwhile.
+    pub fn awake(&self) -> Time {
+        let elapsed = read(ClockId::Monotonic).saturating_sub(self.started_awake);
+        Time(self.started_wall_ms.saturating_add(millis(elapsed)))
     }
 
     /// The moment now and how far the wall clock is from it.
@@ -85,20 +99,32 @@ impl Clock {
         Now { time, wall_offset_ms: if offset.abs() <= 5 { 0 } else { offset } }
     }
 
-    /// How long it is until a moment, for waiting on a channel; `None` is for ever.
+    /// How long to wait on a channel until a moment; `None` is for ever. Never for long, since such
+    /// a wait does not go on while the machine is suspended, and nobody would look at the clock.
     pub fn until(&self, time: Time) -> Option<Duration> {
         if time == Time::NEVER {
             return None;
         }
         // The scale has whole milliseconds: wait to the end of the one before.
-        let from_start = time.0.saturating_sub(self.started_wall_ms);
-        Some(Duration::from_millis(from_start).saturating_sub(self.started.elapsed()))
+        let from_start = Duration::from_millis(time.0.saturating_sub(self.started_wall_ms));
+        Some(from_start.saturating_sub(self.uptime()).min(WAIT_MAX))
     }
 
-    /// How long the process has run.
+    /// How long the process has run, times of suspension included.
     pub fn uptime(&self) -> Duration {
-        self.started.elapsed()
+        read(ClockId::Boottime).saturating_sub(self.started)
     }
+}
+
+/// The longest wait for a moment: after the machine was suspended, or the wall clock was set, that
+/// is noticed so much later at the latest, or with the first event. A look costs some 20
+/// microseconds, and there is none while nothing is awaited.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+fn read(clock: ClockId) -> Duration {
+    let now = rustix::time::clock_gettime(clock);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or(0))
 }
 
 #[expect(clippy::disallowed_methods, reason = "this file is the one that may read clocks")]
@@ -108,10 +134,7 @@ fn wall_clock_ms() -> u64 {
 
 /// The system's monotonic clock in microseconds, as the service manager reads it.
 pub fn monotonic_us() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000).saturating_add(nanoseconds / 1_000)
+    u64::try_from(read(ClockId::Monotonic).as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A duration in whole milliseconds.
@@ -143,6 +166,23 @@ mod tests {
         let clock = Clock::start();
         assert_eq!(clock.until(Time::NEVER), None);
         assert_eq!(clock.until(clock.time()), Some(Duration::ZERO));
-        assert!(clock.until(clock.time().plus(60_000)) > Some(Duration::from_secs(50)));
+        assert!(clock.until(clock.time().plus(900)) <= Some(Duration::from_millis(900)));
+    }
+
+    #[test]
+    fn a_far_moment_is_waited_for_in_parts() {
+        let clock = Clock::start();
+        assert_eq!(clock.until(clock.time().plus(3_600_000)), Some(WAIT_MAX));
+    }
+
+    #[test]
+    fn only_one_of_the_scales_goes_on_while_the_machine_is_suspended() {
+        let clock = Clock::start();
+        let asleep = clock.started.min(Duration::from_secs(600));
+        let suspended = Clock { started: clock.started - asleep, ..clock };
+        let awake = suspended.awake();
+        assert!(suspended.time().since(awake) + 1 >= millis(asleep));
+        let during = Time(clock.started_wall_ms + millis(asleep) / 2);
+        assert_eq!(suspended.until(during), Some(Duration::ZERO));
     }
 }

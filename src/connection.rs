@@ -8,7 +8,7 @@
 //!
 //! Invariants: [`Event::Ended`] is the last event of every connection, also after a panic; what
 //! was decoded before an end is sent before it. Time in which *we* keep the peer waiting (a closed
-//! gate, a full channel) does not count against it.
+//! gate, a full channel, a suspended machine, a stopped process) does not count against it.
 
 use std::convert::Infallible;
 use std::io;
@@ -31,7 +31,7 @@ use crate::command::{Command, Requests};
 use crate::gate::Gate;
 use crate::ids::ConnectionId;
 use crate::limits::{
-    ARRIVE_PAUSE_MS, BODY_REST_BYTES_MIN, Budget, Charge, Limits, READ_LARGE_BYTES,
+    ARRIVE_PAUSE_MS, BODY_REST_BYTES_MIN, Budget, Charge, Limits, PAUSE_MS, READ_LARGE_BYTES,
     READ_SMALL_BYTES, ROOM_PAUSE_MS, STOP_READ_MS, UNDER_WAY_PART,
 };
 use crate::outbox::peek_closed;
@@ -128,7 +128,7 @@ struct Reader {
 
 impl Reader {
     fn new(connection: Connection) -> Reader {
-        let last_heard = connection.shared.clock.time();
+        let last_heard = connection.shared.clock.awake();
         let pending_charge = Charge::new(Arc::clone(&connection.shared.budget));
         Reader {
             connection,
@@ -397,7 +397,8 @@ impl Reader {
                 // The rest of the frame will never come.
                 return Err(End::EndOfFile);
             }
-            if self.frame_deadline().is_some_and(|deadline| deadline <= self.now()) {
+            let now = self.now();
+            if self.is_over(self.frame_deadline(), now) {
                 return Err(End::TimedOut("no room in limits.max_memory for the rest of a frame"));
             }
             let wake = self.connection.gate.wake().map_err(End::Reset)?;
@@ -416,14 +417,26 @@ impl Reader {
         if now.since(seen) >= STOP_READ_MS { Err(End::Stopped) } else { Ok(()) }
     }
 
-    fn check_deadlines(&self, now: Time) -> Result<(), End> {
-        if self.frame_deadline().is_some_and(|deadline| deadline <= now) {
+    fn check_deadlines(&mut self, now: Time) -> Result<(), End> {
+        if self.is_over(self.frame_deadline(), now) {
             return Err(End::TimedOut("a frame was not whole in limits.frame_timeout"));
         }
-        if self.idle_deadline().is_some_and(|deadline| deadline <= now) {
+        if self.is_over(self.idle_deadline(), now) {
             return Err(End::TimedOut("nothing was sent for limits.idle_timeout"));
         }
         Ok(())
+    }
+
+    /// Whether the peer's time is over. Where that is seen long after it was, this thread did not
+    /// run, and what the peer has sent may not have been read: its time begins anew.
+    fn is_over(&mut self, deadline: Option<Time>, now: Time) -> bool {
+        let Some(deadline) = deadline.filter(|deadline| *deadline <= now) else { return false };
+        let slept = now.since(deadline) >= PAUSE_MS;
+        if slept {
+            self.last_heard = now;
+            self.frame_began = self.frame_began.map(|_| now);
+        }
+        !slept
     }
 
     /// Lets the decoder do what is due by time alone.
@@ -486,8 +499,9 @@ impl Reader {
         self.connection.shared.clients.is_stopping()
     }
 
+    /// The peer's clocks do not run while the machine is suspended: it could not be heard.
     fn now(&self) -> Time {
-        self.connection.shared.clock.time()
+        self.connection.shared.clock.awake()
     }
 }
 

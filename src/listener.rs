@@ -328,7 +328,7 @@ impl Listener {
 
     /// Logs a shortage, but only the first of an episode.
     fn note_shortage(&mut self, what: &'static str, error: &io::Error) {
-        let now = self.shared.clock.time();
+        let now = self.shared.clock.awake();
         let last = self.shortage_seen.replace(now);
         if last.is_none_or(|last| now.since(last) > EPISODE_MS) {
             warn!(self.shared.log, "refusing connections"; "reason" => what, "error" => %error);

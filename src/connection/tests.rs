@@ -618,3 +618,26 @@ fn a_connection_that_has_been_busy_waits_without_a_buffer() {
     assert!(reader.turn(&mut small).is_ok());
     assert_eq!(reader.large.capacity(), 0);
 }
+
+/// The process was stopped in the middle of a frame, or while a peer was silent: what it has sent
+/// meanwhile has not been read.
+#[test]
+fn a_deadline_that_was_slept_over_begins_anew() {
+    let limits = LimitValues { idle_timeout_ms: 20_000, ..LimitValues::default() };
+    let frame_ms = limits.frame_timeout_ms;
+    for (late_ms, closed) in [(0, true), (PAUSE_MS - 1, true), (PAUSE_MS, false)] {
+        let mut reader = Reader::new(scene_with(limits).connection());
+        let began = reader.now();
+        reader.frame_began = Some(began);
+        let seen = began.plus(frame_ms + late_ms);
+        assert_eq!(reader.check_deadlines(seen).is_err(), closed, "frame, {late_ms} ms late");
+        if !closed {
+            assert!(reader.check_deadlines(seen.plus(frame_ms - 1)).is_ok());
+            assert!(reader.check_deadlines(seen.plus(frame_ms)).is_err());
+        }
+        reader.frame_began = None;
+        reader.last_heard = began;
+        let seen = began.plus(20_000 + late_ms);
+        assert_eq!(reader.check_deadlines(seen).is_err(), closed, "idle, {late_ms} ms late");
+    }
+}

@@ -21,7 +21,7 @@ use crate::clock::Time;
 use crate::engine::Input;
 use crate::ids::{CommitNumber, ConnectionId, MessageId};
 use crate::journal::Journal;
-use crate::limits::TICK_BYTES_MAX;
+use crate::limits::{PAUSE_MS, TICK_BYTES_MAX};
 use crate::statistics::StoreFacts;
 use crate::store::{Memory, StoreError};
 
@@ -346,7 +346,13 @@ impl<'c> Dispatcher<'c> {
 
     /// Answers that have waited for too long are told that the outcome is unknown.
     fn give_up_waiting(&mut self, now: Time) {
-        if self.commits.give_up_at() > now {
+        let over = self.commits.give_up_at();
+        if over > now {
+            return;
+        }
+        if now.since(over) >= PAUSE_MS {
+            // The process was stopped, and so was the thread that commits.
+            self.commits.waiting_since = Some(now);
             return;
         }
         let since = Time(now.0.saturating_sub(self.commits.timeout_ms));

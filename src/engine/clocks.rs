@@ -3,6 +3,7 @@
 use crate::clock::Time;
 use crate::command::Reply;
 use crate::ids::ConnectionId;
+use crate::limits::PAUSE_MS;
 
 use super::deadlines::Due;
 use super::hand::Lost;
@@ -28,7 +29,7 @@ impl Engine {
                 Due::Delay(queue) => self.end_delays(turn, queue),
                 Due::Pause(queue) => self.end_pause(turn, queue),
                 Due::Session(connection) => self.session_clock(turn, connection),
-                Due::Window(connection, queue) => self.window_clock(turn, connection, queue),
+                Due::Window(connection, queue) => self.window_clock(turn, at, connection, queue),
                 Due::Expire(slot) => self.expiry_clock(turn, at, slot),
             }
         }
@@ -181,11 +182,21 @@ impl Engine {
         at
     }
 
-    fn window_clock(&mut self, turn: &mut Turn<'_>, connection: ConnectionId, queue: QueueSlot) {
+    fn window_clock(
+        &mut self,
+        turn: &mut Turn<'_>,
+        at: Time,
+        connection: ConnectionId,
+        queue: QueueSlot,
+    ) {
         let window = &self.sessions[&connection].windows[&queue];
         let Some(first) = window.held.first() else {
-            // Every place was lost to a time-out and the peer has not stirred since.
-            turn.effects.push(Effect::Close(connection, "no acknowledgement within ack_timeout"));
+            // Every place was lost to a time-out and the peer has not stirred since; or it has, and
+            // after a pause of the process nobody has read that yet.
+            if turn.time().since(at) < PAUSE_MS {
+                let reason = "no acknowledgement within ack_timeout";
+                turn.effects.push(Effect::Close(connection, reason));
+            }
             let session = self.sessions.get_mut(&connection).expect("it has the window");
             session.windows.get_mut(&queue).expect("as above").clock_since = turn.time();
             self.rearm_window(connection, queue);

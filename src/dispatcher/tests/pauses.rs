@@ -70,3 +70,26 @@ fn more_than_a_turns_worth_is_done_before_the_first_command() {
     s.pass(60_000);
     assert!(s.hear('a').contains("current-jobs-ready: 5000\n"));
 }
+
+/// Persistence was stopped too, so it needs a moment to say that all is well.
+#[test]
+fn answers_that_wait_for_a_commit_are_not_given_up_for_a_pause() {
+    let mut s = Stage::new().connect("a", "beanstalk", Durability::Write);
+    s.say('a', put("x"));
+    let (batch, _) = s.order().unwrap();
+    s.pass(60_000);
+    assert_eq!(s.hear('a'), "");
+    s.finish(batch, Ok(()));
+    assert_eq!(s.hear('a'), "INSERTED 1\r\n");
+}
+
+#[test]
+fn answers_are_given_up_when_the_commit_takes_long_after_a_pause() {
+    let mut s = Stage::new().connect("a", "beanstalk", Durability::Write);
+    s.say('a', put("x"));
+    s.pass(60_000);
+    s.pass(TIMEOUT_MS - 1);
+    assert_eq!(s.hear('a'), "");
+    s.pass(1);
+    assert_eq!(s.hear('a'), "INTERNAL_ERROR\r\n");
+}

@@ -1,6 +1,7 @@
 //! The model: what happens by itself.
 
 use crate::ids::QueueName;
+use crate::limits::PAUSE_MS;
 
 use super::{At, Model, NEVER};
 
@@ -68,7 +69,7 @@ impl Model {
                 self.serve(&queue);
             }
             2 => self.session_clock(who(key)),
-            3 => self.window_clock(who(key >> 32), &named.unwrap()),
+            3 => self.window_clock(who(key >> 32), &named.unwrap(), at),
             _ => {
                 debug_assert_eq!(self.message(key).expires, at);
                 self.expired += 1;
@@ -110,11 +111,14 @@ impl Model {
             self.serve(&queue);
         }
     }
-    fn window_clock(&mut self, who: char, queue: &QueueName) {
+    fn window_clock(&mut self, who: char, queue: &QueueName, at: u64) {
         let Some(id) = self.out(who, queue).first().copied() else {
             let now = self.now;
             self.session(who).windows.get_mut(queue).unwrap().clock = now;
-            return self.say(who, "to be closed");
+            if now - at < PAUSE_MS {
+                self.say(who, "to be closed");
+            }
+            return;
         };
         self.timeouts += 1;
         self.message(id).counters.timeouts += 1;

@@ -252,3 +252,15 @@ fn a_window_that_is_ended_forgets_its_lost_places() {
     t.say('c', "consume q 0");
     assert_eq!(t.say('c', "consume q 1"), "c dispatched 1");
 }
+
+#[test]
+fn nobody_is_closed_for_what_was_not_read_during_a_pause() {
+    let mut t = Talk::new().workers("p").consumers_timed("c", 10_000);
+    t.say('c', "consume q 1");
+    t.say('p', "put");
+    // Given back and, while the consumer has no place left, ready for others.
+    t.pass(10_000);
+    assert_eq!(t.jump(60_000), "");
+    assert_eq!(t.pass(9_999), "");
+    assert_eq!(t.pass(1), "c to be closed");
+}
