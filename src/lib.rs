@@ -66,6 +66,7 @@ pub mod engine;
 pub mod journal;
 
 // The durable side.
+pub mod binlog;
 pub mod persistence;
 pub mod store;
 

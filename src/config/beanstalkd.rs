@@ -94,6 +94,8 @@ pub struct DropIn {
     pub config: Config,
     /// The user to become once everything is bound (`-u`).
     pub user: Option<String>,
+    /// The directory that beanstalkd may have left jobs in (`-b`).
+    pub binlog: Option<PathBuf>,
 }
 
 /// The command line as clap knows it.
@@ -135,7 +137,9 @@ pub fn load(
     // As the original does it: who writes -l 0.0.0.0, or no -l at all, gets what beanstalkd gives.
     listener.allow_remote = true;
     let base = Args {
-        database: Some(flags.directory.map(|dir| dir.join(DATABASE_NAME)).unwrap_or_default()),
+        database: Some(
+            flags.directory.as_ref().map(|dir| dir.join(DATABASE_NAME)).unwrap_or_default(),
+        ),
         ..Args::default()
     };
     // A configuration file is phpmqd's: beanstalkd has none.
@@ -154,7 +158,7 @@ pub fn load(
         1 => LogLevel::Debug,
         _ => LogLevel::Trace,
     };
-    Ok(DropIn { config, user: flags.user })
+    Ok(DropIn { config, user: flags.user, binlog: flags.directory })
 }
 
 /// `-l` takes an IPv6 address without brackets and a relative path, which phpmqd does not.

@@ -1,9 +1,10 @@
 //! The operator's tool, phpmqctl(1): what it is asked to do, and how it ends.
 //!
-//! It is a client like any other: it shares no state with a daemon and speaks to it through its
-//! sockets alone.
+//! It shares no state with a daemon that runs: it speaks to it through its sockets, or works on files
+//! that no daemon uses.
 
 mod bench;
+mod import;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -25,6 +26,8 @@ struct Args {
 enum Verb {
     /// Put load on a server, check all it delivers and say how fast it was
     Bench(bench::Options),
+    /// Make a database of the jobs that a stopped beanstalkd has left in its directory
+    ImportBinlog(import::Options),
 }
 
 /// The command line as clap knows it; the manual page is checked against it.
@@ -36,6 +39,7 @@ pub fn command() -> clap::Command {
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Args::try_parse_from(words) {
         Ok(Args { verb: Verb::Bench(options) }) => bench::run(&options),
+        Ok(Args { verb: Verb::ImportBinlog(options) }) => ExitCode::from(import::run(&options)),
         Err(error) => {
             // Nobody is left to be told when even this cannot be printed.
             let _ = error.print();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::bind::BindError;
+use crate::binlog::BinlogError;
 use crate::store::StoreError;
 use crate::systemd::PassedError;
 
@@ -27,6 +28,8 @@ pub enum DaemonError {
     User(String),
     /// The database.
     Store(StoreError),
+    /// The jobs that beanstalkd has left.
+    Binlog(BinlogError),
     /// The directory of the database cannot be made.
     Directory(std::path::PathBuf, io::Error),
     /// The system refuses a thread, a descriptor, a signal handler.
@@ -44,6 +47,7 @@ impl DaemonError {
             DaemonError::User(_) => 64,
             DaemonError::Bind { error, .. } => error.exit_code(),
             DaemonError::Store(error) => error.exit_code(),
+            DaemonError::Binlog(error) => error.exit_code(),
             DaemonError::Directory(_, error) => match error.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => 77,
                 _ => 73,
@@ -64,6 +68,7 @@ impl fmt::Display for DaemonError {
             DaemonError::Group(name) => write!(f, "listener.group: there is no group {name:?}"),
             DaemonError::User(name) => write!(f, "-u: there is no user {name:?}"),
             DaemonError::Store(error) => error.fmt(f),
+            DaemonError::Binlog(error) => error.fmt(f),
             DaemonError::Directory(path, error) => {
                 write!(f, "cannot create the directory {}: {error}", path.display())
             }
@@ -79,12 +84,19 @@ impl std::error::Error for DaemonError {
             DaemonError::Passed(error) => Some(error),
             DaemonError::Bind { error, .. } => Some(error),
             DaemonError::Store(error) => Some(error),
+            DaemonError::Binlog(error) => Some(error),
             DaemonError::Directory(_, error) | DaemonError::System(_, error) => Some(error),
             DaemonError::PassedName(_)
             | DaemonError::Group(_)
             | DaemonError::User(_)
             | DaemonError::Internal(_) => None,
         }
+    }
+}
+
+impl From<BinlogError> for DaemonError {
+    fn from(error: BinlogError) -> DaemonError {
+        DaemonError::Binlog(error)
     }
 }
 

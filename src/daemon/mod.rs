@@ -9,6 +9,7 @@
 //! The main thread waits for one channel: signals, ends of threads, and the watchdog's time.
 
 mod error;
+mod import;
 mod sockets;
 mod start;
 mod stop;
@@ -16,6 +17,7 @@ mod user;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,6 +89,8 @@ struct Plan {
     user: Option<String>,
     /// The protocol of all sockets that are passed in, whatever they are called.
     passed_sockets_are: Option<&'static str>,
+    /// The directory in which beanstalkd may have left its jobs.
+    binlog: Option<PathBuf>,
 }
 
 fn phpmqd_task(words: Vec<OsString>, environment: Environment) -> Result<Task, Parting> {
@@ -109,14 +113,17 @@ fn phpmqd_task(words: Vec<OsString>, environment: Environment) -> Result<Task, P
             args,
             user: None,
             passed_sockets_are: None,
+            binlog: None,
         }))
     })
 }
 
 fn beanstalkd_task(words: Vec<OsString>, environment: Environment) -> Result<Task, Parting> {
-    let DropIn { config, user } = beanstalkd::load(words, &environment, PROTOCOLS)?;
+    let DropIn { config, user, binlog } = beanstalkd::load(words, &environment, PROTOCOLS)?;
     let passed_sockets_are = Some(beanstalkd::PROTOCOL);
-    Ok(Task::Serve(Box::new(Plan { config, environment, args: None, user, passed_sockets_are })))
+    let args = None;
+    let plan = Plan { config, environment, args, user, passed_sockets_are, binlog };
+    Ok(Task::Serve(Box::new(plan)))
 }
 
 impl Task {

@@ -12,6 +12,7 @@ use crossbeam_channel::Sender;
 use slog::{Logger, info, warn};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
+use super::import::import_binlog;
 use super::sockets::{bind_all, start_listeners};
 use super::{
     AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads, warn_of_questionable,
@@ -38,7 +39,7 @@ use crate::threads::Threads;
 use crate::writer::Writers;
 
 /// What systemd is asked for while a large database is read, again with every step.
-const MORE_TIME: Duration = Duration::from_secs(60);
+pub(super) const MORE_TIME: Duration = Duration::from_secs(60);
 /// How long the last commit is tried when the daemon stops and the disk does not take it, in
 /// milliseconds: below the time-out of the service manager.
 const STOP_TIMEOUT_MS: u64 = 10_000;
@@ -64,6 +65,7 @@ impl Daemon {
         let clock = Clock::start();
         let bound = bind_all(config, passed, plan.passed_sockets_are)?;
         make_state_directory(config, &plan.environment)?;
+        import_binlog(&plan, &notifier, log)?;
         let Loaded { opened, engine, limits, dropped } = load(config, clock, &notifier, log)?;
 
         let (notice_sender, notices) = channels::notices();

@@ -64,10 +64,23 @@ fn the_page_describes_every_option_and_no_other() {
 }
 
 #[test]
-fn the_page_of_the_tool_describes_every_option_and_no_other() {
+fn the_page_of_the_tool_describes_every_verb_and_option_and_no_other() {
+    let page = read("man/phpmqctl.1");
+    let mut described = BTreeSet::new();
+    for section in page.split("\n.Ss Options of ").skip(1) {
+        let (verb, section) = section.split_once('\n').expect("options follow");
+        let section = section.split("\n.S").next().expect("there is a first part");
+        described.insert((verb.to_owned(), options_of(section)));
+    }
     let mut command = phpmq::ctl::command();
-    let bench = command.find_subcommand_mut("bench").expect("it is a verb of the tool");
-    assert_eq!(options_of(&read("man/phpmqctl.1")), options_taken(bench));
+    command.build();
+    // Every program of that kind has it.
+    let verbs = command.get_subcommands_mut().filter(|verb| verb.get_name() != "help");
+    let taken = verbs.map(|verb| (verb.get_name().to_owned(), options_taken(verb)));
+    assert_eq!(described, taken.collect());
+    for (verb, _) in described {
+        assert!(page.contains(&format!("\n.Nm phpmqctl Cm {verb}\n.Op ")), "synopsis of {verb}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! - `accounting`: every message is accounted for over kills at random moments.
 //! - `beanstalk`: every command and every error of beanstalk, as dialogues.
+//! - `binlog`: the jobs that a beanstalkd has left in its directory.
 //! - `clock`: the process is stopped for a while.
 //! - `console`: the maintenance console by hand.
 //! - `cross_protocol`: sent through one protocol, worked through another.
@@ -27,6 +28,7 @@
 
 mod accounting;
 mod beanstalk;
+mod binlog;
 mod clock;
 mod console;
 mod cross_protocol;

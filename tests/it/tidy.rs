@@ -57,12 +57,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The durable side.
     ("store", &["journal"]),
     ("persistence", &["channels", "journal", "store", "waiting"]),
+    // The files of another program, made into a database.
+    ("binlog", &["store"]),
     // The process.
     ("config", &["channels", "protocol"]),
     ("logging", &["config"]),
     ("signals", &["channels"]),
     ("systemd", &[]),
-    ("ctl", &["channels", "config", "protocol"]),
+    ("ctl", &["binlog", "channels", "config", "protocol"]),
 ];
 
 /// May import everything; nobody imports it.

@@ -116,12 +116,12 @@ fn repair(path: &Path, refused: &StoreError) {
 }
 
 /// In memory where there is such a place: the syncs would take most of the time.
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
     folder.expect("a folder can be made")
 }
 
-fn write(path: &Path, bytes: &[u8]) {
+pub(crate) fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).expect("a file can be written");
 }
 

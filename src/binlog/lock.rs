@@ -1,0 +1,66 @@
+//! Keeps a beanstalkd away from a binlog that is being read.
+//!
+//! beanstalkd holds a POSIX record lock on the file `lock` in its directory while it runs. Such a
+//! lock is another one than that of [`std::fs::File::try_lock`], and goes when this process closes
+//! any descriptor of the file.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
+
+use super::BinlogError;
+
+/// The right to read a binlog, held while it lives.
+pub(super) struct DirectoryLock {
+    /// `None` when there is no such file: beanstalkd makes it before all else, so none is at work.
+    file: Option<File>,
+}
+
+impl DirectoryLock {
+    /// Takes the lock, or finds that nobody has it where it may not be taken.
+    ///
+    /// # Errors
+    /// [`BinlogError::InUse`], or what keeps us from knowing.
+    pub fn take(directory: &Path) -> Result<DirectoryLock, BinlogError> {
+        let path = directory.join("lock");
+        let failed = |error| BinlogError::read(&path, error);
+        let writable = OpenOptions::new().read(true).write(true).open(&path);
+        let (file, may_lock) = match writable {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(DirectoryLock { file: None });
+            }
+            // A copy on a medium that cannot be written to, perhaps: looking is enough there.
+            Err(_) => (File::open(&path).map_err(failed)?, false),
+        };
+        let wanted = Flock {
+            start: 0,
+            length: 0,
+            pid: None,
+            typ: FlockType::WriteLock,
+            offset_type: FlockOffsetType::Set,
+        };
+        let holder = fcntl_getlk(&file, &wanted).map_err(|error| failed(error.into()))?;
+        let in_use = |pid| BinlogError::InUse { directory: directory.to_path_buf(), pid };
+        if let Some(holder) = holder {
+            let pid = holder.pid.map(|pid| pid.as_raw_nonzero().get());
+            return Err(in_use(pid.and_then(|pid| u32::try_from(pid).ok())));
+        }
+        if may_lock {
+            fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
+                .map_err(|_| in_use(None))?;
+        }
+        Ok(DirectoryLock { file: Some(file) })
+    }
+
+    /// Looks once more where there was no file to lock: a beanstalkd may have started meanwhile.
+    ///
+    /// # Errors
+    /// As [`DirectoryLock::take`].
+    pub fn again(self, directory: &Path) -> Result<DirectoryLock, BinlogError> {
+        if self.file.is_some() { Ok(self) } else { DirectoryLock::take(directory) }
+    }
+}

@@ -1,0 +1,81 @@
+//! The jobs that beanstalkd has left in the directory that the daemon is to keep its own in.
+
+use std::path::Path;
+
+use slog::{Logger, info, warn};
+
+use super::start::MORE_TIME;
+use super::{DaemonError, Plan};
+use crate::binlog::{self, Binlog, BinlogError, Fault};
+use crate::store;
+use crate::systemd::Notifier;
+
+/// Lines of the log that tell what could not be read, at most.
+const FAULTS_LOGGED_MAX: usize = 10;
+
+/// Makes the database of what beanstalkd has left if there is no database yet; else says so if
+/// beanstalkd has left something since.
+pub(super) fn import_binlog(
+    plan: &Plan,
+    notifier: &Notifier,
+    log: &Logger,
+) -> Result<(), DaemonError> {
+    let (Some(directory), Some(database)) = (&plan.binlog, &plan.config.storage.database) else {
+        return Ok(());
+    };
+    let message_size_max = plan.config.limits.max_message_size as u64;
+    let place = directory.display();
+    if store::exists(database) {
+        tell_of_other(directory, database, log);
+        return Ok(());
+    }
+    let tell = |what: &str, jobs| {
+        notifier.extend_timeout(MORE_TIME);
+        notifier.status(&format!("{what} the binlog of beanstalkd; {jobs} jobs so far"));
+    };
+    let read = match Binlog::read(directory, &mut |jobs| tell("Reading", jobs)) {
+        // A directory that does not exist is the database's trouble.
+        Err(BinlogError::NoBinlog { .. }) => return Ok(()),
+        Err(BinlogError::Read { .. }) if !directory.is_dir() => return Ok(()),
+        read => read?,
+    };
+    log_faults(read.faults(), log);
+    let imported = match binlog::import(&read, database, &mut |jobs| tell("Importing", jobs)) {
+        // Another daemon was faster; opening the database will tell.
+        Err(BinlogError::DatabaseExists { .. }) => return Ok(()),
+        imported => imported?,
+    };
+    info!(log, "binlog of beanstalkd imported"; "directory" => %place, "files" => imported.files,
+        "jobs" => imported.jobs, "ready" => imported.ready, "delayed" => imported.delayed,
+        "buried" => imported.buried, "bytes" => imported.body_bytes,
+        "next_id" => imported.next_id);
+    if imported.body_bytes_max > message_size_max {
+        warn!(log, "imported jobs are larger than new ones may be";
+            "largest" => imported.body_bytes_max, "max_message_size" => message_size_max);
+    }
+    Ok(())
+}
+
+/// Says that there is a binlog which is not the one that was imported.
+fn tell_of_other(directory: &Path, database: &Path, log: &Logger) {
+    let place = directory.display();
+    match binlog::check_mark(directory, database) {
+        None => {}
+        Some(Ok(jobs)) => {
+            warn!(log, "the binlog of beanstalkd is not the imported one, and is not \
+            imported: the database exists"; "directory" => %place, "jobs" => jobs)
+        }
+        Some(Err(error)) => warn!(log, "the binlog of beanstalkd is not the imported one, and is \
+            not imported: the database exists"; "directory" => %place, "error" => %error),
+    }
+}
+
+fn log_faults(faults: &[Fault], log: &Logger) {
+    for fault in faults.iter().take(FAULTS_LOGGED_MAX) {
+        warn!(log, "part of the binlog is not imported"; "what" => %fault);
+    }
+    if faults.len() > FAULTS_LOGGED_MAX {
+        warn!(log, "more parts of the binlog are not imported";
+            "parts" => faults.len() - FAULTS_LOGGED_MAX);
+    }
+}
