@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Connections that wait to be accepted; the system's own limit (4096 by default) applies too.
@@ -56,6 +57,8 @@ pub enum BindError {
     InUse(LocalAddress),
     /// It is not ours to take.
     NotPermitted(LocalAddress, io::Error),
+    /// The file may not be given to that group.
+    GroupNotPermitted(PathBuf, u32, io::Error),
     /// The path names something that is no socket.
     NotASocket(PathBuf),
     /// It cannot be made.
@@ -162,7 +165,12 @@ fn bind_unix(path: &Path, mode: u32, group: Option<u32>) -> Result<ListeningSock
     let file = SocketFile::at(path).map_err(fail)?;
     // Until listen is called every connection is refused, so nobody slips in before the mode.
     if let Some(group) = group {
-        chown(path, None, Some(group)).map_err(fail)?;
+        chown(path, None, Some(group)).map_err(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                BindError::GroupNotPermitted(path.to_owned(), group, error)
+            }
+            _ => fail(error),
+        })?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(fail)?;
     socket.listen(BACKLOG).map_err(fail)?;
@@ -202,12 +210,23 @@ impl BindError {
         }
     }
 
+    /// Whether the system has no addresses of this kind at all: none of IPv6, for example. A
+    /// loopback address that cannot be assigned says the same.
+    pub fn is_of_missing_family(&self) -> bool {
+        let BindError::CannotCreate(LocalAddress::Tcp(address), error) = self else {
+            return false;
+        };
+        let unassigned = error.kind() == io::ErrorKind::AddrNotAvailable;
+        error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
+            || unassigned && address.ip().is_loopback()
+    }
+
     /// The exit code that this error ends the daemon with (sysexits.h).
     pub fn exit_code(&self) -> u8 {
         match self {
             BindError::InUse(_) => 69,
             BindError::NotASocket(_) | BindError::CannotCreate(..) => 73,
-            BindError::NotPermitted(..) => 77,
+            BindError::NotPermitted(..) | BindError::GroupNotPermitted(..) => 77,
         }
     }
 }
@@ -228,8 +247,20 @@ impl fmt::Display for BindError {
             BindError::NotPermitted(address, error) => {
                 write!(f, "not permitted to listen on {address}: {error}")
             }
+            BindError::GroupNotPermitted(path, group, error) => {
+                let path = path.display();
+                write!(f, "not permitted to give unix:{path} to group {group}, of which this ")?;
+                write!(f, "process is no member: {error}")
+            }
             BindError::NotASocket(path) => {
                 write!(f, "{} exists and is no socket", path.display())
+            }
+            BindError::CannotCreate(LocalAddress::Unix(path), error)
+                if error.kind() == io::ErrorKind::NotFound =>
+            {
+                let directory = path.parent().unwrap_or(path).display();
+                let path = path.display();
+                write!(f, "cannot listen on unix:{path}: there is no directory {directory}")
             }
             BindError::CannotCreate(address, error) => {
                 write!(f, "cannot listen on {address}: {error}")
@@ -241,7 +272,9 @@ impl fmt::Display for BindError {
 impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            BindError::NotPermitted(_, error) | BindError::CannotCreate(_, error) => Some(error),
+            BindError::NotPermitted(_, error)
+            | BindError::GroupNotPermitted(_, _, error)
+            | BindError::CannotCreate(_, error) => Some(error),
             BindError::InUse(_) | BindError::NotASocket(_) => None,
         }
     }
@@ -354,7 +387,13 @@ mod tests {
     fn paths_that_cannot_be_made_are_exit_code_73() {
         let folder = tempfile::tempdir().unwrap();
         let nowhere = folder.path().join("missing/phpmq.sock");
-        assert_eq!(bind(&to(&nowhere)).unwrap_err().exit_code(), 73);
+        let error = bind(&to(&nowhere)).unwrap_err();
+        assert_eq!(error.exit_code(), 73);
+        let directory = folder.path().join("missing").display().to_string();
+        assert!(
+            error.to_string().ends_with(&format!("there is no directory {directory}")),
+            "{error}"
+        );
         let long = folder.path().join("x".repeat(200));
         assert_eq!(bind(&to(&long)).unwrap_err().exit_code(), 73);
     }

@@ -26,7 +26,7 @@ pub const PASSED_ON: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
 ///
 /// After SIGXFSZ and SIGPIPE the call that caused one fails, which is where it is handled. SIGHUP
 /// and SIGUSR1 have nothing to tell a daemon that is still starting; SIGTERM and SIGINT still end
-/// it at once, when nothing was promised yet.
+/// it at once, when nothing was promised yet ([`stop_at_once_while`]).
 ///
 /// # Errors
 /// The system refuses a handler.
@@ -34,6 +34,18 @@ pub fn survive() -> io::Result<()> {
     for signal in [SIGXFSZ, SIGPIPE, SIGHUP, SIGUSR1] {
         // A handler is needed, not SIG_IGN, for which there is no safe call; nobody reads it.
         flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+    }
+    Ok(())
+}
+
+/// Has SIGTERM and SIGINT end the process at once, with exit code 0, as long as the flag holds: for
+/// a start, which has promised nothing yet and may be held up in a call that knows no end.
+///
+/// # Errors
+/// The system refuses a handler.
+pub fn stop_at_once_while(flag: &Arc<AtomicBool>) -> io::Result<()> {
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 0, flag.clone())?;
     }
     Ok(())
 }

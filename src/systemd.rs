@@ -93,6 +93,17 @@ impl Notifier {
     }
 }
 
+/// Whether a service manager has started this process itself: it hears of it, or says that this very
+/// process is the one (`$SYSTEMD_EXEC_PID`; a shell in a service has that variable too).
+pub fn is_supervised(notifier: &Notifier) -> bool {
+    notifier.is_heard()
+        || is_own(std::env::var("SYSTEMD_EXEC_PID").ok().as_deref(), std::process::id())
+}
+
+fn is_own(pid: Option<&str>, own_pid: u32) -> bool {
+    pid.and_then(|pid| pid.parse().ok()) == Some(own_pid)
+}
+
 /// How often the service manager must hear [`Notifier::watchdog`]: half of the time after which it
 /// gives the daemon up. `None` when it does not watch this process.
 pub fn watchdog_interval() -> Option<Duration> {
@@ -243,6 +254,14 @@ mod tests {
         }
         // Nobody there: the message is lost without a word.
         Notifier::to(Some(OsStr::new("/nonexistent/notify"))).ready();
+    }
+
+    #[test]
+    fn a_process_is_supervised_when_it_is_the_one_that_was_started() {
+        assert!(is_own(Some("7"), 7));
+        assert!(!is_own(Some("8"), 7));
+        assert!(!is_own(Some("soon"), 7));
+        assert!(!is_own(None, 7));
     }
 
     #[test]

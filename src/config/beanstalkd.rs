@@ -4,16 +4,17 @@
 //! [`Config`] that files and flags of phpmqd give. What differs is told in phpmqd(8).
 
 use std::ffi::{OsStr, OsString};
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
-use super::address::Address;
+use super::address::{Address, AddressError};
 use super::args::{EXIT_USAGE, Parting};
 use super::check::MESSAGE_SIZE_MOST;
-use super::listeners::default_listener;
-use super::{Args, Config, DATABASE_NAME, Environment, LogLevel, load_with};
+use super::listeners::unaddressed;
+use super::{Args, Config, DATABASE_NAME, Environment, Listener, LogLevel, Place, load_with};
 use crate::channels::Durability;
 use crate::protocol::Protocol;
 
@@ -130,10 +131,11 @@ pub fn load(
         Some(0) => Durability::Sync,
         _ => Durability::Write,
     };
-    let address = listen_address(&flags.address, flags.port)
-        .ok_or_else(|| refuse(format!("-l: no such path: {:?}", flags.address), EXIT_USAGE))?;
-    let mut listener = default_listener(protocol, &address.to_string(), durability)
-        .map_err(|fault| refuse(format!("-l: {fault}"), EXIT_USAGE))?;
+    let address = listen_address(&flags.address, flags.port).map_err(|error| {
+        refuse(format!("-l: bad address {:?}: {error}", flags.address), EXIT_USAGE)
+    })?;
+    let mut listener = Listener { address, ..unaddressed(protocol, durability) };
+    listener.place = Place::Flag("-l");
     // As the original does it: who writes -l 0.0.0.0, or no -l at all, gets what beanstalkd gives.
     listener.allow_remote = true;
     let base = Args {
@@ -162,11 +164,14 @@ pub fn load(
 }
 
 /// `-l` takes an IPv6 address without brackets and a relative path, which phpmqd does not.
-fn listen_address(text: &str, port: u16) -> Option<Address> {
-    match text.strip_prefix("unix:") {
-        Some(path) => std::path::absolute(path).ok().map(Address::Unix),
-        None => Some(Address::Tcp(text.to_owned(), port)),
+fn listen_address(text: &str, port: u16) -> Result<Address, AddressError> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = std::path::absolute(path).map_err(|_| AddressError::BadPath)?;
+        return format!("unix:{}", path.display()).parse();
     }
+    let (ip, _) = text.split_once('%').unwrap_or((text, ""));
+    let bare_v6 = ip.parse::<Ipv6Addr>().is_ok();
+    if bare_v6 { format!("[{text}]:{port}") } else { format!("{text}:{port}") }.parse()
 }
 
 #[cfg(test)]
@@ -222,6 +227,8 @@ mod tests {
             |flags: &[&str]| load_flags(flags).unwrap().config.listeners[0].address.to_string();
         assert_eq!(address(&["-l", "127.0.0.1", "-p", "0"]), "127.0.0.1:0");
         assert_eq!(address(&["-l", "::1", "-p11301"]), "[::1]:11301");
+        assert_eq!(address(&["-l", "[::1]", "-p11301"]), "[::1]:11301");
+        assert_eq!(address(&["-l", "fe80::1%lo"]), "[fe80::1%lo]:11300");
         assert_eq!(address(&["-l", "localhost"]), "localhost:11300");
         assert_eq!(address(&["-l", "unix:/tmp/x.sock", "-p", "1"]), "unix:/tmp/x.sock");
         assert!(address(&["-l", "unix:x.sock"]).ends_with("/x.sock"));
@@ -246,6 +253,13 @@ mod tests {
         assert!(version.text.starts_with("beanstalkd (phpmqd) "), "{}", version.text);
         for bad in [&["-x"][..], &["-p", "many"], &["stray"], &["-b"], &["-z", "-1"]] {
             assert_eq!(load_flags(bad).unwrap_err().exit_code, 64, "{bad:?}");
+        }
+        // What was typed is repeated as it was typed.
+        for bad in ["[[::1]]", "127.0.0.1:11300", "unix:", "a b", ""] {
+            let error = load_flags(&["-l", bad]).unwrap_err();
+            assert_eq!(error.exit_code, 64, "{bad:?}");
+            let wanted = format!("beanstalkd: -l: bad address {bad:?}: ");
+            assert!(error.text.starts_with(&wanted), "{}", error.text);
         }
     }
 }

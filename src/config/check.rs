@@ -26,6 +26,9 @@ const KEEPALIVE_MOST: Millis = Millis(32_767_000);
 /// The longest TCP_USER_TIMEOUT that fits its type, in whole days.
 const USER_TIMEOUT_MOST: Millis = Millis(24 * 86_400_000);
 
+/// SQLite's name for a database that is no file, which PHPMQ took too.
+const IN_MEMORY: &str = ":memory:";
+
 /// What a number may be.
 pub(super) struct Bounds<T> {
     zero: bool,
@@ -46,7 +49,7 @@ pub(super) fn zero_or<T>(min: T, max: T) -> Bounds<T> {
 /// What a configuration is worked out from.
 pub(super) struct Checker<'a> {
     pub(super) args: &'a Args,
-    environment: &'a Environment,
+    pub(super) environment: &'a Environment,
     pub(super) protocols: &'static [Protocol],
     pub(super) file: Option<&'a ConfigFile>,
 }
@@ -155,7 +158,8 @@ impl Checker<'_> {
             place: Place::Defaults("storage.database"),
             fault: ConfigFault::NoStateDirectory,
         })?;
-        Ok(if path.as_os_str().is_empty() { None } else { Some(path) })
+        let nowhere = path.as_os_str().is_empty() || path.as_os_str() == IN_MEMORY;
+        Ok(if nowhere { None } else { Some(path) })
     }
 
     fn limits(
@@ -310,6 +314,14 @@ mod tests {
         // The test's surroundings know no memory, for which 2 GiB are taken.
         assert_eq!(load("[limits]\nmax_memory = 0\n").unwrap().limits.max_memory, 1 << 30);
         assert_eq!(load("[limits]\nmax_memory = 99999\n").unwrap().limits.max_memory, 99_999);
+    }
+
+    #[test]
+    fn sqlites_word_for_no_file_is_none() {
+        let config = load("[storage]\ndatabase = \":memory:\"\n").unwrap();
+        assert_eq!(config.storage.database, None);
+        let args = Args { database: Some(":memory:".into()), ..Args::default() };
+        assert_eq!(load_text("", &args).unwrap().storage.database, None);
     }
 
     #[test]

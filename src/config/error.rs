@@ -67,8 +67,10 @@ pub enum ConfigFault {
     UnknownHost(String, io::Error),
     /// An address that other machines reach, without leave for it.
     Remote(String),
-    /// The address of another listener.
-    DuplicateAddress(String),
+    /// The address of another listener, and how that is written there.
+    DuplicateAddress(String, String),
+    /// A group that does not exist.
+    UnknownGroup(String),
     /// `--listen` without `=`.
     NoProtocol(String),
     /// A key that only one protocol has.
@@ -80,13 +82,20 @@ pub enum ConfigFault {
 }
 
 impl ConfigError {
-    /// The exit code of a daemon that ends for this: 64 for the command line, 78 for the rest.
+    /// Whether it is a name that is not known now, which is no mistake.
+    pub fn is_unknown_host(&self) -> bool {
+        matches!(self.fault, ConfigFault::UnknownHost(..))
+    }
+
+    /// The exit code of a daemon that ends for this: 64 for the command line, 69 for a name that is
+    /// not known now, 78 for the rest.
     pub fn exit_code(&self) -> u8 {
         match (&self.place, &self.fault) {
-            // A flag may well be formed and still name an address that needs leave, or a host
-            // that does not exist: that is configuration.
-            (Place::Flag(_), ConfigFault::Remote(_) | ConfigFault::UnknownHost(..)) => 78,
-            (Place::Flag(_), ConfigFault::DuplicateAddress(_)) => 78,
+            // What the network does not know now it may know later.
+            (_, ConfigFault::UnknownHost(..)) => 69,
+            // A flag may well be formed and still name an address that needs leave, or one of
+            // another listener: that is configuration.
+            (Place::Flag(_), ConfigFault::Remote(_) | ConfigFault::DuplicateAddress(..)) => 78,
             (Place::Flag(_), _) => 64,
             _ => 78,
         }
@@ -132,7 +141,7 @@ impl fmt::Display for ConfigFault {
             }
             ConfigFault::BadAddress(text, error) => write!(f, "bad address {text:?}: {error}"),
             ConfigFault::UnknownHost(text, error) => {
-                write!(f, "address {}: {error}", Tame(text))
+                write!(f, "the host name of {} is not known: {error}", Tame(text))
             }
             ConfigFault::Remote(text) => write!(
                 f,
@@ -140,8 +149,12 @@ impl fmt::Display for ConfigFault {
                  anything: that needs allow_remote = true in its [[listener]]",
                 Tame(text)
             ),
-            ConfigFault::DuplicateAddress(text) => {
-                write!(f, "{} is the address of another listener already", Tame(text))
+            ConfigFault::DuplicateAddress(text, other) => {
+                write!(f, "{} is the address of another listener already", Tame(text))?;
+                if text == other { Ok(()) } else { write!(f, ", as {}", Tame(other)) }
+            }
+            ConfigFault::UnknownGroup(name) => {
+                write!(f, "there is no group {name:?} in /etc/group (a number is accepted as well)")
             }
             ConfigFault::NoProtocol(text) => {
                 write!(f, "{text:?} is not of the form PROTOCOL=ADDRESS")

@@ -7,6 +7,8 @@ use super::address::Address;
 use super::check::{Checker, plain, zero_or};
 use super::error::{ConfigError, ConfigFault, Place};
 use super::file;
+use super::group::group_number;
+use super::resolve::Resolver;
 use super::values::{Millis, Mode, Revision};
 use crate::channels::Durability;
 use crate::protocol::Protocol;
@@ -24,36 +26,26 @@ impl Checker<'_> {
         durability: Durability,
     ) -> Result<Vec<Listener>, ConfigError> {
         let mut listeners: Vec<Listener> = Vec::new();
-        let mut add = |listener: Listener, place: Place| -> Result<(), ConfigError> {
-            let any_port = matches!(listener.address, Address::Tcp(_, 0));
-            if !any_port && listeners.iter().any(|other| other.address == listener.address) {
-                let fault = ConfigFault::DuplicateAddress(listener.address.to_string());
-                return Err(ConfigError { place, fault });
-            }
-            if !listener.allow_remote {
-                demand_loopback(&listener.address).map_err(|fault| ConfigError { place, fault })?;
-            }
+        let mut resolver = Resolver::default();
+        let mut add = |listener: Listener| -> Result<(), ConfigError> {
+            resolver.add_unresolved(&listener)?;
             listeners.push(listener);
             Ok(())
         };
         if !self.args.listen.is_empty() {
             for text in &self.args.listen {
-                add(self.listener_of_flag(text, durability)?, Place::Flag("--listen"))?;
+                add(self.listener_of_flag(text, durability)?)?;
             }
         } else if typed.is_empty() {
             for protocol in self.protocols {
                 let address = protocol.default_address;
                 let listener = default_listener(protocol, address, durability)
                     .map_err(|fault| ConfigError { place: Place::Defaults("listener"), fault })?;
-                add(
-                    Listener { from_default: true, ..listener },
-                    Place::Defaults("listener.address"),
-                )?;
+                add(Listener { from_default: true, ..listener })?;
             }
         } else {
             for typed in typed {
-                let (listener, place) = self.listener(typed, durability)?;
-                add(listener, place)?;
+                add(self.listener(typed, durability)?)?;
             }
         }
         Ok(listeners)
@@ -76,15 +68,16 @@ impl Checker<'_> {
         let (name, address) =
             text.split_once('=').ok_or_else(|| fail(ConfigFault::NoProtocol(text.to_owned())))?;
         let protocol = self.protocol(name).map_err(fail)?;
-        default_listener(protocol, address, durability).map_err(fail)
+        let listener = default_listener(protocol, address, durability).map_err(fail)?;
+        Ok(Listener { place: Place::Flag("--listen"), ..listener })
     }
 
-    /// A listener of the file, and where its address stands.
+    /// A listener of the file.
     fn listener(
         &self,
         spanned: &Spanned<file::Listener>,
         durability: Durability,
-    ) -> Result<(Listener, Place), ConfigError> {
+    ) -> Result<Listener, ConfigError> {
         let typed = spanned.get_ref();
         let missing = |key| self.fail("listener", spanned, ConfigFault::Missing(key));
         let name = typed.protocol.as_ref().ok_or_else(|| missing("protocol"))?;
@@ -126,13 +119,25 @@ impl Checker<'_> {
             if !unix {
                 return Err(self.fail("listener.group", group, ConfigFault::OnlyForUnixSockets));
             }
+            self.check_group(group)?;
             listener.group = Some(group.get_ref().clone());
         }
-        let place = match self.file {
-            Some(file) => file.place("listener.address".to_owned(), address.span()),
-            None => Place::Defaults("listener.address"),
-        };
-        Ok((listener, place))
+        if let Some(file) = self.file {
+            listener.place = file.place("listener.address".to_owned(), address.span());
+        }
+        Ok(listener)
+    }
+
+    /// A group that does not exist is told here and not at the start.
+    fn check_group(&self, typed: &Spanned<String>) -> Result<(), ConfigError> {
+        let name = typed.get_ref();
+        match group_number(&self.environment.root, name) {
+            Ok(None) => {
+                Err(self.fail("listener.group", typed, ConfigFault::UnknownGroup(name.clone())))
+            }
+            // Without a list of groups nothing can be told of it.
+            Ok(Some(_)) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -159,17 +164,7 @@ pub(super) fn unaddressed(protocol: &'static Protocol, durability: Durability) -
         mode: SOCKET_MODE,
         group: None,
         from_default: false,
-    }
-}
-
-/// None of these protocols asks who somebody is, so only this machine may reach them.
-fn demand_loopback(address: &Address) -> Result<(), ConfigFault> {
-    let resolved =
-        address.resolve().map_err(|error| ConfigFault::UnknownHost(address.to_string(), error))?;
-    if resolved.iter().all(|found| found.ip().to_canonical().is_loopback()) {
-        Ok(())
-    } else {
-        Err(ConfigFault::Remote(address.to_string()))
+        place: Place::Defaults("listener.address"),
     }
 }
 

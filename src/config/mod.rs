@@ -17,15 +17,19 @@ pub mod beanstalkd;
 mod check;
 pub mod error;
 pub mod file;
+mod group;
 mod listeners;
 mod memory;
 mod print;
+mod resolve;
 pub mod values;
 
 pub use address::Address;
 pub use args::Args;
-pub use error::ConfigError;
+pub use error::{ConfigError, Place};
 pub use file::{LogFormat, LogLevel, OnIoError};
+pub use group::group_number;
+pub use resolve::{LookUp, Resolver, look_up};
 
 /// Where the configuration file is looked for when no flag names one.
 pub const DEFAULT_CONFIG_PATH: &str = "/etc/phpmq/phpmqd.toml";
@@ -109,6 +113,8 @@ pub struct Listener {
     pub group: Option<String>,
     /// Whether nobody asked for it: it is there because nothing is configured.
     pub from_default: bool,
+    /// Where its address was read.
+    pub place: Place,
 }
 
 /// `[log]`

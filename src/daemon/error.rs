@@ -5,6 +5,7 @@ use std::io;
 
 use crate::bind::BindError;
 use crate::binlog::BinlogError;
+use crate::config::ConfigError;
 use crate::store::StoreError;
 use crate::systemd::PassedError;
 
@@ -15,6 +16,9 @@ pub enum DaemonError {
     Passed(PassedError),
     /// A socket was passed under a name that is no protocol's.
     PassedName(String),
+    /// What the configuration says of an address does not go with what the address is, or its host
+    /// name is not known.
+    Address(ConfigError),
     /// An address cannot be listened at. The text says who has it, and what to do.
     Bind {
         /// What went wrong.
@@ -45,6 +49,7 @@ impl DaemonError {
             DaemonError::Passed(_) | DaemonError::PassedName(_) | DaemonError::Group(_) => 78,
             // Not in the list of phpmqd(8): only beanstalkd's command line names users.
             DaemonError::User(_) => 64,
+            DaemonError::Address(error) => error.exit_code(),
             DaemonError::Bind { error, .. } => error.exit_code(),
             DaemonError::Store(error) => error.exit_code(),
             DaemonError::Binlog(error) => error.exit_code(),
@@ -57,6 +62,15 @@ impl DaemonError {
     }
 }
 
+impl DaemonError {
+    /// Whether it can pass without anybody's help: what is missing may come, what is in use may be
+    /// let go, a full disk may get room. A wrong configuration, a damaged database or a missing
+    /// permission stays until a person mends it.
+    pub fn can_pass(&self) -> bool {
+        matches!(self.exit_code(), 69 | 73 | 74)
+    }
+}
+
 impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -64,6 +78,7 @@ impl fmt::Display for DaemonError {
             DaemonError::PassedName(name) => {
                 write!(f, "a socket was passed with the name {name:?}, which is not a protocol")
             }
+            DaemonError::Address(error) => error.fmt(f),
             DaemonError::Bind { error, hint } => write!(f, "{error}{hint}"),
             DaemonError::Group(name) => write!(f, "listener.group: there is no group {name:?}"),
             DaemonError::User(name) => write!(f, "-u: there is no user {name:?}"),
@@ -82,6 +97,7 @@ impl std::error::Error for DaemonError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             DaemonError::Passed(error) => Some(error),
+            DaemonError::Address(error) => Some(error),
             DaemonError::Bind { error, .. } => Some(error),
             DaemonError::Store(error) => Some(error),
             DaemonError::Binlog(error) => Some(error),

@@ -1,7 +1,8 @@
 //! The process: what is started in which order, the main thread's one loop, and the end.
 //!
 //! ```text
-//!   flags, configuration ─► passed sockets ─► log ─► bind ─► open and load the database
+//!   flags, configuration ─► passed sockets ─► log ─► signals
+//!     ─► bind, open and load the database (tried again where patience.rs says so)
 //!     ─► persistence ─► dispatcher ─► listeners ─► READY ─► main loop
 //!     ─► listeners end ─► clients end while the dispatcher serves on ─► last commit ─► exit
 //! ```
@@ -10,6 +11,7 @@
 
 mod error;
 mod import;
+mod patience;
 mod sockets;
 mod start;
 mod stop;
@@ -33,7 +35,7 @@ use crate::channels::{Event, Notice};
 use crate::clients::Clients;
 use crate::config::args::{self, Parting};
 use crate::config::beanstalkd::{self, DropIn};
-use crate::config::{self, Args, Config, Environment};
+use crate::config::{self, Args, Config, Environment, LookUp};
 use crate::dispatcher::{Health, Stopped};
 use crate::limits::Limits;
 use crate::listener::Listening;
@@ -129,12 +131,7 @@ fn beanstalkd_task(words: Vec<OsString>, environment: Environment) -> Result<Tas
 impl Task {
     fn carry_out(self) -> u8 {
         match self {
-            Task::Check(config) => {
-                if let Some(questionable) = config.questionable() {
-                    say(false, &format!("phpmqd: warning: {questionable}\n"));
-                }
-                0
-            }
+            Task::Check(config) => check(&config),
             Task::Print(config) => {
                 say(true, &config.print());
                 0
@@ -143,6 +140,30 @@ impl Task {
             Task::Serve(plan) => serve(*plan).unwrap_or_else(|error| error.exit_code()),
         }
     }
+}
+
+/// What `--check-config` says of a configuration that is right as far as it goes by itself: what
+/// its host names stand for may still be wrong.
+fn check(config: &Config) -> u8 {
+    let LookUp { unknown, wrong } = config::look_up(config);
+    for error in &unknown {
+        say(false, &format!("phpmqd: warning: {error}; the daemon will wait for it\n"));
+    }
+    if let Some(questionable) = config.questionable() {
+        say(false, &format!("phpmqd: warning: {questionable}\n"));
+    }
+    for error in &wrong {
+        say(false, &format!("phpmqd: {error}\n"));
+    }
+    if let Some(error) = wrong.first() {
+        return error.exit_code();
+    }
+    let source = match &config.source {
+        Some(path) => path.display().to_string(),
+        None => "no file, defaults and options".to_owned(),
+    };
+    say(true, &format!("configuration is valid ({source})\n"));
+    0
 }
 
 fn recover(config: &Config) -> u8 {
@@ -182,13 +203,19 @@ fn serve(plan: Plan) -> Result<u8, DaemonError> {
     let passed = systemd::passed_sockets();
     let user = plan.user.as_deref().map_or(Ok(()), user::become_user);
     let (log, level, guard) = logging::start(&plan.config.log);
-    let result = user
+    let started = user
         .and_then(|()| passed.map_err(DaemonError::Passed))
-        .and_then(|passed| Daemon::start(plan, passed, &log, level))
-        .and_then(Daemon::serve);
-    if let Err(error) = &result {
-        slog::crit!(log, "cannot go on"; "error" => %error);
+        .and_then(|passed| Daemon::start(plan, passed, &log, level));
+    if let Err(error) = &started {
+        slog::crit!(log, "cannot start"; "error" => %error);
     }
+    let result = started.and_then(|started| match started {
+        Some(daemon) => daemon.serve().inspect_err(|error| {
+            slog::crit!(log, "cannot go on"; "error" => %error);
+        }),
+        // It was asked to stop before it could start.
+        None => Ok(0),
+    });
     drop(log);
     drop(guard);
     result

@@ -1,7 +1,8 @@
 //! The listening sockets: made or taken over before anything else, served when all is loaded.
 
-use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use slog::{Logger, info};
@@ -9,7 +10,7 @@ use slog::{Logger, info};
 use super::DaemonError;
 use crate::bind::{BindError, BindTo, ListeningSocket, LocalAddress, bind};
 use crate::channels::Profile;
-use crate::config::{Address, Config, Listener};
+use crate::config::{Address, Config, Listener, Resolver, group_number};
 use crate::connection::Shared;
 use crate::facts::who_listens_on;
 use crate::listener::{self, Listening, Service};
@@ -22,60 +23,89 @@ pub(super) struct Bound {
     listener: Listener,
 }
 
-/// The sockets: passed ones replace the configured listeners of their protocol. With the name of
-/// a protocol as `all_are` they are for that one, whatever they are called.
-pub(super) fn bind_all(
+/// Takes over the sockets that were passed, which replace the configured listeners of their
+/// protocol. With the name of a protocol as `all_are` they are for that one, whatever they are
+/// called.
+pub(super) fn inherit(
     config: &Config,
     passed: Vec<Passed>,
     all_are: Option<&str>,
 ) -> Result<Vec<Bound>, DaemonError> {
-    let mut bound = Vec::new();
-    let mut replaced: Vec<&'static str> = Vec::new();
-    for Passed { name, socket } in passed {
+    let take = |Passed { name, socket }| {
         let protocol = protocol::find(all_are.unwrap_or(&name))
             .ok_or_else(|| DaemonError::PassedName(name.clone()))?;
         let socket = ListeningSocket::inherited(OwnedFd::from(socket))
             .map_err(|error| DaemonError::System("use a passed socket", error))?;
-        replaced.push(protocol.name);
-        bound.push(Bound { socket, listener: config.listener_for_passed(protocol) });
-    }
-    for listener in &config.listeners {
-        if replaced.contains(&listener.protocol.name) {
-            continue;
-        }
-        for to in bind_targets(listener)? {
-            let socket = bind(&to).map_err(|error| bind_error(error, listener))?;
-            bound.push(Bound { socket, listener: listener.clone() });
-        }
-    }
-    Ok(bound)
+        Ok(Bound { socket, listener: config.listener_for_passed(protocol) })
+    };
+    passed.into_iter().map(take).collect()
 }
 
-fn bind_targets(listener: &Listener) -> Result<Vec<BindTo>, DaemonError> {
-    match &listener.address {
-        Address::Unix(path) => {
-            let group = listener.group.as_deref().map(group_number).transpose()?;
-            Ok(vec![BindTo::Unix { path: path.clone(), mode: listener.mode, group }])
-        }
-        tcp @ Address::Tcp(..) => {
-            let found = tcp
-                .resolve()
-                .map_err(|error| DaemonError::System("resolve a listener's host name", error))?;
-            Ok(found.into_iter().map(BindTo::Tcp).collect())
+/// Makes the configured sockets, beside those that were inherited. With them come the errors of
+/// addresses that were left out.
+pub(super) fn bind_all(
+    config: &Config,
+    inherited: &[Bound],
+) -> Result<(Vec<Bound>, Vec<BindError>), DaemonError> {
+    let mut resolver = Resolver::default();
+    for Bound { socket, .. } in inherited {
+        if let LocalAddress::Tcp(address) = socket.local_address() {
+            resolver.add_open(*address);
         }
     }
+    let is_replaced = |listener: &&Listener| {
+        inherited.iter().any(|bound| bound.listener.protocol.name == listener.protocol.name)
+    };
+    let own = config.listeners.iter().filter(|listener| !is_replaced(listener));
+    // All of them first: two listeners at one address are told before either is bound.
+    let mut targets = Vec::new();
+    for listener in own {
+        targets.push((listener, resolver.add(listener).map_err(DaemonError::Address)?));
+    }
+    let (mut bound, mut left_out) = (Vec::new(), Vec::new());
+    for (listener, addresses) in targets {
+        let sockets = match &listener.address {
+            Address::Unix(path) => {
+                let group = listener.group.as_deref().map(group_of).transpose()?;
+                let to = BindTo::Unix { path: path.clone(), mode: listener.mode, group };
+                vec![bind(&to).map_err(|error| bind_error(error, listener))?]
+            }
+            Address::Tcp(..) => bind_addresses(listener, &addresses, &mut left_out)?,
+        };
+        let listener = |socket| Bound { socket, listener: listener.clone() };
+        bound.extend(sockets.into_iter().map(listener));
+    }
+    Ok((bound, left_out))
 }
 
-/// A group by its name in /etc/group, or by its number.
-fn group_number(name: &str) -> Result<u32, DaemonError> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
+/// Binds all addresses of one listener. Where the system does without IPv6, or without IPv4, the
+/// name of this machine may still stand for an address of that kind: it is left out when the name
+/// has others.
+fn bind_addresses(
+    listener: &Listener,
+    addresses: &[SocketAddr],
+    left_out: &mut Vec<BindError>,
+) -> Result<Vec<ListeningSocket>, DaemonError> {
+    let mut sockets = Vec::new();
+    let mut missing = Vec::new();
+    for address in addresses {
+        match bind(&BindTo::Tcp(*address)) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if error.is_of_missing_family() => missing.push(error),
+            Err(error) => return Err(bind_error(error, listener)),
+        }
     }
-    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    let number = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    });
+    if sockets.is_empty()
+        && let Some(error) = missing.pop()
+    {
+        return Err(bind_error(error, listener));
+    }
+    left_out.append(&mut missing);
+    Ok(sockets)
+}
+
+fn group_of(name: &str) -> Result<u32, DaemonError> {
+    let number = group_number(Path::new("/"), name).unwrap_or_default();
     number.ok_or_else(|| DaemonError::Group(name.to_owned()))
 }
 

@@ -1,9 +1,10 @@
 //! Everything up to READY.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use slog::{Logger, info, warn};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
 use super::import::import_binlog;
-use super::sockets::{bind_all, start_listeners};
+use super::patience::Patience;
+use super::sockets::{Bound, bind_all, inherit, start_listeners};
 use super::{
     AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads, warn_of_questionable,
 };
@@ -49,28 +51,19 @@ const MAPS_PER_THREAD: u64 = 4;
 const MAPS_BESIDE: u64 = 2_000;
 
 impl Daemon {
-    /// Starts everything. When this returns, the daemon serves.
+    /// Starts everything. When this returns, the daemon serves; `None` when it was asked to stop
+    /// before it could.
     pub(super) fn start(
         plan: Plan,
         passed: Vec<Passed>,
         log: &Logger,
         level: LevelHandle,
-    ) -> Result<Daemon, DaemonError> {
-        let config = &plan.config;
+    ) -> Result<Option<Daemon>, DaemonError> {
         let notifier = Notifier::from_environment();
-        signals::survive().map_err(|error| DaemonError::System("handle signals", error))?;
-        run_in_batches(log);
-        check_thread_ceiling(config, log);
-        warn_of_questionable(config, log);
-        let clock = Clock::start();
-        let bound = bind_all(config, passed, plan.passed_sockets_are)?;
-        make_state_directory(config, &plan.environment)?;
-        import_binlog(&plan, &notifier, log)?;
-        let Loaded { opened, engine, limits, dropped } = load(config, clock, &notifier, log)?;
-
-        let (notice_sender, notices) = channels::notices();
-        let signals = Signals::start(notice_sender.clone())
-            .map_err(|error| DaemonError::System("handle signals", error))?;
+        let Some(prepared) = prepare(&plan, passed, &notifier, log)? else { return Ok(None) };
+        let Prepared { clock, signals, notice_sender, notices, bound, loaded } = prepared;
+        let Loaded { opened, engine, limits, dropped } = loaded;
+        let config = &plan.config;
         let (threads, joiner) = joined_threads(notice_sender.clone());
         let (events, event_receiver) = channels::events();
         let shared = shared(&events, &limits, clock, threads, log);
@@ -109,7 +102,7 @@ impl Daemon {
         notifier.status(&format!("Serving; {} messages at start", facts.messages));
         notifier.ready();
         let (clients, log) = (shared.clients.clone(), log.clone());
-        Ok(Daemon {
+        Ok(Some(Daemon {
             plan,
             level,
             limits,
@@ -126,8 +119,72 @@ impl Daemon {
             health,
             watchdog,
             log,
-        })
+        }))
     }
+}
+
+/// What is there before any thread of the daemon's own work.
+struct Prepared {
+    clock: Clock,
+    signals: Signals,
+    notice_sender: Sender<Notice>,
+    notices: crossbeam_channel::Receiver<Notice>,
+    bound: Vec<Bound>,
+    loaded: Loaded,
+}
+
+/// Binds all addresses and loads the database, with patience. `None` when the daemon was asked to
+/// stop meanwhile.
+fn prepare(
+    plan: &Plan,
+    passed: Vec<Passed>,
+    notifier: &Notifier,
+    log: &Logger,
+) -> Result<Option<Prepared>, DaemonError> {
+    let config = &plan.config;
+    signals::survive().map_err(|error| DaemonError::System("handle signals", error))?;
+    run_in_batches(log);
+    check_thread_ceiling(config, log);
+    warn_of_questionable(config, log);
+    let clock = Clock::start();
+    let mut bound = inherit(config, passed, plan.passed_sockets_are)?;
+    let (notice_sender, notices) = channels::notices();
+    let (signals, stops_at_once) = watch_signals(&notice_sender)
+        .map_err(|error| DaemonError::System("handle signals", error))?;
+    let waits = systemd::is_supervised(notifier);
+    let patience = Patience { waits, stops_at_once, notices: &notices, notifier, clock, log };
+    let possible = patience.try_until_possible(|| {
+        let own = bind_all(config, &bound)?;
+        make_state_directory(config, &plan.environment)?;
+        import_binlog(plan, notifier, log)?;
+        Ok((own, load(config, clock, notifier, log)?))
+    });
+    match possible {
+        Ok(Some(((own, left_out), loaded))) => {
+            for error in left_out {
+                info!(log, "an address of a listener is left out"; "error" => %error);
+            }
+            bound.extend(own);
+            Ok(Some(Prepared { clock, signals, notice_sender, notices, bound, loaded }))
+        }
+        Ok(None) => {
+            signals.stop();
+            Ok(None)
+        }
+        Err(error) => {
+            signals.stop();
+            Err(error)
+        }
+    }
+}
+
+/// Has signals told to the main thread, and those that stop the daemon end it at once while the flag
+/// holds, which it does from here on.
+fn watch_signals(notices: &Sender<Notice>) -> io::Result<(Signals, Arc<AtomicBool>)> {
+    let at_once = Arc::new(AtomicBool::new(true));
+    // This handler comes first: while the flag holds nobody else hears of the signal.
+    signals::stop_at_once_while(&at_once)?;
+    Ok((Signals::start(notices.clone())?, at_once))
 }
 
 /// What all connections have in common.

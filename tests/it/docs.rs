@@ -277,9 +277,8 @@ fn units(directory: &Path) -> Vec<String> {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
         if name.ends_with(".service") || name.ends_with(".socket") {
-            let installed = "ExecStart=/usr/sbin/phpmqd ";
-            let built = format!("ExecStart={} ", env!("CARGO_BIN_EXE_phpmqd"));
-            let text = fs::read_to_string(&path).unwrap().replace(installed, &built);
+            let built = format!("={} ", env!("CARGO_BIN_EXE_phpmqd"));
+            let text = fs::read_to_string(&path).unwrap().replace("=/usr/sbin/phpmqd ", &built);
             let copy = directory.join(name);
             fs::write(&copy, text).unwrap();
             copies.push(copy.to_str().unwrap().to_owned());

@@ -99,7 +99,9 @@ fn a_configuration_can_be_checked_and_printed() {
     .unwrap();
     let output = run(&["-c", path.to_str().unwrap(), "--check-config"]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(output.stdout.is_empty() && output.stderr.is_empty());
+    assert!(output.stderr.is_empty());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said, format!("configuration is valid ({})\n", path.display()));
     let printed = run(&["-c", path.to_str().unwrap(), "--print-config"]);
     let text = String::from_utf8(printed.stdout).unwrap();
     assert!(text.contains("max_window = 7") && text.contains("/x/q.db"), "{text}");

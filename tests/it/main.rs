@@ -16,6 +16,7 @@
 //! - `hostile`: what strangers send to any port.
 //! - `limits`: the operator's limits, each reached on purpose.
 //! - `notify`: what the service manager is told.
+//! - `patience`: what the daemon waits for at its start, and what it ends for.
 //! - `phpmq`: messages from end to end, in both revisions.
 //! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
 //! - `restart`: what is there after a stop and after a kill, at every level.
@@ -42,6 +43,7 @@ mod harness;
 mod hostile;
 mod limits;
 mod notify;
+mod patience;
 mod phpmq;
 mod process;
 mod restart;
