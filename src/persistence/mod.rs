@@ -20,6 +20,7 @@
 
 mod progress;
 mod replace;
+mod signs;
 #[cfg(test)]
 mod testing;
 
@@ -36,6 +37,7 @@ use crate::store::{Checkpoint, File, Held, Remedy, Sizes, Slice, StoreError, Sto
 use crate::waiting::Waiting;
 
 pub use progress::Progress;
+use signs::Signs;
 
 /// What persistence needs of a database file, so that tests can put a failing one in its place.
 trait Disk {
@@ -84,7 +86,8 @@ pub fn run(
     log: Logger,
 ) -> Result<(), StoreError> {
     let (failed_before, waiting) = (Cell::new(false), Cell::default());
-    let link = Link { orders, finished, events, progress, log, failed_before, waiting };
+    let signs = Signs::default();
+    let link = Link { orders, finished, events, progress, log, failed_before, waiting, signs };
     let mut held = Held::Open(file);
     let mut next = None;
     loop {
@@ -130,6 +133,7 @@ struct Link {
     /// Whether the last attempt to write the file anew has failed.
     failed_before: Cell<bool>,
     waiting: Cell<Waiting>,
+    signs: Signs,
 }
 
 impl Link {
@@ -288,7 +292,10 @@ impl<'a, D: Disk> Persistence<'a, D> {
 
     fn measure(&mut self) {
         match self.disk.sizes() {
-            Ok(sizes) => self.link.progress.measured(&sizes),
+            Ok(sizes) => {
+                self.link.progress.measured(&sizes);
+                self.link.signs.seen(&sizes, &self.link.log);
+            }
             Err(error) => self.late(error),
         }
     }
@@ -477,7 +484,8 @@ mod tests {
         let progress = Arc::new(Progress::default());
         let (failed_before, waiting) = (Cell::new(false), Cell::default());
         let finished = finished_sent;
-        let link = Link { orders, finished, events, progress, log, failed_before, waiting };
+        let signs = Signs::default();
+        let link = Link { orders, finished, events, progress, log, failed_before, waiting, signs };
         let mut persistence = Persistence::new(disk, &link);
         let mut journal = Journal::new();
         let one = |id| {

@@ -78,12 +78,16 @@ fn receive(
 fn finish(held: Held, replacement: Replacement, batch: Arc<Batch>, link: &Link) -> Held {
     let rows = replacement.rows();
     match replacement.finish(held) {
-        (held, Ok(())) => {
+        (held, Ok(kept)) => {
             link.progress.rows_rewritten.fetch_add(rows, Ordering::Relaxed);
             link.progress.commits.fetch_add(1, Ordering::Relaxed);
             link.progress.suspect.store(false, Ordering::Relaxed);
             link.failed_before.set(false);
             info!(link.log, "database was rewritten"; "rows" => rows);
+            if let Some(kept) = kept {
+                warn!(link.log, "another file had the name of the database and was kept";
+                    "file" => %kept.display());
+            }
             link.answer(batch, Ok(()));
             held
         }

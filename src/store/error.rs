@@ -51,6 +51,13 @@ pub enum StoreError {
         /// The other daemon's process, when it says so.
         pid: Option<u32>,
     },
+    /// The file has several names (hard links). Nothing was changed in it.
+    Linked {
+        /// The file.
+        file: PathBuf,
+        /// How many.
+        links: u64,
+    },
     /// Another program has locked the file for longer than we wait.
     Busy {
         /// The file.
@@ -165,6 +172,7 @@ impl StoreError {
             StoreError::Corrupt { .. }
             | StoreError::Foreign { .. }
             | StoreError::Newer { .. }
+            | StoreError::Linked { .. }
             | StoreError::NoDatabase { .. }
             | StoreError::NothingSound { .. } => 65,
             StoreError::InUse { .. } | StoreError::Busy { .. } => 69,
@@ -260,6 +268,7 @@ impl fmt::Display for StoreError {
                 nothing_sound(f, file, *damaged_rows, *unreadable)
             }
             StoreError::InUse { file, pid } => in_use(f, file, *pid),
+            StoreError::Linked { file, links } => linked(f, file, *links),
             StoreError::Busy { file } => {
                 write!(f, "the database {} is locked by another program", file.display())
             }
@@ -304,6 +313,15 @@ fn in_use(f: &mut fmt::Formatter<'_>, file: &Path, pid: Option<u32>) -> fmt::Res
         Some(pid) => write!(f, "process {pid}"),
         None => f.write_str("another daemon"),
     }
+}
+
+fn linked(f: &mut fmt::Formatter<'_>, file: &Path, links: u64) -> fmt::Result {
+    let file = file.display();
+    write!(
+        f,
+        "the database {file} has {links} names (hard links), and under each of them there would be \
+         another write-ahead log; remove the others (find -samefile {file} shows them)"
+    )
 }
 
 fn nothing_sound(f: &mut fmt::Formatter<'_>, file: &Path, rows: u64, places: u64) -> fmt::Result {

@@ -9,15 +9,18 @@
 //! so that a new one can be put there.
 
 use std::cell::{Cell, RefCell};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Statement};
 
 use super::StoreError;
+use super::guard::{self, Guard, Identity};
 use super::lock::Lock;
-use super::paths::{Paths, file_bytes};
+use super::paths::Paths;
+use super::rewrite;
 use super::schema::setting;
 use super::tables::Tables;
 
@@ -25,8 +28,8 @@ use super::tables::Tables;
 pub struct StoreFile {
     pub(super) connection: Connection,
     pub(super) place: Place,
-    /// Device and inode of file and log: somebody may put other files in their places.
-    identities: [(u64, u64); 2],
+    /// File and log: somebody may put other files in their places.
+    identities: [Option<Identity>; 2],
 }
 
 /// Where a database is, locked for us whether it is open or not.
@@ -54,6 +57,22 @@ pub struct Sizes {
     pub wal_bytes: u64,
     /// Bytes that the disk has left for this user.
     pub disk_free_bytes: u64,
+    /// How many names the database file has.
+    pub links: u64,
+    /// What there is of the lock file.
+    pub lock_file: LockFile,
+}
+
+/// What was found of the lock file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockFile {
+    /// It is ours.
+    #[default]
+    Held,
+    /// Somebody has removed it; it was made again.
+    Restored,
+    /// Somebody has removed it, and it can not be made again now.
+    Missing,
 }
 
 impl Place {
@@ -67,13 +86,26 @@ impl Place {
     }
 
     /// Makes sure that it is ours still: somebody may have removed the lock, or another daemon
-    /// may have the directory that has this name now.
+    /// may have the directory or the file that has this name now.
     pub(super) fn hold(&self) -> Result<(), StoreError> {
-        let mut lock = self.lock.borrow_mut();
-        if !lock.guards(&self.paths) {
-            *lock = Lock::take(&self.paths)?;
+        self.lock.borrow_mut().hold(&self.paths)
+    }
+
+    /// Looks after the lock file.
+    fn lock_file(&self) -> LockFile {
+        match self.lock.borrow_mut().restore(&self.paths) {
+            Ok(false) => LockFile::Held,
+            Ok(true) => LockFile::Restored,
+            Err(_) => LockFile::Missing,
         }
-        Ok(())
+    }
+
+    /// Gives the new file that is ready the name, which nobody is connected to. What somebody has
+    /// put there meanwhile may be his only copy: it is kept under another name, which is returned.
+    pub(super) fn take_over(&self, guard: Guard) -> Result<Option<PathBuf>, StoreError> {
+        let mut lock = self.lock.borrow_mut();
+        let kept = if lock.is_intruded() { self.paths.set_aside()? } else { None };
+        rewrite::finish(&self.paths, &mut lock, Some(guard)).map(|_| kept)
     }
 
     /// Notes that ids below this one may be handed out.
@@ -96,23 +128,35 @@ impl StoreFile {
         self.place.path()
     }
 
-    /// How large everything is now.
+    /// How large everything is now. Makes the lock file again if it is gone.
     ///
     /// # Errors
     /// What the system said; [`StoreError::Replaced`] when commits reach no file any more that the
     /// next start would find.
     pub fn sizes(&self) -> Result<Sizes, StoreError> {
-        if identities(&self.place.paths)? != self.identities {
-            return Err(StoreError::Replaced { file: self.path().to_path_buf() });
+        let paths = &self.place.paths;
+        let (file, log) = (look(paths.database())?, look(&paths.wal())?);
+        let identity = |found: &Option<Metadata>| found.as_ref().map(Identity::of);
+        let (Some(file_found), Some(log_found)) = (&file, &log) else {
+            return Err(self.replaced());
+        };
+        if [identity(&file), identity(&log)] != self.identities {
+            return Err(self.replaced());
         }
-        let directory = self.place.paths.directory();
+        let directory = paths.directory();
         let disk = rustix::fs::statvfs(directory)
             .map_err(|error| StoreError::system(directory, error.into()))?;
         Ok(Sizes {
-            file_bytes: file_bytes(self.path())?,
-            wal_bytes: file_bytes(&self.place.paths.wal())?,
+            file_bytes: file_found.len(),
+            wal_bytes: log_found.len(),
             disk_free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+            links: file_found.nlink(),
+            lock_file: self.place.lock_file(),
         })
+    }
+
+    fn replaced(&self) -> StoreError {
+        StoreError::Replaced { file: self.path().to_path_buf() }
     }
 
     /// Puts the log into the file, removes it and closes.
@@ -145,14 +189,17 @@ const LOG_KEPT_BYTES: u64 = 16 * 1024 * 1024;
 const BUSY_MS: u64 = 1_000;
 const TRUNCATE: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
-/// Device and inode of the file and its log. One that is gone is no file at all.
-fn identities(paths: &Paths) -> Result<[(u64, u64); 2], StoreError> {
-    let identity = |path: &Path| match std::fs::metadata(path) {
-        Ok(metadata) => Ok((metadata.dev(), metadata.ino())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((0, 0)),
+/// What the system knows of a file, if there is one.
+fn look(path: &Path) -> Result<Option<Metadata>, StoreError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if guard::is_missing(&error) => Ok(None),
         Err(error) => Err(StoreError::system(path, error)),
-    };
-    Ok([identity(paths.database())?, identity(&paths.wal())?])
+    }
+}
+
+fn identities(paths: &Paths) -> Result<[Option<Identity>; 2], StoreError> {
+    Ok([Identity::at(paths.database())?, Identity::at(&paths.wal())?])
 }
 
 /// Connects to an existing file. Until [`trust`] is called nothing in it is changed.
@@ -176,7 +223,7 @@ pub(super) fn connect(paths: &Paths) -> Result<Connection, StoreError> {
 /// A connection that may write, and what it writes to.
 pub(super) struct Connected {
     connection: Connection,
-    identities: [(u64, u64); 2],
+    identities: [Option<Identity>; 2],
 }
 
 impl Connected {

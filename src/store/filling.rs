@@ -23,7 +23,7 @@ use crate::ids::{QueueId, QueueName};
 pub struct Filling {
     paths: Paths,
     new: NewFile,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Filling {
@@ -33,15 +33,15 @@ impl Filling {
     /// Why none can be made, or that another daemon has it.
     pub fn begin(path: &Path) -> Result<Option<Filling>, StoreError> {
         let paths = Paths::of(path)?;
-        let lock = Lock::take(&paths)?;
-        rewrite::finish(&paths)?;
+        let mut lock = Lock::take(&paths)?;
+        rewrite::finish(&paths, &mut lock, None)?;
         if file_bytes(paths.database())? > 0 || file_bytes(&paths.wal())? > 0 {
             return Ok(None);
         }
         let new = NewFile::create(&paths)?;
         share_owner(&paths.new_file());
         share_owner(&paths.lock());
-        Ok(Some(Filling { paths, new, _lock: lock }))
+        Ok(Some(Filling { paths, new, lock }))
     }
 
     /// Adds queues.
@@ -85,7 +85,7 @@ impl Filling {
     ///
     /// # Errors
     /// What failed.
-    pub fn finish(self, next_id: u64) -> Result<(), StoreError> {
+    pub fn finish(mut self, next_id: u64) -> Result<(), StoreError> {
         let key = random_key()?;
         let write = |connection| {
             let mut tables = Tables::new(connection)?;
@@ -94,8 +94,8 @@ impl Filling {
             tables.set_number(setting::CLEAN_STOP, next_id)
         };
         write(self.new.connection()).map_err(|error| self.new.error(error))?;
-        self.new.make_ready(&self.paths)?;
-        rewrite::finish(&self.paths).map(drop)
+        let guard = self.new.make_ready(&self.paths)?;
+        rewrite::finish(&self.paths, &mut self.lock, Some(guard)).map(drop)
     }
 }
 

@@ -40,12 +40,13 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
         return open_without_file();
     };
     let paths = Paths::of(path)?;
-    let lock = Lock::take(&paths)?;
-    let (memory, connected, facts) = open_file(&paths, progress).inspect_err(|error| {
-        if matches!(error, StoreError::Io { .. }) {
-            suspect::mark(&paths);
-        }
-    })?;
+    let mut lock = Lock::take(&paths)?;
+    let (memory, connected, facts) =
+        open_file(&paths, &mut lock, progress).inspect_err(|error| {
+            if matches!(error, StoreError::Io { .. }) {
+                suspect::mark(&paths);
+            }
+        })?;
     let settings = Settings { message_key: facts.message_key, ids_reserved: facts.ids_reserved };
     let file = StoreFile::at(Place::new(paths, lock, settings), connected);
     Ok(Opened { memory, file: Some(file), facts })
@@ -53,15 +54,17 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
 
 fn open_file(
     paths: &Paths,
+    lock: &mut Lock,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Connection, Connected, Facts), StoreError> {
-    rewrite::finish(paths)?;
+    rewrite::finish(paths, lock, None)?;
     if file_bytes(paths.database())? == 0 {
         if file_bytes(&paths.wal())? > 0 {
             return Err(corrupt(paths, vec![Damage::LogWithoutFile], 1));
         }
-        create_empty(paths)?;
+        create_empty(paths, lock)?;
     }
+    lock.guarded().map_or(Ok(()), |guard| guard.check_links(paths))?;
     check_header(paths)?;
     if !is_writable(paths)? {
         let what = "the file's header is not that of a database that can be written";
@@ -77,7 +80,7 @@ fn open_file(
     let renewed = suspect::is_marked(paths);
     if renewed {
         drop(connection);
-        replace::renew(&memory, paths, &summary, progress)?;
+        replace::renew(&memory, paths, lock, &summary, progress)?;
         connection = file::connect(paths)?;
     }
     file::trust(&connection, paths)?;
@@ -104,7 +107,7 @@ fn open_without_file() -> Result<Opened, StoreError> {
 }
 
 /// Puts an empty database where there is none.
-fn create_empty(paths: &Paths) -> Result<(), StoreError> {
+fn create_empty(paths: &Paths, lock: &mut Lock) -> Result<(), StoreError> {
     let new = NewFile::create(paths)?;
     let key = random_key()?;
     let fill = |connection: &Connection| {
@@ -114,8 +117,8 @@ fn create_empty(paths: &Paths) -> Result<(), StoreError> {
         tables.set_number(setting::CLEAN_STOP, 1)
     };
     fill(new.connection()).map_err(|error| new.error(error))?;
-    new.make_ready(paths)?;
-    rewrite::finish(paths).map(drop)
+    let guard = new.make_ready(paths)?;
+    rewrite::finish(paths, lock, Some(guard)).map(drop)
 }
 
 pub(super) fn random_key() -> Result<[u8; 16], StoreError> {

@@ -1,21 +1,28 @@
-//! Keeps a second daemon away from a database: a locked file beside it with our process id in it.
+//! Keeps a second daemon away from a database: a locked file beside it with our process id in it,
+//! and the [`Guard`] on the database itself.
 //!
-//! A file of its own, since a lock on the database would keep readers such as `sqlite3` out, and
-//! since a rewrite puts another file in the database's place. The lock ends with the process,
-//! however it ends; the file stays, for removing it would race with the next daemon.
+//! The lock file is there before the database is, and tells people who has it; the guard holds
+//! when the lock file is removed, or when the database is reached by another name. Both end with
+//! the process, however it ends; the lock file stays, for removing it would race with the next
+//! daemon.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::StoreError;
+use super::guard::{Guard, Identity};
 use super::paths::{FILE_MODE, Paths};
 
 /// The right to write a database, held while it lives.
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
+    /// The database itself; `None` while there is none.
+    guard: Option<Guard>,
+    /// What somebody has put in the database's place.
+    intruder: Option<Guard>,
 }
 
 impl Lock {
@@ -24,42 +31,92 @@ impl Lock {
     /// # Errors
     /// [`StoreError::InUse`] when another process has it, else why the lock file can not be made.
     pub fn take(paths: &Paths) -> Result<Lock, StoreError> {
-        let path = paths.lock();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&path)
-            .map_err(|error| create_error(&path, error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                let pid =
-                    file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-                return Err(StoreError::InUse { file: paths.database().to_path_buf(), pid });
-            }
-            Err(TryLockError::Error(error)) => return Err(StoreError::system(&path, error)),
+        let file = take_file(paths)?;
+        let guard = Guard::take(paths.database())?;
+        say_who(&file);
+        Ok(Lock { file, guard, intruder: None })
+    }
+
+    /// Whether another daemon that wants this database would meet the lock file: not when somebody
+    /// has removed it, or has put another directory in the place of ours.
+    pub fn guards(&self, paths: &Paths) -> bool {
+        let ours = self.file.metadata().map(|metadata| Identity::of(&metadata)).ok();
+        ours.is_some() && ours == Identity::at(&paths.lock()).ok().flatten()
+    }
+
+    /// Makes the lock file again if it is not there any more. Says whether it had to.
+    ///
+    /// # Errors
+    /// As for [`Lock::take`]. The database itself is still locked.
+    pub fn restore(&mut self, paths: &Paths) -> Result<bool, StoreError> {
+        if self.guards(paths) {
+            return Ok(false);
         }
-        // The process id only helps who reads the file: a full disk must not keep us from starting.
-        let _ = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { file })
+        self.file = take_file(paths)?;
+        say_who(&self.file);
+        Ok(true)
+    }
+
+    /// Makes sure that the name of the database is ours: that there is the file that is guarded,
+    /// or none, or one that nobody else has, which is guarded too from here on.
+    ///
+    /// # Errors
+    /// As for [`Lock::take`].
+    pub fn hold(&mut self, paths: &Paths) -> Result<(), StoreError> {
+        self.restore(paths)?;
+        let found = Identity::at(paths.database())?;
+        let known = [&self.guard, &self.intruder];
+        if !known.iter().any(|guard| guard.as_ref().map(Guard::identity) == found) {
+            self.intruder = Guard::take(paths.database())?;
+        }
+        Ok(())
+    }
+
+    /// Guards this file in the place of the one before, which nobody is connected to any more.
+    pub fn guard(&mut self, new: Guard) {
+        self.guard = Some(new);
+        self.intruder = None;
+    }
+
+    /// The guard of the database, once there is one.
+    pub fn guarded(&self) -> Option<&Guard> {
+        self.guard.as_ref()
+    }
+
+    /// Whether the database's name leads to a file that somebody else has put there.
+    pub fn is_intruded(&self) -> bool {
+        self.intruder.is_some()
     }
 }
 
-impl Lock {
-    /// Whether another daemon that wants this database would meet this lock: not when somebody has
-    /// removed its file, or has put another directory in the place of ours.
-    pub fn guards(&self, paths: &Paths) -> bool {
-        let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
-        let ours = self.file.metadata().map(identity).ok();
-        ours.is_some() && ours == std::fs::metadata(paths.lock()).map(identity).ok()
+fn take_file(paths: &Paths) -> Result<File, StoreError> {
+    let path = paths.lock();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(&path)
+        .map_err(|error| create_error(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            Err(StoreError::InUse { file: paths.database().to_path_buf(), pid })
+        }
+        Err(TryLockError::Error(error)) => Err(StoreError::system(&path, error)),
     }
+}
+
+/// Writes our process id. It only helps who reads the file: a full disk must not keep us from
+/// starting.
+fn say_who(mut file: &File) {
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
 }
 
 /// What the system said when a file was to be made.
@@ -102,5 +159,40 @@ mod tests {
         assert!(!held.guards(&paths));
         let other = Lock::take(&paths).unwrap();
         assert!(other.guards(&paths) && !held.guards(&paths));
+    }
+
+    #[test]
+    fn the_database_stays_locked_when_the_lock_file_is_gone_and_that_is_made_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        std::fs::write(paths.database(), b"x").unwrap();
+        let mut held = Lock::take(&paths).unwrap();
+        std::fs::remove_file(paths.lock()).unwrap();
+        match Lock::take(&paths).unwrap_err() {
+            StoreError::InUse { pid, .. } => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("{other}"),
+        }
+        assert!(held.restore(&paths).unwrap());
+        assert!(!held.restore(&paths).unwrap());
+        let text = std::fs::read_to_string(paths.lock()).unwrap();
+        assert_eq!(text.trim(), std::process::id().to_string());
+    }
+
+    #[test]
+    fn a_name_that_leads_to_another_file_is_only_ours_if_nobody_has_that() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        std::fs::write(paths.database(), b"x").unwrap();
+        let mut held = Lock::take(&paths).unwrap();
+        let other = directory.path().join("other");
+        std::fs::write(&other, b"y").unwrap();
+        let theirs = Guard::take(&other).unwrap();
+        std::fs::rename(&other, paths.database()).unwrap();
+        let error = held.hold(&paths).unwrap_err();
+        assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+        drop(theirs);
+        held.hold(&paths).unwrap();
+        assert!(held.is_intruded());
+        held.hold(&paths).unwrap();
     }
 }

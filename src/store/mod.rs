@@ -16,6 +16,7 @@ mod commit;
 mod error;
 mod file;
 mod filling;
+mod guard;
 mod load;
 mod lock;
 mod memory;
@@ -34,7 +35,7 @@ pub(crate) mod testing;
 
 pub use commit::{Checkpoint, File};
 pub use error::{Cause, DAMAGE_LISTED_MAX, Damage, Remedy, StoreError};
-pub use file::{Place, Sizes, StoreFile};
+pub use file::{LockFile, Place, Sizes, StoreFile};
 pub use filling::{Filling, exists, share_owner};
 pub use load::{open, scan};
 pub use memory::Memory;

@@ -110,6 +110,24 @@ impl Paths {
         PathBuf::from(name)
     }
 
+    /// Gives what has the database's name another one, unless it is empty; its log stays.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn set_aside(&self) -> Result<Option<PathBuf>, StoreError> {
+        if file_bytes(&self.database)? == 0 {
+            return Ok(None);
+        }
+        let names = (1_u32..).map(|number| self.with(&format!(".replaced-{number}")));
+        for name in names {
+            if !name.exists() {
+                rename(&self.database, &name)?;
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     /// Makes renames and removals in the directory durable.
     pub fn sync_directory(&self) -> Result<(), StoreError> {
         File::open(self.directory())

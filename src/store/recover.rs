@@ -94,8 +94,8 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
     if [&file, &paths.wal(), &paths.ready()].into_iter().all(|file| is_empty(file)) {
         return Err(StoreError::NoDatabase { file });
     }
-    let _lock = Lock::take(&paths)?;
-    repair(&paths).map_err(|error| match error {
+    let mut lock = Lock::take(&paths)?;
+    repair(&paths, &mut lock).map_err(|error| match error {
         // Its text advises what has just been tried.
         StoreError::Corrupt { file, found, .. } => {
             StoreError::NothingSound { file, damaged_rows: 0, unreadable: found }
@@ -109,8 +109,9 @@ fn is_empty(file: &Path) -> bool {
     fs::metadata(file).map_or_else(|error| error.kind() == NotFound, |found| found.len() == 0)
 }
 
-fn repair(paths: &Paths) -> Result<Recovered, StoreError> {
-    rewrite::finish(paths)?;
+fn repair(paths: &Paths, lock: &mut Lock) -> Result<Recovered, StoreError> {
+    rewrite::finish(paths, lock, None)?;
+    lock.guarded().map_or(Ok(()), |guard| guard.check_links(paths))?;
     check_header(paths)?;
     let is_writable = is_writable(paths)?;
     let connection = file::connect(paths)?;
@@ -136,8 +137,8 @@ fn repair(paths: &Paths) -> Result<Recovered, StoreError> {
     }
     recovered.kept = Some(keep_old(paths)?);
     recovered.database = paths.database().to_path_buf();
-    new.make_ready(paths)?;
-    rewrite::finish(paths)?;
+    let guard = new.make_ready(paths)?;
+    rewrite::finish(paths, lock, Some(guard))?;
     suspect::unmark(paths)?;
     Ok(recovered)
 }

@@ -9,13 +9,14 @@
 //! an attempt that fails is thrown away. After that the new file is what a restart finds, also
 //! when it can not be opened now.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Result};
 
 use super::StoreError;
 use super::check::Summary;
 use super::file::{self, Place, Settings, StoreFile};
+use super::lock::Lock;
 use super::memory::Memory;
 use super::paths::Paths;
 use super::quarantine;
@@ -97,29 +98,31 @@ impl Replacement {
     }
 
     /// Puts the new file in the old one's place and opens it. Returns the place with whatever is
-    /// in it then.
+    /// in it then, and where a file is kept now that somebody had put there.
     ///
     /// # Errors
     /// What failed; another attempt may follow.
-    pub fn finish(self, held: Held) -> (Held, Result<(), StoreError>) {
+    pub fn finish(self, held: Held) -> (Held, Result<Option<PathBuf>, StoreError>) {
         let place = held.place();
         let settings = self.write_settings(place).map_err(|error| self.new.error(error));
         if let Err(error) = settings.and_then(|()| place.hold()) {
             self.discard();
             return (held, Err(error));
         }
-        if let Err(error) = self.new.make_ready(&held.place().paths) {
-            return (held, Err(error));
-        }
+        let guard = match self.new.make_ready(&held.place().paths) {
+            Ok(guard) => guard,
+            Err(error) => return (held, Err(error)),
+        };
         // From here on the new file is the truth, and the old one must not be written to.
         let place = held.abandon();
-        if let Err(error) = rewrite::finish(&place.paths) {
-            return (Held::Closed(place), Err(error));
-        }
+        let kept = match place.take_over(guard) {
+            Ok(kept) => kept,
+            Err(error) => return (Held::Closed(place), Err(error)),
+        };
         let adopted = file::adopt(&place.paths)
             .and_then(|connected| suspect::unmark(&place.paths).map(|()| connected));
         match adopted {
-            Ok(connected) => (Held::Open(StoreFile::at(place, connected)), Ok(())),
+            Ok(connected) => (Held::Open(StoreFile::at(place, connected)), Ok(kept)),
             Err(error) => (Held::Closed(place), Err(error)),
         }
     }
@@ -143,6 +146,7 @@ impl Replacement {
 pub(super) fn renew(
     memory: &Connection,
     paths: &Paths,
+    lock: &mut Lock,
     summary: &Summary,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), StoreError> {
@@ -162,8 +166,8 @@ pub(super) fn renew(
     let Summary { message_key, ids_reserved, clean_stop, .. } = summary;
     write_settings(new.connection(), message_key, *ids_reserved, *clean_stop)
         .map_err(|error| new.error(error))?;
-    new.make_ready(paths)?;
-    rewrite::finish(paths).map(drop)
+    let guard = new.make_ready(paths)?;
+    rewrite::finish(paths, lock, Some(guard)).map(drop)
 }
 
 fn write_slice(connection: &Connection, slice: &Slice) -> Result<()> {

@@ -26,7 +26,8 @@ use std::path::PathBuf;
 use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
-use super::lock::create_error;
+use super::guard::Guard;
+use super::lock::{Lock, create_error};
 use super::paths::{FILE_MODE, Paths, file_bytes, remove_if_there, rename};
 use super::schema::{self, PAGE_BYTES};
 
@@ -34,6 +35,8 @@ use super::schema::{self, PAGE_BYTES};
 pub(super) struct NewFile {
     connection: Connection,
     path: PathBuf,
+    /// Dropped after the connection. Nobody else has the file at any moment of its life.
+    guard: Guard,
 }
 
 impl NewFile {
@@ -45,12 +48,14 @@ impl NewFile {
         let path = paths.new_file();
         remove_if_there(&path)?;
         let file = OpenOptions::new()
+            .read(true)
             .write(true)
             .create_new(true)
             .mode(FILE_MODE)
             .open(&path)
             .map_err(|error| create_error(&path, error))?;
         keep_owner(paths, &file);
+        let guard = Guard::of(file, &path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let failed = |error| StoreError::database(&path, error);
         let connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
@@ -64,7 +69,7 @@ impl NewFile {
             .map_err(failed)?;
         schema::create(&connection).map_err(failed)?;
         connection.execute_batch("BEGIN").map_err(failed)?;
-        Ok(NewFile { connection, path })
+        Ok(NewFile { connection, path, guard })
     }
 
     /// For writing into it.
@@ -79,27 +84,27 @@ impl NewFile {
 
     /// Gives up and gives the disk its room back.
     pub fn discard(self) {
-        let NewFile { connection, path } = self;
+        let NewFile { connection, path, guard } = self;
         drop(connection);
+        drop(guard);
         // What is left is deleted by the next attempt or the next start.
         let _ = remove_if_there(&path);
     }
 
     /// Closes it and makes it `NAME.ready`, the truth. [`finish`] has to follow, as soon as nobody
-    /// has the old file open any more.
+    /// has the old file open any more, with the guard that is returned.
     ///
     /// # Errors
     /// What failed; the old file is still the truth unless `NAME.ready` exists.
-    pub fn make_ready(self, paths: &Paths) -> Result<(), StoreError> {
-        let NewFile { connection, path } = self;
+    pub fn make_ready(self, paths: &Paths) -> Result<Guard, StoreError> {
+        let NewFile { connection, path, guard } = self;
         let failed = |error| StoreError::database(&path, error);
         connection.execute_batch("COMMIT").map_err(failed)?;
         connection.close().map_err(|(_, error)| failed(error))?;
-        File::open(&path)
-            .and_then(|file| file.sync_all())
-            .map_err(|error| StoreError::system(&path, error))?;
+        guard.file().sync_all().map_err(|error| StoreError::system(&path, error))?;
         rename(&path, &paths.ready())?;
-        paths.sync_directory()
+        paths.sync_directory()?;
+        Ok(guard)
     }
 }
 
@@ -113,17 +118,28 @@ fn keep_owner(paths: &Paths, file: &File) {
 }
 
 /// Puts `NAME.ready` in the database's place if there is one, and deletes what an interrupted
-/// rewrite has left. Says whether there was one. Nobody may have the database open.
+/// rewrite has left. Says whether there was one. Nobody may have the database open. `ready` is the
+/// guard of `NAME.ready` where that was made just now.
 ///
 /// # Errors
 /// What failed; it can be called again.
-pub(super) fn finish(paths: &Paths) -> Result<bool, StoreError> {
+pub(super) fn finish(
+    paths: &Paths,
+    lock: &mut Lock,
+    ready: Option<Guard>,
+) -> Result<bool, StoreError> {
     let was_ready = file_bytes(&paths.ready())? > 0;
     if was_ready {
+        let guard = match ready {
+            Some(guard) => Some(guard),
+            None => Guard::take(&paths.ready())?,
+        };
         remove_if_there(&paths.wal())?;
         remove_if_there(&paths.shm())?;
         paths.sync_directory()?;
         rename(&paths.ready(), paths.database())?;
+        // Locked before it had this name, and the old one until it had lost it.
+        guard.into_iter().for_each(|guard| lock.guard(guard));
         paths.sync_directory()?;
     }
     remove_if_there(&paths.new_file())?;
@@ -139,6 +155,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let paths = Paths::of(&directory.path().join("q.db")).unwrap();
         (directory, paths)
+    }
+
+    fn finish(paths: &Paths) -> Result<bool, StoreError> {
+        super::finish(paths, &mut Lock::take(paths)?, None)
     }
 
     fn user_rows(paths: &Paths) -> i64 {

@@ -14,6 +14,7 @@
 //! - `exits`: command lines and surroundings that end in an exit code.
 //! - `harness`: starts the daemon, on either transport, and talks to it.
 //! - `hostile`: what strangers send to any port.
+//! - `identity`: one daemon on one database, and what others may do to its files.
 //! - `limits`: the operator's limits, each reached on purpose.
 //! - `notify`: what the service manager is told.
 //! - `patience`: what the daemon waits for at its start, and what it ends for.
@@ -41,6 +42,7 @@ mod docs;
 mod exits;
 mod harness;
 mod hostile;
+mod identity;
 mod limits;
 mod notify;
 mod patience;

@@ -299,7 +299,7 @@ impl Stage {
 
     /// The disk has so much room left, as persistence has measured.
     pub fn disk_has(&self, free_bytes: u64) {
-        let sizes = store::Sizes { file_bytes: 0, wal_bytes: 0, disk_free_bytes: free_bytes };
+        let sizes = store::Sizes { disk_free_bytes: free_bytes, ..store::Sizes::default() };
         self.shared.progress.measured(&sizes);
     }
 }
