@@ -184,7 +184,8 @@ pub enum Command {
         /// For how long, in milliseconds.
         for_ms: u64,
     },
-    /// Remove every message of the queue, whatever its state. Answer: [`Reply::Flushed`].
+    /// Remove every message of the queue, whatever its state. Answer: [`Reply::Flushed`] or
+    /// [`Reply::NotFound`].
     Flush(QueueName),
     /// The same for every queue. Answer: [`Reply::Flushed`].
     FlushAll,

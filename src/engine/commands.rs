@@ -171,7 +171,7 @@ impl Engine {
 
     fn flush(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, name: &QueueName) {
         let Some(queue) = self.queues.find(name) else {
-            return turn.reply(who, tag, Reply::Flushed(0));
+            return turn.reply(who, tag, Reply::NotFound);
         };
         let queues = vec![self.detach_all(queue)];
         let asker = Asker { connection: who, tag };

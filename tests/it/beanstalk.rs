@@ -316,6 +316,12 @@ over_both! {
             < NOT_FOUND
             > flush-tube default
             < FLUSHED 0
+            > flush-tube unknown
+            < NOT_FOUND
+            > pause-tube unknown 1
+            < NOT_FOUND
+            > stats-tube unknown
+            < NOT_FOUND
         ");
     }
 

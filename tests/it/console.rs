@@ -56,7 +56,7 @@ over_both! {
         assert_eq!(console.ask("search nothing"), ["No queue matches nothing"]);
         assert_eq!(console.ask("flush \"mail in\""), ["OK"]);
         assert_eq!(console.number("messages"), 3);
-        assert_eq!(console.ask("flush unknown"), ["OK"]);
+        assert_eq!(console.ask("flush unknown"), ["error: there is no queue of this name"]);
         assert_eq!(console.ask("flushall"), ["OK"]);
         assert_eq!(console.number("messages"), 0);
         assert_eq!(console.number("queues"), 0);

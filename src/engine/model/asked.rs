@@ -132,6 +132,9 @@ impl Model {
             Command::Kick(bound) => self.kick_some(who, bound),
             Command::KickMessage(id) => self.kick_one(who, id.0),
             Command::Pause { queue, for_ms } => self.pause(who, &queue, for_ms),
+            Command::Flush(queue) if !self.queues.contains_key(&queue) => {
+                self.say(who, "NotFound");
+            }
             Command::Flush(queue) => self.flush(who, |name| *name == queue),
             Command::FlushAll => self.flush(who, |_| true),
             Command::Remove(id) => self.remove(who, id.0),

@@ -30,8 +30,8 @@ fn a_flush_takes_every_state() {
     assert_eq!(removed(&t), 4);
     assert_eq!(t.say('w', "remove 2"), "w NotFound");
     assert_eq!(t.say('w', "reserve for 0"), "w TimedOut");
-    assert_eq!(t.say('p', "flush q"), "p flushed 0");
-    assert_eq!(t.say('p', "flush unknown"), "p flushed 0");
+    assert_eq!(t.say('p', "flush q"), "p flushed 0", "it is watched");
+    assert_eq!(t.say('p', "flush unknown"), "p NotFound");
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl protocol::Encoder for Encoder {
             (Draw::Search(pattern), Reply::Survey(found)) => search(&mut screen, &pattern, found),
             (Draw::Status, Reply::Statistics(statistics)) => status(&mut screen, statistics),
             (Draw::Done, Reply::Flushed(_)) => screen.line("OK"),
+            (Draw::Done, Reply::NotFound) => screen.mistake("there is no queue of this name"),
             (Draw::Goodbye, _) => return screen.line("Goodbye."),
             (draw, _) => screen.say(draw),
         }
@@ -405,6 +406,8 @@ mod tests {
     fn flush_answers_ok_or_why_not() {
         let encoder = &mut Encoder::default();
         assert!(written(encoder, Draw::Done, Reply::Flushed(3)).starts_with("OK\r\n"));
+        let missing = written(encoder, Draw::Done, Reply::NotFound);
+        assert!(missing.contains("error: there is no queue of this name"), "{missing}");
         let refused = Reply::Refused(Refusal::OutcomeUnknown);
         let text = written(encoder, Draw::Done, refused);
         assert!(text.contains("error: not written to the disk in time"), "{text}");

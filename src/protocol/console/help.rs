@@ -51,7 +51,10 @@ pub(super) const COMMANDS: &[Entry] = &[
         name: "flush",
         argument: "QUEUE",
         summary: "remove a queue and all its messages",
-        details: &["Reserved, delayed and buried messages are removed too."],
+        details: &[
+            "Reserved, delayed and buried messages are removed too.",
+            "An error when there is none: an empty queue that nobody uses is gone.",
+        ],
     },
     Entry {
         name: "flushall",
