@@ -12,6 +12,8 @@ use phpmq::config::file::SECTIONS;
 use phpmq::config::{Args, Config, Environment, args, beanstalkd, load};
 use phpmq::protocol::PROTOCOLS;
 
+use crate::harness::{Console, Server, Stream, Transport};
+
 fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -232,6 +234,106 @@ fn the_readme_begins_with_the_two_commands() {
     let test = readme.find("cargo test").expect("how to test it");
     let first_heading = readme.find("\n## ").expect("it has sections");
     assert!(run < test && test < first_heading, "they come before everything else");
+}
+
+/// A section of phpmq-protocol(7).
+fn protocol_section(heading: &str) -> String {
+    let page = read("man/phpmq-protocol.7");
+    let (_, section) = page.split_once(&format!("\n.S{heading}\n")).expect("it has that section");
+    let end = if heading.starts_with("h ") { "\n.Sh " } else { "\n.S" };
+    section.split(end).next().expect("there is a first part").to_owned()
+}
+
+/// The commands of a section's list, each with its arguments as a usage has them: `help [COMMAND]`.
+fn commands_of(section: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for item in section.lines().filter_map(|line| line.strip_prefix(".It Ic ")) {
+        for command in item.split(" , ") {
+            let usage: Vec<String> = match command.split_once(" Op Ar ") {
+                Some((name, argument)) => {
+                    vec![name.to_owned(), format!("[{}]", argument.to_uppercase())]
+                }
+                None => match command.split_once(" Ar ") {
+                    Some((name, argument)) => vec![name.to_owned(), argument.to_uppercase()],
+                    None => vec![command.to_owned()],
+                },
+            };
+            found.insert(usage.join(" "));
+        }
+    }
+    found
+}
+
+/// The console takes no command that its help does not list: both come from one table.
+#[test]
+fn the_page_describes_every_command_of_the_console_and_no_other() {
+    let server = Server::on(Transport::Tcp);
+    let mut console = Console::plain(Stream::connect(server.address("console")));
+    let help = console.ask("help");
+    // Usages stand in a column of their own.
+    let usages = help.iter().filter_map(|line| line.strip_prefix("  ")?.get(..15));
+    let listed: BTreeSet<String> = usages.map(|usage| usage.trim().to_owned()).collect();
+    assert_eq!(commands_of(&protocol_section("h THE MAINTENANCE CONSOLE")), listed);
+}
+
+/// The commands of beanstalkd 1.12, as its protocol.txt has them.
+const BEANSTALKD: &str = "put reserve reserve-with-timeout reserve-job delete release bury touch \
+                          watch ignore use peek peek-ready peek-delayed peek-buried kick kick-job \
+                          stats-job stats-tube stats list-tubes list-tube-used \
+                          list-tubes-watched pause-tube quit";
+
+/// The code of a file without its tests.
+fn code(path: &str) -> String {
+    let text = read(path);
+    text.split("\n#[cfg(test)]").next().expect("there is a first part").to_owned()
+}
+
+/// The words that a decoder of lines compares with.
+fn words_of(code: &str) -> BTreeSet<String> {
+    let literals = code.split("b\"").skip(1).filter_map(|rest| rest.split('"').next());
+    let words = literals.map(|literal| literal.trim_end_matches(' ').to_owned());
+    let is_command = |word: &String| {
+        word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    };
+    words.filter(is_command).collect()
+}
+
+#[test]
+fn the_page_describes_every_additional_command_of_beanstalk_and_no_other() {
+    let mut expected: BTreeSet<String> = BEANSTALKD.split_whitespace().map(str::to_owned).collect();
+    for usage in commands_of(&protocol_section("s Additional commands")) {
+        let name = usage.split(' ').next().expect("a command has a name").to_owned();
+        assert!(expected.insert(name), "{usage} is beanstalkd's own");
+    }
+    assert_eq!(expected, words_of(&code("src/protocol/beanstalk/line.rs")));
+}
+
+/// The numbers that begin the rows of a table in a section about php-mq.
+fn numbers_of(section: &str, digits: usize) -> BTreeSet<String> {
+    let rows = section.lines().filter_map(|line| line.strip_prefix(".It ")?.split_once(" Ta "));
+    let numbers = rows.map(|(number, _)| number.to_owned());
+    let is_number = |number: &String| {
+        number.len() == digits && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    numbers.filter(is_number).collect()
+}
+
+#[test]
+fn the_page_describes_every_message_and_packet_of_phpmq_and_no_other() {
+    let decoder = code("src/protocol/phpmq/decoder.rs");
+    let taken = decoder.lines().filter_map(|line| line.split_once(" => (Kind::"));
+    let mut messages: BTreeSet<String> =
+        taken.map(|(number, _)| format!("{:0>3}", number.trim())).collect();
+    let encoder = code("src/protocol/phpmq/encoder.rs");
+    messages.extend(encoder.split("b\"H01").skip(1).map(|rest| rest[..3].to_owned()));
+    assert_eq!(numbers_of(&protocol_section("s Messages and revisions"), 3), messages);
+
+    let module = code("src/protocol/phpmq/mod.rs");
+    let (_, packets) = module.split_once("enum Packet {").expect("the table of packets");
+    let packets = packets.split('}').next().expect("there is a first part");
+    let numbers = packets.lines().filter_map(|line| line.split_once(" = "));
+    let numbers = numbers.map(|(_, number)| format!("{:0>2}", number.trim_end_matches(',')));
+    assert_eq!(numbers_of(&protocol_section("s Framing"), 2), numbers.collect());
 }
 
 /// Runs a tool, or says that it is not there.
