@@ -74,6 +74,11 @@ impl Address {
         }
     }
 
+    /// Whether it is a Unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Address::Unix(_))
+    }
+
     /// Its IP address and port, when it is one and no name that has to be looked up.
     pub fn numeric(&self) -> Option<(IpAddr, u16)> {
         match self {

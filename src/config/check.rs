@@ -1,11 +1,12 @@
 //! From what was typed to what is meant: defaults, bounds, and what values mean together.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::error::{ConfigError, ConfigFault, Place};
+use super::error::{ConfigError, ConfigErrors, ConfigFault, Place};
 use super::file::{self, ConfigFile, LogFormat, LogLevel, OnIoError, Sections};
 use super::values::{Bytes, Count, Millis};
 use super::{Args, Config, Environment, Log, Storage, memory};
@@ -52,6 +53,7 @@ pub(super) struct Checker<'a> {
     pub(super) environment: &'a Environment,
     pub(super) protocols: &'static [Protocol],
     pub(super) file: Option<&'a ConfigFile>,
+    mistakes: RefCell<Vec<ConfigError>>,
 }
 
 /// Works out the whole configuration.
@@ -59,38 +61,46 @@ pub fn config(
     args: &Args,
     environment: &Environment,
     protocols: &'static [Protocol],
-) -> Result<Config, ConfigError> {
+) -> Result<Config, ConfigErrors> {
     let path = args.config.clone().or_else(|| {
         // An error other than "not there" is met again, and told, when the file is read.
         environment.default_config.clone().filter(|path| path.try_exists().unwrap_or(true))
     });
-    let file = path.as_deref().map(ConfigFile::read).transpose()?;
-    let checker = Checker { args, environment, protocols, file: file.as_ref() };
+    let (file, mistakes) = match path.as_deref().map(ConfigFile::read).transpose()? {
+        Some((file, mistakes)) => (Some(file), mistakes),
+        None => (None, Vec::new()),
+    };
+    let mistakes = RefCell::new(mistakes);
+    let checker = Checker { args, environment, protocols, file: file.as_ref(), mistakes };
     let nothing = Sections::default();
     let sections = file.as_ref().map_or(&nothing, |file| &file.sections);
-    let storage = checker.storage(&sections.storage)?;
-    Ok(Config {
-        listeners: checker.listeners(&sections.listener, storage.durability)?,
-        limits: checker.limits(&sections.limits, &sections.queue)?,
+    let storage = checker.storage(&sections.storage);
+    let config = Config {
+        listeners: checker.listeners(&sections.listener, storage.durability),
+        limits: checker.limits(&sections.limits, &sections.queue),
         log: checker.log(&sections.log),
         source: path,
+        database_from: checker.database_from(&sections.storage.database),
         storage,
-    })
+    };
+    ConfigErrors::none_or(checker.mistakes.into_inner()).map(|()| config)
 }
 
 impl Checker<'_> {
-    /// A fault of what was typed at a key.
-    pub(super) fn fail<T>(
-        &self,
-        key: &'static str,
-        typed: &Spanned<T>,
-        fault: ConfigFault,
-    ) -> ConfigError {
+    /// Remembers a mistake, unless what is wrong there has been said better.
+    pub(super) fn report(&self, error: ConfigError) {
+        if !self.file.is_some_and(|file| file.is_moot(&error)) {
+            self.mistakes.borrow_mut().push(error);
+        }
+    }
+
+    /// Remembers a fault of what was typed at a key.
+    pub(super) fn fail<T>(&self, key: &'static str, typed: &Spanned<T>, fault: ConfigFault) {
         let place = match self.file {
             Some(file) => file.place(key.to_owned(), typed.span()),
             None => Place::Defaults(key),
         };
-        ConfigError { place, fault }
+        self.report(ConfigError { place, fault });
     }
 
     /// Sets a value to what was typed, if anything was and it is within its bounds.
@@ -100,29 +110,26 @@ impl Checker<'_> {
         typed: &Option<Spanned<T>>,
         bounds: Bounds<T>,
         value: &mut V,
-    ) -> Result<(), ConfigError>
-    where
+    ) where
         T: Copy + Ord + Display + Default + Into<u64>,
         V: TryFrom<u64>,
     {
-        let Some(typed) = typed else { return Ok(()) };
+        let Some(typed) = typed else { return };
         let number = *typed.get_ref();
         let zero = bounds.zero && number == T::default();
         if number < bounds.min && !zero {
-            return Err(self.fail(key, typed, ConfigFault::TooSmall(bounds.min.to_string())));
+            return self.fail(key, typed, ConfigFault::TooSmall(bounds.min.to_string()));
         }
-        let too_large = || self.fail(key, typed, ConfigFault::TooLarge(bounds.max.to_string()));
-        if number > bounds.max {
-            return Err(too_large());
+        match V::try_from(number.into()) {
+            Ok(number_of_type) if number <= bounds.max => *value = number_of_type,
+            _ => self.fail(key, typed, ConfigFault::TooLarge(bounds.max.to_string())),
         }
-        *value = V::try_from(number.into()).map_err(|_| too_large())?;
-        Ok(())
     }
 
-    fn storage(&self, typed: &file::Storage) -> Result<Storage, ConfigError> {
+    fn storage(&self, typed: &file::Storage) -> Storage {
         let durability = self.args.durability.or_else(|| plain(&typed.durability));
         let mut storage = Storage {
-            database: self.database(&typed.database)?,
+            database: self.database(&typed.database),
             durability: durability.map_or(Durability::Write, Durability::from),
             snapshot_interval_ms: 50,
             commit_timeout_ms: 5_000,
@@ -134,57 +141,54 @@ impl Checker<'_> {
             &typed.snapshot_interval,
             within(Millis(1), HOUR),
             &mut storage.snapshot_interval_ms,
-        )?;
+        );
         self.set(
             "storage.commit_timeout",
             &typed.commit_timeout,
             within(Millis(1), YEAR),
             &mut storage.commit_timeout_ms,
-        )?;
+        );
         self.set(
             "storage.min_free_disk",
             &typed.min_free_disk,
             within(Bytes(0), Bytes(u64::MAX)),
             &mut storage.min_free_disk,
-        )?;
-        Ok(storage)
+        );
+        storage
+    }
+
+    /// The variable that the database's place comes from, unless somebody has said where it is.
+    fn database_from(&self, typed: &Option<Spanned<String>>) -> Option<&'static str> {
+        let told = self.args.database.is_some() || typed.is_some();
+        if told { None } else { self.environment.default_place().map(|(_, variable)| variable) }
     }
 
     /// The database's path; `None` keeps nothing on disk.
-    fn database(&self, typed: &Option<Spanned<String>>) -> Result<Option<PathBuf>, ConfigError> {
+    fn database(&self, typed: &Option<Spanned<String>>) -> Option<PathBuf> {
         let typed = typed.as_ref().map(|text| PathBuf::from(text.get_ref()));
         let path = self.args.database.clone().or(typed);
-        let path = path.or_else(|| self.environment.default_database()).ok_or(ConfigError {
-            place: Place::Defaults("storage.database"),
-            fault: ConfigFault::NoStateDirectory,
-        })?;
-        let nowhere = path.as_os_str().is_empty() || path.as_os_str() == IN_MEMORY;
-        Ok(if nowhere { None } else { Some(path) })
+        let path = path.or_else(|| self.environment.default_database());
+        if path.is_none() {
+            let place = Place::Defaults("storage.database");
+            self.report(ConfigError { place, fault: ConfigFault::NoStateDirectory });
+        }
+        path.filter(|path| !path.as_os_str().is_empty() && path.as_os_str() != IN_MEMORY)
     }
 
-    fn limits(
-        &self,
-        typed: &file::Limits,
-        queue: &file::Queue,
-    ) -> Result<LimitValues, ConfigError> {
+    fn limits(&self, typed: &file::Limits, queue: &file::Queue) -> LimitValues {
         let mut values = LimitValues { max_memory: 0, ..LimitValues::default() };
-        self.counts(typed, queue, &mut values)?;
-        self.sizes(typed, &mut values)?;
-        self.times(typed, queue, &mut values)?;
+        self.counts(typed, queue, &mut values);
+        self.sizes(typed, &mut values);
+        self.times(typed, queue, &mut values);
         if values.max_memory == 0 {
             let Environment { machine_bytes, root, .. } = self.environment;
             let half = memory::available_bytes(*machine_bytes, root) / 2;
             values.max_memory = half.max(MEMORY_LEAST.0);
         }
-        Ok(values)
+        values
     }
 
-    fn counts(
-        &self,
-        typed: &file::Limits,
-        queue: &file::Queue,
-        values: &mut LimitValues,
-    ) -> Result<(), ConfigError> {
+    fn counts(&self, typed: &file::Limits, queue: &file::Queue, values: &mut LimitValues) {
         let million = Count(1_000_000);
         let u32_max = Count(u64::from(u32::MAX));
         self.set(
@@ -192,92 +196,92 @@ impl Checker<'_> {
             &typed.max_connections,
             within(Count(1), million),
             &mut values.max_connections,
-        )?;
+        );
         self.set(
             "limits.max_connections_per_peer",
             &typed.max_connections_per_peer,
             within(Count(0), million),
             &mut values.max_connections_per_peer,
-        )?;
+        );
         self.set(
             "limits.max_queues",
             &typed.max_queues,
             within(Count(1), u32_max),
             &mut values.max_queues,
-        )?;
+        );
         self.set(
             "limits.max_window",
             &typed.max_window,
             within(Count(1), u32_max),
             &mut values.max_window,
-        )?;
-        self.set("queue.priority", &queue.priority, within(Count(0), u32_max), &mut values.priority)
+        );
+        self.set(
+            "queue.priority",
+            &queue.priority,
+            within(Count(0), u32_max),
+            &mut values.priority,
+        );
     }
 
-    fn sizes(&self, typed: &file::Limits, values: &mut LimitValues) -> Result<(), ConfigError> {
+    fn sizes(&self, typed: &file::Limits, values: &mut LimitValues) {
         self.set(
             "limits.max_message_size",
             &typed.max_message_size,
             within(Bytes(1), MESSAGE_SIZE_MOST),
             &mut values.max_message_size,
-        )?;
+        );
         self.set(
             "limits.max_memory",
             &typed.max_memory,
             zero_or(MEMORY_LEAST, Bytes(u64::MAX)),
             &mut values.max_memory,
-        )?;
+        );
         self.set(
             "limits.max_output",
             &typed.max_output,
             within(Bytes(1_024), Bytes(1 << 40)),
             &mut values.max_output,
-        )
+        );
     }
 
-    fn times(
-        &self,
-        typed: &file::Limits,
-        queue: &file::Queue,
-        values: &mut LimitValues,
-    ) -> Result<(), ConfigError> {
+    fn times(&self, typed: &file::Limits, queue: &file::Queue, values: &mut LimitValues) {
         let (least, second, ever) = (Millis(1), Millis(1_000), Millis(u64::MAX));
         self.set(
             "limits.frame_timeout",
             &typed.frame_timeout,
             within(least, YEAR),
             &mut values.frame_timeout_ms,
-        )?;
+        );
         self.set(
             "limits.write_timeout",
             &typed.write_timeout,
             within(least, YEAR),
             &mut values.write_timeout_ms,
-        )?;
+        );
         self.set(
             "limits.idle_timeout",
             &typed.idle_timeout,
             zero_or(least, ever),
             &mut values.idle_timeout_ms,
-        )?;
+        );
         self.set(
             "limits.keepalive",
             &typed.keepalive,
             zero_or(second, KEEPALIVE_MOST),
             &mut values.keepalive_ms,
-        )?;
+        );
         self.set(
             "limits.tcp_user_timeout",
             &typed.tcp_user_timeout,
             zero_or(least, USER_TIMEOUT_MOST),
             &mut values.tcp_user_timeout_ms,
-        )?;
+        );
         self.set(
             "queue.time_to_run",
             &queue.time_to_run,
             within(second, ever),
             &mut values.time_to_run_ms,
-        )
+        );
     }
 
     fn log(&self, typed: &file::Log) -> Log {
@@ -363,6 +367,52 @@ mod tests {
             refused("[limits]\nkeepalive = \"10ms\"\n"),
             "2: limits.keepalive: too small, the least is 1s"
         );
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once_in_the_order_of_the_lines() {
+        let text = "[limits]\nmax_queues = 0\nmax_windw = 1\nmax_memory = \"1KiB\"\n\
+                    [[listener]]\nprotocol = \"beanstalkd\"\naddress = \"127.0.0.1\"\n\
+                    revision = 3\nmode = \"0600\"\n\
+                    [[listener]]\nprotocol = \"console\"\naddress = \"127.0.0.1:1\"\nmode = \"0600\"\n\
+                    [[listener]]\nprotocol = \"phpmq\"\naddress = \"127.0.0.1:1\"\n\
+                    [log]\nlevel = \"warning\"\n";
+        let args = Args { listen: vec!["phpmq".to_owned()], ..Args::default() };
+        for (args, flag) in [(Args::default(), false), (args, true)] {
+            let errors = load_text(text, &args).unwrap_err();
+            assert_eq!(errors.exit_code(), 78);
+            let said: Vec<String> = errors.iter().map(ConfigError::to_string).collect();
+            let mut wanted = vec![
+                ":2: limits.max_queues: too small, the least is 1",
+                ":3: limits.max_windw: unknown key, did you mean max_window?",
+                ":4: limits.max_memory: too small, the least is 64KiB",
+                ":6: listener.protocol: unknown protocol \"beanstalkd\", did you mean \"beanstalk\"?",
+                ":7: listener.address: bad address \"127.0.0.1\": no port",
+                ":8: listener.revision: ",
+                ":13: listener.mode: only Unix sockets have this",
+                ":16: listener.address: 127.0.0.1:1 is the address of another listener already",
+                ":18: log.level: unknown value \"warning\"; did you mean \"warn\"?",
+            ];
+            if flag {
+                // The flags take the place of the file's listeners, which then meet nobody.
+                wanted.remove(7);
+                wanted.insert(0, "--listen: \"phpmq\" is not of the form");
+            }
+            for (said, wanted) in said.iter().zip(&wanted) {
+                assert!(said.contains(wanted), "{said} is not {wanted}");
+            }
+            assert_eq!(said.len(), wanted.len(), "{said:#?}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_not_complained_of_where_it_may_stand() {
+        let text = "[[listener]]\nprotocol phpmq\naddress = \"127.0.0.1:1\"\n\
+                    [limits]\nmax_window = 0\n";
+        let errors = load_text(text, &Args::default()).unwrap_err();
+        let said: Vec<String> = errors.iter().map(ConfigError::to_string).collect();
+        assert_eq!(said.len(), 1, "{said:#?}");
+        assert!(said[0].contains(":2: key with no value"), "{said:#?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::address::AddressError;
+use super::nearest::nearest;
 use super::values::ValueError;
 
 /// What is wrong with the configuration, and where it stands.
@@ -46,9 +47,23 @@ pub enum ConfigFault {
     /// The text is not TOML.
     Syntax(String),
     /// No such key; the known one that is nearest, if any is near.
-    UnknownKey(Option<&'static str>),
-    /// No such section; the known one that is nearest, if any is near.
-    UnknownSection(Option<&'static str>),
+    UnknownKey(Option<String>),
+    /// No such section; the known one that is nearest, as it is written, if any is near.
+    UnknownSection(Option<String>),
+    /// A key above all sections; those that have it.
+    Outside(Vec<String>),
+    /// A key that this section has not; those that have it.
+    OtherSection(Vec<String>),
+    /// A section in single brackets of which there may be several.
+    OneOfSeveral(&'static str),
+    /// A section in double brackets of which there is one.
+    SeveralOfOne(&'static str),
+    /// A section's name with a value; how the section is written.
+    NotASection(String),
+    /// A key or section that was there before.
+    Twice,
+    /// A list of listeners that is empty.
+    NoListener,
     /// A value of the wrong type or form; the text says what was expected.
     WrongType(String),
     /// A text that is no value of its key.
@@ -79,6 +94,57 @@ pub enum ConfigFault {
     OnlyForUnixSockets,
     /// No directory to keep the database in is known.
     NoStateDirectory,
+}
+
+/// All that is wrong with a configuration; never nothing.
+#[derive(Debug)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// Nothing when nothing is wrong, else all of it, line by line.
+    ///
+    /// # Errors
+    /// Something is wrong.
+    pub(super) fn none_or(mut errors: Vec<ConfigError>) -> Result<(), ConfigErrors> {
+        errors.sort_by_key(|error| match error.place {
+            Place::Line { line, .. } => line,
+            _ => 0,
+        });
+        if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// Each of them, in the order of the lines.
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+        self.0.iter()
+    }
+
+    /// The exit code of a daemon that ends for them: that of the command line when nothing else is
+    /// wrong.
+    pub fn exit_code(&self) -> u8 {
+        self.0.iter().map(ConfigError::exit_code).max().unwrap_or(78)
+    }
+}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> ConfigErrors {
+        ConfigErrors(vec![error])
+    }
+}
+
+/// All of them in one line.
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            write!(f, "{}{error}", if index == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.first().map(|error| error as _)
+    }
 }
 
 impl ConfigError {
@@ -124,20 +190,37 @@ impl fmt::Display for ConfigFault {
             ConfigFault::Unreadable(error) => write!(f, "cannot be read: {error}"),
             ConfigFault::NotUtf8 => f.write_str("not UTF-8"),
             ConfigFault::Syntax(text) | ConfigFault::WrongType(text) => Tame(text).fmt(f),
-            ConfigFault::UnknownKey(Some(nearest)) => {
-                write!(f, "unknown key, did you mean {nearest}?")
+            ConfigFault::UnknownKey(meant) => unknown(f, "key", meant.as_deref()),
+            ConfigFault::UnknownSection(meant) => unknown(f, "section", meant.as_deref()),
+            ConfigFault::Outside(places) => {
+                write!(f, "this key stands in no section: write it below {}", places.join(" or "))
             }
-            ConfigFault::UnknownKey(None) => f.write_str("unknown key"),
-            ConfigFault::UnknownSection(Some(nearest)) => {
-                write!(f, "unknown section, did you mean {nearest}?")
+            ConfigFault::OtherSection(places) => {
+                write!(f, "not a key of this section but of {}", places.join(" and "))
             }
-            ConfigFault::UnknownSection(None) => f.write_str("unknown section"),
+            ConfigFault::OneOfSeveral(section) => {
+                write!(f, "write [[{section}]], in double brackets, above each {section}")
+            }
+            ConfigFault::SeveralOfOne(section) => {
+                write!(f, "write [{section}], in single brackets: there is only one")
+            }
+            ConfigFault::NotASection(header) => {
+                write!(f, "this is a section: write {header} in a line of its own above its keys")
+            }
+            ConfigFault::Twice => f.write_str("stands here a second time"),
+            ConfigFault::NoListener => {
+                f.write_str("an empty list: without this line the default listeners are used")
+            }
             ConfigFault::BadValue(error) => error.fmt(f),
             ConfigFault::TooSmall(min) => write!(f, "too small, the least is {min}"),
             ConfigFault::TooLarge(max) => write!(f, "too large, the most is {max}"),
             ConfigFault::Missing(key) => write!(f, "the listener has no {key}"),
             ConfigFault::UnknownProtocol(name, known) => {
-                write!(f, "unknown protocol {name:?}, known are: {}", known.join(", "))
+                write!(f, "unknown protocol {name:?}, ")?;
+                if let Some(meant) = nearest(name, known.iter().copied()) {
+                    write!(f, "did you mean {meant:?}? ")?;
+                }
+                write!(f, "known are: {}", known.join(", "))
             }
             ConfigFault::BadAddress(text, error) => write!(f, "bad address {text:?}: {error}"),
             ConfigFault::UnknownHost(text, error) => {
@@ -166,6 +249,14 @@ impl fmt::Display for ConfigFault {
                  is set, so give a path (or \"\" to keep nothing)",
             ),
         }
+    }
+}
+
+/// What is unknown, and what was probably meant.
+fn unknown(f: &mut fmt::Formatter<'_>, what: &str, meant: Option<&str>) -> fmt::Result {
+    match meant {
+        Some(meant) => write!(f, "unknown {what}, did you mean {meant}?"),
+        None => write!(f, "unknown {what}"),
     }
 }
 

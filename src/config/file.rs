@@ -5,31 +5,48 @@
 //! one that was probably meant.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::Deserialize;
+use serde::de::value::StrDeserializer;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, IntoDeserializer};
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use super::error::{ConfigError, ConfigFault, Place};
-use super::values::{Bytes, Count, Millis, Mode, Revision};
+use super::error::{ConfigError, ConfigErrors, ConfigFault, Place};
+use super::mistakes::{Broken, Lines, Mistakes};
+use super::values::{self, Bytes, Count, Kind, Millis, Mode, Revision};
 use crate::channels;
 
-/// How alike a known key must be to be proposed for an unknown one (1.0 is the same).
-const LIKENESS_MIN: f64 = 0.7;
-
-/// Makes the type of a section and the list of its keys in one go, so that neither lacks one.
+/// Makes the type of a section, the list of its keys and what reads them in one go, so that none
+/// lacks one.
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident { $($key:ident: $kind:ty,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[derive(Debug, Default)]
         #[allow(missing_docs, reason = "the keys are documented in phpmqd.toml(5)")]
         pub struct $name { $(pub $key: Option<Spanned<$kind>>,)* }
 
         impl $name {
             /// Its keys, in the order of phpmqd.toml(5).
             pub const KEYS: &'static [&'static str] = &[$(stringify!($key),)*];
+
+            /// Takes what the table says; a value that is not of its key's kind is a mistake.
+            fn take(section: &str, table: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> $name {
+                $name {
+                    $($key: mistakes.value(section, stringify!($key), table.get(stringify!($key))),)*
+                }
+            }
+
+            /// What a key takes, and whether this text would be it in quotes.
+            fn about(key: &str, text: &str) -> Option<About> {
+                match key {
+                    $(stringify!($key) => Some(About {
+                        expected: <$kind>::EXPECTED,
+                        wants_quotes: reads_as::<$kind>(text),
+                    }),)*
+                    _ => None,
+                }
+            }
         }
     };
 }
@@ -103,9 +120,31 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     ("log", Log::KEYS),
 ];
 
+/// What may be said of a key to whoever has typed something else.
+pub(super) struct About {
+    pub(super) expected: &'static str,
+    pub(super) wants_quotes: bool,
+}
+
+/// What a key of a section takes, and whether this text would be it in quotes.
+pub(super) fn about(section: &str, key: &str, text: &str) -> Option<About> {
+    match section {
+        "storage" => Storage::about(key, text),
+        "listener" => Listener::about(key, text),
+        "limits" => Limits::about(key, text),
+        "queue" => Queue::about(key, text),
+        "log" => Log::about(key, text),
+        _ => None,
+    }
+}
+
+fn reads_as<T: DeserializeOwned>(text: &str) -> bool {
+    let text: StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
+    T::deserialize(text).is_ok()
+}
+
 /// A whole file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub struct Sections {
     /// Where messages are kept and what an answer promises.
     pub storage: Storage,
@@ -119,9 +158,55 @@ pub struct Sections {
     pub log: Log,
 }
 
+impl Sections {
+    /// Takes what the tables of a file say. Sections and keys that do not exist are mistakes.
+    fn take(file: &DeTable<'_>, mistakes: &mut Mistakes<'_>) -> Sections {
+        mistakes.check_names(file);
+        let mut sections = Sections::default();
+        if let Some(table) = mistakes.table(file, "storage") {
+            sections.storage = Storage::take("storage", table, mistakes);
+        }
+        for (table, span) in mistakes.listeners(file) {
+            let listener = Listener::take("listener", table, mistakes);
+            sections.listener.push(Spanned::new(span, listener));
+        }
+        if let Some(table) = mistakes.table(file, "limits") {
+            sections.limits = Limits::take("limits", table, mistakes);
+        }
+        if let Some(table) = mistakes.table(file, "queue") {
+            sections.queue = Queue::take("queue", table, mistakes);
+        }
+        if let Some(table) = mistakes.table(file, "log") {
+            sections.log = Log::take("log", table, mistakes);
+        }
+        sections
+    }
+}
+
+/// Has enumerations read by their words, with a proposal for a wrong one.
+macro_rules! read_by_words {
+    ($($name:ident => $expected:literal,)*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                values::word(deserializer)
+            }
+        }
+
+        impl Kind for $name {
+            const EXPECTED: &'static str = $expected;
+        }
+    )*};
+}
+read_by_words! {
+    Durability => "\"periodic\", \"write\" or \"sync\"",
+    OnIoError => "\"rewrite\" or \"exit\"",
+    LogLevel => "\"crit\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+    LogFormat => "\"auto\", \"plain\" or \"journald\"",
+}
+
 /// The words for [`channels::Durability`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "channels::Durability tells what the levels are")]
 pub enum Durability {
     Periodic,
@@ -140,8 +225,8 @@ impl From<Durability> for channels::Durability {
 }
 
 /// What is done when the disk fails otherwise than by being full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lowercase")]
 pub enum OnIoError {
     /// Write the database anew from memory, and go on trying.
     Rewrite,
@@ -150,8 +235,8 @@ pub enum OnIoError {
 }
 
 /// The least that is logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lowercase")]
 pub enum LogLevel {
     /// We are exiting, or data is at risk.
     Crit,
@@ -168,8 +253,8 @@ pub enum LogLevel {
 }
 
 /// How a line of the log looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "lowercase")]
 pub enum LogFormat {
     /// As the journal wants it when standard error is the journal, else plain.
     Auto,
@@ -184,124 +269,51 @@ pub enum LogFormat {
 pub struct ConfigFile {
     /// What it says.
     pub sections: Sections,
-    path: PathBuf,
-    text: String,
+    lines: Lines,
+    broken: Broken,
 }
 
 impl ConfigFile {
-    /// Reads the file of this path.
+    /// Reads the file of this path, with all mistakes that are in it.
     ///
     /// # Errors
-    /// It cannot be read, or [`ConfigFile::parse`] refuses its text.
-    pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+    /// It cannot be read, or is no text.
+    pub(super) fn read(path: &Path) -> Result<(ConfigFile, Vec<ConfigError>), ConfigError> {
         let fail = |fault| ConfigError { place: Place::File(path.to_owned()), fault };
         let bytes = std::fs::read(path).map_err(|e| fail(ConfigFault::Unreadable(e)))?;
         let text = String::from_utf8(bytes).map_err(|_| fail(ConfigFault::NotUtf8))?;
-        ConfigFile::parse(path, text)
+        Ok(ConfigFile::parse_all(path, &text))
     }
 
     /// Reads the text of a file of this path.
     ///
     /// # Errors
-    /// The first thing in it that is no TOML, an unknown key, or a value of the wrong kind.
-    pub fn parse(path: &Path, text: String) -> Result<ConfigFile, ConfigError> {
-        let fail = |span: Option<Range<usize>>, key, fault| {
-            let line = line_of(&text, span.map_or(0, |span| span.start));
-            ConfigError { place: Place::Line { path: path.to_owned(), line, key }, fault }
-        };
-        let table = DeTable::parse(&text).map_err(|error| {
-            fail(error.span(), None, ConfigFault::Syntax(error.message().to_owned()))
-        })?;
-        if let Err(unknown) = check_keys(table.get_ref()) {
-            return Err(fail(Some(unknown.span), Some(unknown.key), unknown.fault));
-        }
-        let sections = toml::from_str(&text).map_err(|error| {
-            let key = error.span().and_then(|span| key_at(table.get_ref(), &span));
-            fail(error.span(), key, ConfigFault::WrongType(error.message().to_owned()))
-        })?;
-        Ok(ConfigFile { sections, path: path.to_owned(), text })
+    /// All that is wrong with it by itself: what is no TOML, unknown keys, values of the wrong kind.
+    pub fn parse(path: &Path, text: String) -> Result<ConfigFile, ConfigErrors> {
+        let (file, mistakes) = ConfigFile::parse_all(path, &text);
+        ConfigErrors::none_or(mistakes).map(|()| file)
     }
 
-    /// The file's path.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The same with what could be read in spite of the mistakes.
+    fn parse_all(path: &Path, text: &str) -> (ConfigFile, Vec<ConfigError>) {
+        let lines = Lines::of(path, text);
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let mut mistakes = Mistakes::new(&lines, text);
+        mistakes.take_syntax_errors(&errors, table.get_ref());
+        let sections = Sections::take(table.get_ref(), &mut mistakes);
+        let (found, broken) = mistakes.finish();
+        (ConfigFile { sections, lines, broken }, found)
     }
 
     /// The place of a value that stands at `span`.
     pub fn place(&self, key: String, span: Range<usize>) -> Place {
-        let line = line_of(&self.text, span.start);
-        Place::Line { path: self.path.clone(), line, key: Some(key) }
+        self.lines.place(&span, Some(key))
     }
-}
 
-fn line_of(text: &str, offset: usize) -> usize {
-    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    1 + before.iter().filter(|byte| **byte == b'\n').count()
-}
-
-struct UnknownKey {
-    span: Range<usize>,
-    key: String,
-    fault: ConfigFault,
-}
-
-/// Looks for a section or key that does not exist. serde would refuse it too, but without a
-/// proposal.
-fn check_keys(table: &DeTable<'_>) -> Result<(), UnknownKey> {
-    for (section, value) in table {
-        let name = section.get_ref().as_ref();
-        let Some((_, keys)) = SECTIONS.iter().find(|(known, _)| *known == name) else {
-            let nearest = nearest(name, SECTIONS.iter().map(|(known, _)| *known));
-            let fault = ConfigFault::UnknownSection(nearest);
-            return Err(UnknownKey { span: section.span(), key: name.to_owned(), fault });
-        };
-        for table in tables(value.get_ref()) {
-            for key in table.keys() {
-                let typed = key.get_ref().as_ref();
-                if !keys.contains(&typed) {
-                    let fault = ConfigFault::UnknownKey(nearest(typed, keys.iter().copied()));
-                    let key_text = format!("{name}.{typed}");
-                    return Err(UnknownKey { span: key.span(), key: key_text, fault });
-                }
-            }
-        }
+    /// Whether something is said better, or cannot be told, because of what is no TOML.
+    pub(super) fn is_moot(&self, error: &ConfigError) -> bool {
+        self.broken.covers(error)
     }
-    Ok(())
-}
-
-/// The tables of a section: itself, or those of its array.
-fn tables<'t, 'i>(value: &'t DeValue<'i>) -> Vec<&'t DeTable<'i>> {
-    match value {
-        DeValue::Table(table) => vec![table],
-        DeValue::Array(array) => {
-            array.iter().filter_map(|item| item.get_ref().as_table()).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn nearest<'k>(typed: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
-    let likeness = |key: &&str| strsim::jaro_winkler(key, typed);
-    let best = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-    (likeness(&best) >= LIKENESS_MIN).then_some(best)
-}
-
-/// The key whose value stands around `span`, with its section.
-fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
-    let around = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
-    for (section, value) in table {
-        for table in tables(value.get_ref()) {
-            for (key, value) in table {
-                if around(value.span()) {
-                    return Some(format!("{}.{}", section.get_ref(), key.get_ref()));
-                }
-            }
-        }
-        if around(value.span()) {
-            return Some(section.get_ref().to_string());
-        }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -444,12 +456,16 @@ mod tests {
             }
             let text = String::from_utf8_lossy(&bytes).into_owned();
             let lines = text.lines().count();
-            let Err(error) = ConfigFile::parse(Path::new("x"), text) else { continue };
-            match &error.place {
-                Place::Line { line, .. } => assert!((1..=lines + 1).contains(line), "{error}"),
-                place => panic!("{place:?}: {error}"),
+            let Err(errors) = ConfigFile::parse(Path::new("x"), text) else { continue };
+            for error in errors.iter() {
+                match &error.place {
+                    Place::Line { line, .. } => {
+                        assert!((1..=lines + 1).contains(line), "{error}");
+                    }
+                    place => panic!("{place:?}: {error}"),
+                }
+                assert!(!error.to_string().contains(char::is_control), "{error}");
             }
-            assert!(!error.to_string().contains(char::is_control), "{error}");
         }
     }
 

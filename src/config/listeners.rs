@@ -24,31 +24,22 @@ impl Checker<'_> {
         &self,
         typed: &[Spanned<file::Listener>],
         durability: Durability,
-    ) -> Result<Vec<Listener>, ConfigError> {
-        let mut listeners: Vec<Listener> = Vec::new();
-        let mut resolver = Resolver::default();
-        let mut add = |listener: Listener| -> Result<(), ConfigError> {
-            resolver.add_unresolved(&listener)?;
-            listeners.push(listener);
-            Ok(())
-        };
-        if !self.args.listen.is_empty() {
-            for text in &self.args.listen {
-                add(self.listener_of_flag(text, durability)?)?;
-            }
+    ) -> Vec<Listener> {
+        // All that the file says is looked at, also where flags take its place.
+        let of_file = typed.iter().filter_map(|typed| self.listener(typed, durability)).collect();
+        let listeners: Vec<Listener> = if !self.args.listen.is_empty() {
+            let flags = self.args.listen.iter();
+            flags.filter_map(|text| self.listener_of_flag(text, durability)).collect()
         } else if typed.is_empty() {
-            for protocol in self.protocols {
-                let address = protocol.default_address;
-                let listener = default_listener(protocol, address, durability)
-                    .map_err(|fault| ConfigError { place: Place::Defaults("listener"), fault })?;
-                add(Listener { from_default: true, ..listener })?;
-            }
+            self.protocols.iter().filter_map(|row| self.listener_of(row, durability)).collect()
         } else {
-            for typed in typed {
-                add(self.listener(typed, durability)?)?;
-            }
+            of_file
+        };
+        let mut resolver = Resolver::default();
+        for listener in &listeners {
+            resolver.add_unresolved(listener).unwrap_or_else(|error| self.report(error));
         }
-        Ok(listeners)
+        listeners
     }
 
     fn protocol(&self, name: &str) -> Result<&'static Protocol, ConfigFault> {
@@ -59,17 +50,33 @@ impl Checker<'_> {
         })
     }
 
-    fn listener_of_flag(
-        &self,
-        text: &str,
-        durability: Durability,
-    ) -> Result<Listener, ConfigError> {
-        let fail = |fault| ConfigError { place: Place::Flag("--listen"), fault };
-        let (name, address) =
-            text.split_once('=').ok_or_else(|| fail(ConfigFault::NoProtocol(text.to_owned())))?;
-        let protocol = self.protocol(name).map_err(fail)?;
-        let listener = default_listener(protocol, address, durability).map_err(fail)?;
-        Ok(Listener { place: Place::Flag("--listen"), ..listener })
+    /// The listener of a protocol when nothing is configured.
+    fn listener_of(&self, protocol: &'static Protocol, durability: Durability) -> Option<Listener> {
+        let place = Place::Defaults("listener.address");
+        match default_listener(protocol, protocol.default_address, durability) {
+            Ok(listener) => Some(Listener { from_default: true, place, ..listener }),
+            Err(fault) => {
+                self.report(ConfigError { place, fault });
+                None
+            }
+        }
+    }
+
+    fn listener_of_flag(&self, text: &str, durability: Durability) -> Option<Listener> {
+        let place = Place::Flag("--listen");
+        let listener = match text.split_once('=') {
+            Some((name, address)) => self
+                .protocol(name)
+                .and_then(|protocol| default_listener(protocol, address, durability)),
+            None => Err(ConfigFault::NoProtocol(text.to_owned())),
+        };
+        match listener {
+            Ok(listener) => Some(Listener { place, ..listener }),
+            Err(fault) => {
+                self.report(ConfigError { place, fault });
+                None
+            }
+        }
     }
 
     /// A listener of the file.
@@ -77,66 +84,83 @@ impl Checker<'_> {
         &self,
         spanned: &Spanned<file::Listener>,
         durability: Durability,
-    ) -> Result<Listener, ConfigError> {
+    ) -> Option<Listener> {
         let typed = spanned.get_ref();
-        let missing = |key| self.fail("listener", spanned, ConfigFault::Missing(key));
-        let name = typed.protocol.as_ref().ok_or_else(|| missing("protocol"))?;
-        let address = typed.address.as_ref().ok_or_else(|| missing("address"))?;
-        let protocol = self
-            .protocol(name.get_ref())
-            .map_err(|fault| self.fail("listener.protocol", name, fault))?;
-        let mut listener = default_listener(protocol, address.get_ref(), durability)
-            .map_err(|fault| self.fail("listener.address", address, fault))?;
+        for (key, given) in
+            [("protocol", typed.protocol.is_some()), ("address", typed.address.is_some())]
+        {
+            if !given {
+                self.fail("listener", spanned, ConfigFault::Missing(key));
+            }
+        }
+        let protocol = typed.protocol.as_ref().and_then(|name| {
+            let protocol = self.protocol(name.get_ref());
+            protocol.map_err(|fault| self.fail("listener.protocol", name, fault)).ok()
+        });
+        let address = typed.address.as_ref().and_then(|text| {
+            let address = read_address(text.get_ref());
+            let address = address.map_err(|fault| self.fail("listener.address", text, fault)).ok();
+            address.zip(Some(text))
+        });
+        // What can be told of the other keys is told without them.
+        let mut listener = unaddressed(protocol.or(self.protocols.first())?, durability);
+        self.common_keys(typed, &mut listener);
+        if let Some(revision) = &typed.revision {
+            if protocol.is_some_and(|protocol| protocol.name != "phpmq") {
+                let fault = ConfigFault::OnlyForProtocol("phpmq");
+                self.fail("listener.revision", revision, fault);
+            }
+            let Revision(pinned) = *revision.get_ref();
+            listener.revision = pinned;
+        }
+        let is_tcp = address.as_ref().is_some_and(|(address, _)| !address.is_unix());
+        self.unix_keys(typed, is_tcp, &mut listener);
+        let (address, text) = address?;
+        if let Some(file) = self.file {
+            listener.place = file.place("listener.address".to_owned(), text.span());
+        }
+        protocol.map(|_| Listener { address, ..listener })
+    }
+
+    fn common_keys(&self, typed: &file::Listener, listener: &mut Listener) {
         if let Some(word) = plain(&typed.durability) {
             listener.durability = word.into();
         }
         if let Some(allow_remote) = plain(&typed.allow_remote) {
             listener.allow_remote = allow_remote;
         }
-        if let Some(revision) = &typed.revision {
-            if protocol.name != "phpmq" {
-                let fault = ConfigFault::OnlyForProtocol("phpmq");
-                return Err(self.fail("listener.revision", revision, fault));
-            }
-            let Revision(pinned) = *revision.get_ref();
-            listener.revision = pinned;
-        }
         self.set(
             "listener.ack_timeout",
             &typed.ack_timeout,
             zero_or(Millis(1), Millis(u64::MAX)),
             &mut listener.ack_timeout_ms,
-        )?;
-        let unix = matches!(listener.address, Address::Unix(_));
+        );
+    }
+
+    fn unix_keys(&self, typed: &file::Listener, is_tcp: bool, listener: &mut Listener) {
         if let Some(mode) = &typed.mode {
-            if !unix {
-                return Err(self.fail("listener.mode", mode, ConfigFault::OnlyForUnixSockets));
+            if is_tcp {
+                self.fail("listener.mode", mode, ConfigFault::OnlyForUnixSockets);
             }
             let Mode(bits) = *mode.get_ref();
             listener.mode = bits;
         }
         if let Some(group) = &typed.group {
-            if !unix {
-                return Err(self.fail("listener.group", group, ConfigFault::OnlyForUnixSockets));
+            if is_tcp {
+                self.fail("listener.group", group, ConfigFault::OnlyForUnixSockets);
+            } else {
+                self.check_group(group);
             }
-            self.check_group(group)?;
             listener.group = Some(group.get_ref().clone());
         }
-        if let Some(file) = self.file {
-            listener.place = file.place("listener.address".to_owned(), address.span());
-        }
-        Ok(listener)
     }
 
     /// A group that does not exist is told here and not at the start.
-    fn check_group(&self, typed: &Spanned<String>) -> Result<(), ConfigError> {
+    fn check_group(&self, typed: &Spanned<String>) {
         let name = typed.get_ref();
-        match group_number(&self.environment.root, name) {
-            Ok(None) => {
-                Err(self.fail("listener.group", typed, ConfigFault::UnknownGroup(name.clone())))
-            }
-            // Without a list of groups nothing can be told of it.
-            Ok(Some(_)) | Err(_) => Ok(()),
+        // Without a list of groups nothing can be told of it.
+        if let Ok(None) = group_number(&self.environment.root, name) {
+            self.fail("listener.group", typed, ConfigFault::UnknownGroup(name.clone()));
         }
     }
 }
@@ -147,9 +171,11 @@ pub(super) fn default_listener(
     address: &str,
     durability: Durability,
 ) -> Result<Listener, ConfigFault> {
-    let address =
-        address.parse().map_err(|error| ConfigFault::BadAddress(address.to_owned(), error))?;
-    Ok(Listener { address, ..unaddressed(protocol, durability) })
+    Ok(Listener { address: read_address(address)?, ..unaddressed(protocol, durability) })
+}
+
+fn read_address(text: &str) -> Result<Address, ConfigFault> {
+    text.parse().map_err(|error| ConfigFault::BadAddress(text.to_owned(), error))
 }
 
 /// A listener for which nothing at all was said, at no address.
@@ -171,10 +197,10 @@ pub(super) fn unaddressed(protocol: &'static Protocol, durability: Durability) -
 #[cfg(test)]
 mod tests {
     use super::super::tests::{TABLE, environment, load, load_text};
-    use super::super::{Args, Config, load_with};
+    use super::super::{Args, Config, ConfigErrors, load_with};
     use super::*;
 
-    fn load_flags(listen: &[&str]) -> Result<Config, ConfigError> {
+    fn load_flags(listen: &[&str]) -> Result<Config, ConfigErrors> {
         let listen = listen.iter().map(|text| (*text).to_owned()).collect();
         load_with(&Args { listen, ..Args::default() }, &environment(), TABLE)
     }

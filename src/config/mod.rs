@@ -20,19 +20,23 @@ pub mod file;
 mod group;
 mod listeners;
 mod memory;
+mod mistakes;
+mod nearest;
 mod print;
 mod resolve;
 pub mod values;
 
 pub use address::Address;
 pub use args::Args;
-pub use error::{ConfigError, Place};
+pub use error::{ConfigError, ConfigErrors, Place};
 pub use file::{LogFormat, LogLevel, OnIoError};
 pub use group::group_number;
 pub use resolve::{LookUp, Resolver, look_up};
 
 /// Where the configuration file is looked for when no flag names one.
 pub const DEFAULT_CONFIG_PATH: &str = "/etc/phpmq/phpmqd.toml";
+/// Where the system service of the unit file provided keeps its database.
+const SERVICE_DATABASE: &str = "/var/lib/phpmq/phpmq.db";
 /// The name of the database in the state directory.
 pub const DATABASE_NAME: &str = "phpmq.db";
 
@@ -41,6 +45,9 @@ pub const DATABASE_NAME: &str = "phpmq.db";
 pub struct Config {
     /// The file that it was read from, if any.
     pub source: Option<PathBuf>,
+    /// The variable of the environment that the database's place comes from, when nothing says
+    /// where it is.
+    pub database_from: Option<&'static str>,
     /// Where messages are kept and what an answer promises.
     pub storage: Storage,
     /// Where clients connect.
@@ -159,36 +166,42 @@ impl Environment {
 
     /// Where the database is kept when nobody says where.
     pub fn default_database(&self) -> Option<PathBuf> {
+        self.default_place().map(|(path, _)| path)
+    }
+
+    /// The same with the variable that says so.
+    fn default_place(&self) -> Option<(PathBuf, &'static str)> {
         let systemd = self.state_directory.as_ref().and_then(|list| {
             let first = std::env::split_paths(list).next()?;
-            Some(first)
+            Some((first, "STATE_DIRECTORY"))
         });
         // The XDG base directory specification: paths that are not absolute are ignored.
         let xdg = self.xdg_state_home.as_ref().filter(|path| path.is_absolute());
-        let directory = systemd
-            .or_else(|| xdg.map(|path| path.join("phpmq")))
-            .or_else(|| self.home.as_ref().map(|home| home.join(".local/state/phpmq")))?;
-        Some(directory.join(DATABASE_NAME))
+        let home = || self.home.as_ref().map(|home| (home.join(".local/state/phpmq"), "HOME"));
+        let (directory, variable) = systemd
+            .or_else(|| xdg.map(|path| (path.join("phpmq"), "XDG_STATE_HOME")))
+            .or_else(home)?;
+        Some((directory.join(DATABASE_NAME), variable))
     }
 }
 
 /// Works out the configuration from flags, file and surroundings.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
-pub fn load(args: &Args, environment: &Environment) -> Result<Config, ConfigError> {
+/// All that is wrong with it.
+pub fn load(args: &Args, environment: &Environment) -> Result<Config, ConfigErrors> {
     load_with(args, environment, PROTOCOLS)
 }
 
 /// The same with another table of protocols.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
+/// All that is wrong with it.
 pub fn load_with(
     args: &Args,
     environment: &Environment,
     protocols: &'static [Protocol],
-) -> Result<Config, ConfigError> {
+) -> Result<Config, ConfigErrors> {
     check::config(args, environment, protocols)
 }
 
@@ -213,6 +226,30 @@ impl Config {
         configured
             .cloned()
             .unwrap_or_else(|| listeners::unaddressed(protocol, self.storage.durability))
+    }
+
+    /// The keys in which `new` differs and that a running daemon takes up.
+    pub fn differences_applied(&self, new: &Config) -> Vec<&'static str> {
+        let (old, now) = (&self.limits, &new.limits);
+        let per_peer = old.max_connections_per_peer != now.max_connections_per_peer;
+        let differences = [
+            ("limits.max_connections", old.max_connections != now.max_connections),
+            ("limits.max_connections_per_peer", per_peer),
+            ("limits.max_message_size", old.max_message_size != now.max_message_size),
+            ("limits.max_memory", old.max_memory != now.max_memory),
+            ("limits.max_queues", old.max_queues != now.max_queues),
+            ("limits.max_window", old.max_window != now.max_window),
+            ("limits.max_output", old.max_output != now.max_output),
+            ("limits.frame_timeout", old.frame_timeout_ms != now.frame_timeout_ms),
+            ("limits.write_timeout", old.write_timeout_ms != now.write_timeout_ms),
+            ("limits.idle_timeout", old.idle_timeout_ms != now.idle_timeout_ms),
+            ("limits.keepalive", old.keepalive_ms != now.keepalive_ms),
+            ("limits.tcp_user_timeout", old.tcp_user_timeout_ms != now.tcp_user_timeout_ms),
+            ("queue.priority", old.priority != now.priority),
+            ("queue.time_to_run", old.time_to_run_ms != now.time_to_run_ms),
+            ("log.level", self.log.level != new.log.level),
+        ];
+        differences.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
     }
 
     /// The keys in which `new` differs and that a running daemon does not take up.
@@ -310,7 +347,7 @@ pub(crate) mod tests {
     }
 
     /// Loads a file of this text with these flags.
-    pub(crate) fn load_text(text: &str, args: &Args) -> Result<Config, ConfigError> {
+    pub(crate) fn load_text(text: &str, args: &Args) -> Result<Config, ConfigErrors> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("phpmqd.toml");
         std::fs::write(&path, text).unwrap();
@@ -392,6 +429,41 @@ pub(crate) mod tests {
         let (memory, accepted) = (16 << 20, (15 << 20) - 200);
         let size = Questionable::MessageSize { memory, accepted };
         assert_eq!(questionable("[limits]\nmax_memory = \"16MiB\"\n"), Some(size));
+    }
+
+    /// Every key of the file, set to something that is not its default, is named in one of the lists.
+    #[test]
+    fn every_changed_key_is_named() {
+        let old = load_text("", &Args::default()).unwrap();
+        let mut keys = 0;
+        for (section, names) in file::SECTIONS {
+            for name in names.iter().filter(|_| *section != "listener") {
+                let value = match *name {
+                    "database" => "\"/elsewhere\"",
+                    "durability" => "\"sync\"",
+                    "on_io_error" => "\"exit\"",
+                    "level" => "\"debug\"",
+                    "format" => "\"plain\"",
+                    times if times.ends_with("timeout") || times.ends_with("interval") => "\"77s\"",
+                    "keepalive" | "time_to_run" => "\"77s\"",
+                    _ => "77777",
+                };
+                let text = format!("[{section}]\n{name} = {value}\n");
+                let new = load_text(&text, &Args::default()).unwrap();
+                let mut named = old.differences_applied(&new);
+                assert_eq!(
+                    named.is_empty(),
+                    ["storage.", "log.format"]
+                        .iter()
+                        .any(|start| { format!("{section}.{name}").starts_with(start) })
+                );
+                named.extend(old.differences_needing_restart(&new));
+                named.retain(|named| *named != "listener");
+                assert_eq!(named, [format!("{section}.{name}")]);
+                keys += 1;
+            }
+        }
+        assert!(keys > 20, "{keys}");
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The configuration in effect, written as a file that says all of it (`--print-config`).
 
 use std::fmt::{self, Write};
+use std::path::Path;
 
 use super::file::{LogFormat, LogLevel, OnIoError};
 use super::values::{Bytes, Millis, Mode};
-use super::{Address, Config, Listener, Storage};
+use super::{Address, Config, Listener, SERVICE_DATABASE, Storage};
 use crate::channels::Durability;
 use crate::limits::LimitValues;
 
@@ -29,7 +30,7 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         Some(path) => writeln!(out, "# read from {:?}", path.display().to_string())?,
         None => writeln!(out, "# no configuration file was read")?,
     }
-    write_storage(out, &config.storage)?;
+    write_storage(out, &config.storage, config.database_from)?;
     for listener in &config.listeners {
         write_listener(out, listener)?;
     }
@@ -39,9 +40,16 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
     writeln!(out, "format = \"{}\"", format_word(config.log.format))
 }
 
-fn write_storage(out: &mut String, storage: &Storage) -> fmt::Result {
+fn write_storage(out: &mut String, storage: &Storage, from: Option<&str>) -> fmt::Result {
     let database = storage.database.as_ref().map(|path| path.to_string_lossy().into_owned());
     writeln!(out, "\n[storage]")?;
+    if let Some(variable) = from {
+        writeln!(out, "# the default of whoever has called this (from ${variable})")?;
+        let database = storage.database.as_deref();
+        if variable != "STATE_DIRECTORY" && database != Some(Path::new(SERVICE_DATABASE)) {
+            writeln!(out, "# without this key the system service keeps it in {SERVICE_DATABASE}")?;
+        }
+    }
     writeln!(out, "database = {}", quoted(database.as_deref().unwrap_or_default()))?;
     writeln!(out, "durability = \"{}\"", durability_word(storage.durability))?;
     writeln!(out, "snapshot_interval = \"{}\"", Millis(storage.snapshot_interval_ms))?;
@@ -120,7 +128,26 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{TABLE, environment, load_text};
-    use super::super::{Args, load_with};
+    use super::super::{Args, Environment, load_with};
+
+    #[test]
+    fn a_database_that_nobody_has_chosen_a_place_for_is_not_taken_for_the_services() {
+        let print = |text: &str, args: &Args| load_text(text, args).unwrap().print();
+        let printed = print("", &Args::default());
+        assert!(printed.contains("(from $HOME)"), "{printed}");
+        assert!(printed.contains("service keeps it in /var/lib/phpmq/phpmq.db"), "{printed}");
+        for printed in [
+            print("[storage]\ndatabase = \"/x\"\n", &Args::default()),
+            print("", &Args { database: Some("/x".into()), ..Args::default() }),
+        ] {
+            assert!(!printed.contains("$HOME"), "{printed}");
+        }
+        let service =
+            Environment { state_directory: Some("/var/lib/phpmq".into()), ..environment() };
+        let printed = load_with(&Args::default(), &service, TABLE).unwrap().print();
+        assert!(printed.contains("(from $STATE_DIRECTORY)"), "{printed}");
+        assert!(!printed.contains("service keeps it"), "{printed}");
+    }
 
     #[test]
     fn what_is_printed_loads_to_the_same_configuration() {

@@ -4,9 +4,13 @@
 //! [`Millis`] and [`Bytes`] display is read back as the same value.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
+use clap::ValueEnum;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+
+use super::nearest::nearest;
 
 const DURATION_UNITS: &[(&str, u64)] =
     &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -135,6 +139,65 @@ impl fmt::Display for Count {
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04o}", self.0)
+    }
+}
+
+/// What a key takes, for whoever has typed something else.
+pub trait Kind {
+    /// A noun phrase: "a whole number, 0 or more".
+    const EXPECTED: &'static str;
+}
+
+macro_rules! kinds {
+    ($($name:ty => $expected:expr,)*) => {$(
+        impl Kind for $name {
+            const EXPECTED: &'static str = $expected;
+        }
+    )*};
+}
+kinds! {
+    String => "a string in double quotes",
+    bool => "true or false, without quotes",
+    Millis => DURATION_EXPECTED,
+    Bytes => SIZE_EXPECTED,
+    Count => COUNT_EXPECTED,
+    Mode => MODE_EXPECTED,
+    Revision => REVISION_EXPECTED,
+}
+
+/// Reads one of the words of an enumeration.
+///
+/// # Errors
+/// It is none of them; the error proposes the nearest.
+pub(super) fn word<'de, T: ValueEnum, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    deserializer.deserialize_any(Words(PhantomData))
+}
+
+struct Words<T>(PhantomData<T>);
+
+impl<T: ValueEnum> Words<T> {
+    fn names() -> Vec<String> {
+        let values = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        values.map(|value| value.get_name().to_owned()).collect()
+    }
+}
+
+impl<T: ValueEnum> Visitor<'_> for Words<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "one of the words `{}`", Words::<T>::names().join("`, `"))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        T::from_str(text, false).map_err(|_| {
+            let names = Words::<T>::names();
+            let meant = nearest(text, names.iter().map(String::as_str));
+            let meant = meant.map(|word| format!("did you mean \"{word}\"? ")).unwrap_or_default();
+            E::custom(format!("unknown value {text:?}; {meant}known are `{}`", names.join("`, `")))
+        })
     }
 }
 

@@ -97,9 +97,9 @@ struct Plan {
 
 fn phpmqd_task(words: Vec<OsString>, environment: Environment) -> Result<Task, Parting> {
     let args = Args::parse_from_words(words, PROTOCOLS)?;
-    let config = config::load(&args, &environment).map_err(|error| Parting {
-        text: format!("phpmqd: {error}\n"),
-        exit_code: error.exit_code(),
+    let config = config::load(&args, &environment).map_err(|errors| Parting {
+        text: errors.iter().map(|error| format!("phpmqd: {error}\n")).collect(),
+        exit_code: errors.exit_code(),
     })?;
     Ok(if args.check_config {
         Task::Check(config)
@@ -332,9 +332,12 @@ impl Daemon {
                     warn!(self.log, "a changed key needs a restart"; "key" => key);
                 }
                 warn_of_questionable(&new, &self.log);
+                let changed = self.plan.config.differences_applied(&new);
                 self.plan.config.limits = new.limits;
                 self.plan.config.log.level = new.log.level;
-                info!(self.log, "configuration read again");
+                let changed =
+                    if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };
+                info!(self.log, "configuration reloaded"; "changed" => changed);
             }
             Err(error) => {
                 error!(self.log, "configuration not reloaded, the old one stays in force";

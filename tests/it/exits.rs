@@ -77,6 +77,57 @@ fn a_wrong_configuration_is_named_with_file_line_and_key() {
 }
 
 #[test]
+fn all_mistakes_of_a_file_are_told_at_once() {
+    let text = fails_with(
+        "durability = \"sync\"\n[listener]\nprotocol = \"beanstalkd\"\nmode = 0660\n\
+         group = \"no such group\"\naddress = \"unix:/run/x.sock\"\n[log]\nlevel = \"warning\"\n",
+    );
+    let wanted = [
+        "phpmqd: it.toml:1: durability: this key stands in no section: write it below [storage]",
+        "phpmqd: it.toml:2: listener: write [[listener]], in double brackets",
+        "phpmqd: it.toml:3: listener.protocol: unknown protocol \"beanstalkd\", did you mean \"beanstalk\"?",
+        "phpmqd: it.toml:4: listener.mode: unexpected leading zero: write mode = \"0660\"",
+        "phpmqd: it.toml:5: listener.group: there is no group \"no such group\"",
+        "phpmqd: it.toml:8: log.level: unknown value \"warning\"; did you mean \"warn\"?",
+    ];
+    for (line, wanted) in text.lines().zip(wanted) {
+        assert!(line.starts_with(wanted), "{line} is not {wanted}");
+    }
+    assert_eq!(text.lines().count(), wanted.len(), "{text}");
+}
+
+#[test]
+fn a_database_in_memory_is_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command(&["--database", ":memory:", "--listen", "console=127.0.0.1:0"]);
+    let process = Process::start(command.current_dir(directory.path()));
+    process.logged(" ready ");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "a file was made");
+}
+
+#[test]
+fn addresses_that_can_be_none_are_refused_with_what_to_write() {
+    for (address, wanted) in [
+        ("127.0.0.1", "no port"),
+        ("/run/x.sock", "write unix: before its path"),
+        ("unix:x.sock", "must begin with a slash"),
+        ("tcp://127.0.0.1:1", "has no scheme"),
+        ("::1:9100", "is written in brackets"),
+        ("*:9100", "use 0.0.0.0 or [::]"),
+        ("127.0.0.256:1", "not an IPv4 address"),
+        (&format!("unix:/{}", "x".repeat(120)), "107 bytes at most, this one has 121"),
+    ] {
+        let text = fails(64, &["--database", "", "--listen", &format!("console={address}")]);
+        assert!(text.contains(wanted), "{address}: {text}");
+    }
+    let twice = ["--database", "", "--listen", "console=[::1]:9", "--listen", "phpmq=[::]:9"];
+    let text = fails(78, &twice);
+    assert!(text.contains("--listen: ") && text.contains("allow_remote"), "{text}");
+    let twice = ["--database", "", "--listen", "console=[::1]:9", "--listen", "phpmq=[::1]:9"];
+    assert!(fails(78, &twice).contains("[::1]:9 is the address of another listener already"));
+}
+
+#[test]
 fn an_address_for_everybody_has_to_be_allowed() {
     for address in ["0.0.0.0:0", "[::]:0"] {
         let text =

@@ -75,6 +75,18 @@ fn a_reload_takes_up_limits_and_the_log_level() {
     server.reload();
     assert!(peer.ask("put 0 0 60 11\r\n0123456789a").starts_with("INSERTED"));
     server.process.logged("a changed key needs a restart key=storage.commit_timeout");
+    // Each reload says what it has changed.
+    let reloads: Vec<String> = server
+        .process
+        .log()
+        .lines()
+        .filter_map(|line| line.split("reloaded changed=").nth(1))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(reloads[0], "\"limits.max_window, log.level\"");
+    assert_eq!(reloads[1], "\"limits.max_message_size, limits.max_window\"");
+    server.reload();
+    server.process.logged("configuration reloaded changed=nothing");
     // A wrong file changes nothing, and is said so with its line.
     server.setup = server.setup.clone().limits("max_message_sise = 1");
     server.write_config();

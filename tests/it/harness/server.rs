@@ -242,7 +242,7 @@ impl Server {
         let lines = self.process.lines();
         self.write_config();
         self.process.signal(Signal::HUP);
-        self.process.logged_from(lines, "configuration read again");
+        self.process.logged_from(lines, "configuration reloaded");
     }
 
     pub fn write_config(&self) {
