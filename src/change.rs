@@ -1,8 +1,8 @@
 //! What happens to stored data: the only way anything reaches SQL.
 //!
 //! The engine lists changes; the journal gathers them, and one function carries them out in the
-//! in-memory database and in the database file alike. Times in here are wall times in milliseconds
-//! since 1970, since rows outlive the process.
+//! in-memory database and in the database file alike. Times in here are moments of the daemon's scale
+//! ([`clock`](crate::clock)), which outlives the process as the rows do.
 
 use crate::body::Body;
 use crate::ids::{MessageId, QueueId, QueueName, Sequence};

@@ -22,7 +22,7 @@ use slog::{Drain, KV, Key, Level, Logger, Never, OwnedKVList, Record, Serializer
 use slog_async::{Async, AsyncGuard};
 use slog_term::{Decorator, PlainSyncDecorator};
 
-use crate::clock::Clock;
+use crate::clock::wall_clock_ms;
 use crate::config::{Log, LogFormat, LogLevel};
 
 /// Records that wait for standard error at most: some seconds of a busy day at `info`.
@@ -46,7 +46,7 @@ fn start_with<W>(level: LogLevel, journald: bool, out: W) -> (Logger, LevelHandl
 where
     W: io::Write + Send + 'static,
 {
-    let head = if journald { Head::Priority } else { Head::Time(Clock::start()) };
+    let head = if journald { Head::Priority } else { Head::Time };
     let lines = Lines { decorator: PlainSyncDecorator::new(out), head };
     let (records, guard) = Async::new(lines)
         .chan_size(RECORDS_WAITING_MAX)
@@ -143,7 +143,7 @@ impl<D: Drain<Ok = (), Err = Never>> Drain for Filter<D> {
 /// What a line begins with.
 enum Head {
     /// The time of day in UTC.
-    Time(Clock),
+    Time,
     /// The journal's priority.
     Priority,
 }
@@ -173,9 +173,8 @@ impl<D> Lines<D> {
     fn line(&self, record: &Record<'_>, values: &OwnedKVList) -> String {
         let mut line = String::with_capacity(160);
         match &self.head {
-            Head::Time(clock) => {
-                let now = clock.now();
-                push_time(&mut line, now.wall_ms(now.time));
+            Head::Time => {
+                push_time(&mut line, wall_clock_ms());
                 line.push(' ');
             }
             Head::Priority => line.push_str(priority(record.level())),

@@ -45,6 +45,8 @@ pub(super) const MORE_TIME: Duration = Duration::from_secs(60);
 /// How long the last commit is tried when the daemon stops and the disk does not take it, in
 /// milliseconds: below the time-out of the service manager.
 const STOP_TIMEOUT_MS: u64 = 10_000;
+/// A wall clock that is behind by less, in milliseconds, is not worth a line.
+const BEHIND_TOLD_MS: u64 = 1_000;
 /// Memory maps that a thread needs: its stack, the guard page, and the signal stack's two.
 const MAPS_PER_THREAD: u64 = 4;
 /// Memory maps that the rest of the process needs.
@@ -61,8 +63,8 @@ impl Daemon {
     ) -> Result<Option<Daemon>, DaemonError> {
         let notifier = Notifier::from_environment();
         let Some(prepared) = prepare(&plan, passed, &notifier, log)? else { return Ok(None) };
-        let Prepared { clock, signals, notice_sender, notices, bound, loaded } = prepared;
-        let Loaded { opened, engine, limits, dropped } = loaded;
+        let Prepared { signals, notice_sender, notices, bound, loaded } = prepared;
+        let Loaded { opened, clock, engine, limits, dropped } = loaded;
         let config = &plan.config;
         let (threads, joiner) = joined_threads(notice_sender.clone());
         let (events, event_receiver) = channels::events();
@@ -125,7 +127,6 @@ impl Daemon {
 
 /// What is there before any thread of the daemon's own work.
 struct Prepared {
-    clock: Clock,
     signals: Signals,
     notice_sender: Sender<Notice>,
     notices: crossbeam_channel::Receiver<Notice>,
@@ -157,7 +158,7 @@ fn prepare(
         let own = bind_all(config, &bound)?;
         make_state_directory(config, &plan.environment)?;
         import_binlog(plan, notifier, log)?;
-        Ok((own, load(config, clock, notifier, log)?))
+        Ok((own, load(config, notifier, log)?))
     });
     match possible {
         Ok(Some(((own, left_out), loaded))) => {
@@ -165,7 +166,7 @@ fn prepare(
                 info!(log, "an address of a listener is left out"; "error" => %error);
             }
             bound.extend(own);
-            Ok(Some(Prepared { clock, signals, notice_sender, notices, bound, loaded }))
+            Ok(Some(Prepared { signals, notice_sender, notices, bound, loaded }))
         }
         Ok(None) => {
             signals.stop();
@@ -279,6 +280,7 @@ fn make_state_directory(config: &Config, environment: &Environment) -> Result<()
 /// The database, and the engine built from it.
 struct Loaded {
     opened: Opened,
+    clock: Clock,
     engine: Engine,
     limits: Arc<Limits>,
     /// What the engine has dropped because its time was over.
@@ -286,12 +288,7 @@ struct Loaded {
 }
 
 /// Opens the database and builds the engine from it.
-fn load(
-    config: &Config,
-    clock: Clock,
-    notifier: &Notifier,
-    log: &Logger,
-) -> Result<Loaded, DaemonError> {
+fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, DaemonError> {
     let limits = Arc::new(Limits::new(&config.limits));
     let database = config.storage.database.as_deref();
     let opened = store::open(database, &mut |messages| {
@@ -299,9 +296,14 @@ fn load(
         notifier.status(&format!("Reading the database; {messages} messages so far"));
     })?;
     let facts = opened.facts;
+    let clock = Clock::go_on(facts.clock);
+    if clock.behind_ms() >= BEHIND_TOLD_MS {
+        warn!(log, "the wall clock is behind the database's last commit, whose time goes on; how \
+            long the daemon was down is not known"; "behind_ms" => clock.behind_ms());
+    }
     let engine =
         Engine::new(limits.clone(), facts.next_id, facts.ids_reserved, facts.next_queue_id);
-    let loader = std::cell::RefCell::new(Loader::new(engine, clock.now()));
+    let loader = std::cell::RefCell::new(Loader::new(engine, clock.beginning()));
     store::scan(
         &opened.memory,
         |id, name| {
@@ -320,7 +322,7 @@ fn load(
             warn!(log, "database was rewritten: the last daemon left it suspect");
         }
     }
-    Ok(Loaded { opened, engine, limits, dropped })
+    Ok(Loaded { opened, clock, engine, limits, dropped })
 }
 
 /// The dispatcher's ways to the database file.

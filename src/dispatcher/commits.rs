@@ -17,7 +17,7 @@ use slog::{crit, info};
 
 use crate::change::{Change, MessageRow};
 use crate::channels::{Durability, Event, Finished, Order};
-use crate::clock::Time;
+use crate::clock::{Now, Time};
 use crate::engine::Input;
 use crate::ids::{CommitNumber, ConnectionId, MessageId};
 use crate::journal::Journal;
@@ -51,6 +51,8 @@ pub(super) struct Commits {
     pub tick: Time,
     /// Whether something was committed without fsync.
     unsynced: bool,
+    /// When a commit last said how the clock stands.
+    clock_saved: Time,
     /// Ids that the order under way reserves, and those that the journal does.
     pub ids_under_way: Option<u64>,
     pub ids_asked: Option<u64>,
@@ -103,6 +105,7 @@ impl Commits {
             demanded: None,
             tick: Time::NEVER,
             unsynced: false,
+            clock_saved: Time(0),
             ids_under_way: None,
             ids_asked: None,
             holding: Vec::new(),
@@ -118,6 +121,15 @@ impl Commits {
         self.come.count(&change);
         self.journal.record(change);
         self.start_tick(now);
+    }
+
+    /// The wall clock was set.
+    pub fn note_clock(&mut self, now: Now) {
+        if self.orders.is_some() {
+            self.journal.note_clock(now);
+            self.clock_saved = now.time;
+            self.start_tick(now.time);
+        }
     }
 
     /// Ids below this are to be reserved; the engine learns when they are.
@@ -334,6 +346,10 @@ impl<'c> Dispatcher<'c> {
             commits.tick = if again { commits.tick } else { Time::NEVER };
             return self.release_held();
         }
+        if now.since(commits.clock_saved) >= SAVE_CLOCK_MS {
+            commits.clock_saved = now;
+            commits.journal.note_clock(self.now);
+        }
         let batch = commits.journal.take();
         commits.send(Order::Commit { batch, sync }, UnderWay::Commit { sync });
         commits.demanded = None;
@@ -404,5 +420,8 @@ pub(super) struct LastCommit<'a, 'c> {
     pub is_under_way: bool,
 }
 
+/// How often, in milliseconds, a commit says how the clock stands: a start with a wall clock that
+/// is far behind goes on from there.
+const SAVE_CLOCK_MS: u64 = 60_000;
 /// How long after a commit a disk that was low is measured again, in milliseconds.
 pub(super) const MEASURE_AGAIN_MS: u64 = 1_000;

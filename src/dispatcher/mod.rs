@@ -41,7 +41,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
-use slog::Logger;
+use slog::{Logger, info};
 
 use crate::change::Change;
 use crate::channels::{Event, Finished, Notice, Order};
@@ -151,7 +151,7 @@ pub struct Dispatcher<'c> {
 impl<'c> Dispatcher<'c> {
     /// Puts the parts together.
     pub fn new(parts: Parts, memory: Memory<'c>) -> Dispatcher<'c> {
-        let now = parts.clock.now();
+        let now = parts.clock.now(parts.clock.beginning().wall_offset_ms);
         Dispatcher {
             engine: parts.engine,
             memory,
@@ -199,6 +199,9 @@ impl<'c> Dispatcher<'c> {
         for change in dropped_at_start {
             self.keep(change);
         }
+        if self.clock.behind_ms() > 0 {
+            self.commits.note_clock(self.now);
+        }
         while !self.stopping {
             self.turn()?;
         }
@@ -208,7 +211,7 @@ impl<'c> Dispatcher<'c> {
     fn turn(&mut self) -> Result<(), StoreError> {
         let first = self.wait();
         let clock = self.clock;
-        self.turn_by(clock.now(), || clock.time(), first)
+        self.turn_by(clock.now(self.now.wall_offset_ms), || clock.time(), first)
     }
 
     /// A turn for which time stands still.
@@ -223,7 +226,7 @@ impl<'c> Dispatcher<'c> {
         time: impl Fn() -> Time,
         first: Option<Event>,
     ) -> Result<(), StoreError> {
-        self.now = now;
+        self.note_time(now);
         self.turns.fetch_add(1, Ordering::Relaxed);
         let mut next = first;
         self.taken = 0;
@@ -242,6 +245,17 @@ impl<'c> Dispatcher<'c> {
         self.engine.turn(self.now, &mut self.effects);
         self.carry_out()?;
         self.finish_turn()
+    }
+
+    /// Takes what the clocks say. That somebody has set the wall clock is committed like a change:
+    /// else a restart would take it for time that has passed.
+    fn note_time(&mut self, now: Now) {
+        let by_ms = now.wall_offset_ms.saturating_sub(self.now.wall_offset_ms);
+        self.now = now;
+        if by_ms != 0 {
+            info!(self.log, "the wall clock was set"; "by_ms" => by_ms);
+            self.commits.note_clock(now);
+        }
     }
 
     /// Does what is due before anybody is answered. After a pause of the whole process (a stopped

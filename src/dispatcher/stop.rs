@@ -32,7 +32,7 @@ pub enum Stopped {
 impl Dispatcher<'_> {
     pub(super) fn stop(mut self) -> Result<Stopped, StoreError> {
         self.flush_outboxes()?;
-        let unsaved: Vec<Change> = self.engine.unsaved_counters(self.now);
+        let unsaved: Vec<Change> = self.engine.unsaved_counters();
         for change in unsaved {
             self.keep(change);
         }
@@ -50,7 +50,7 @@ impl Dispatcher<'_> {
     fn flush_outboxes(&mut self) -> Result<(), StoreError> {
         let until = self.clock.time().plus(STOP_FLUSH_MS);
         loop {
-            self.now = self.clock.now();
+            self.note_time(self.clock.now(self.now.wall_offset_ms));
             self.engine.turn(self.now, &mut self.effects);
             self.carry_out()?;
             self.finish_turn()?;
@@ -72,7 +72,7 @@ impl Dispatcher<'_> {
     /// The last commit and the checkpoint; tried again until `stop_timeout`.
     fn commit_for_good(&mut self) -> Stopped {
         let until = self.clock.time().plus(self.stop_timeout_ms);
-        let next_id = self.engine.next_id();
+        let (next_id, now) = (self.engine.next_id(), self.now);
         let exit_on_io_error = self.exit_on_io_error;
         let (clock, log) = (self.clock, self.log.clone());
         let Some(LastCommit { memory, journal, orders, finished, events, is_under_way }) =
@@ -91,6 +91,7 @@ impl Dispatcher<'_> {
         let mut told = false;
         loop {
             journal.stop_cleanly(next_id);
+            journal.note_clock(now);
             let batch = journal.take();
             let rows = batch.rows();
             let Err(error) = ask(orders, finished, Order::Close { batch }) else {

@@ -47,7 +47,7 @@ impl Loader {
         let expires = match (expires_ms, kind) {
             (None, _) => Time::NEVER,
             (Some(left), MessageState::Buried) => Time(u64::try_from(left).unwrap_or(0)),
-            (Some(at), _) => self.now.from_wall_ms(at),
+            (Some(at), _) => Time::from_stored(at),
         };
         if kind != MessageState::Buried && expires <= self.now.time {
             self.engine.totals.messages_expired += 1;
@@ -60,7 +60,7 @@ impl Loader {
         let message = Message {
             id: stored.id,
             sequence,
-            created: self.now.from_wall_ms(stored.created_ms).min(self.now.time),
+            created: Time::from_stored(stored.created_ms).min(self.now.time),
             expires,
             time_to_run_ms: stored.time_to_run_ms,
             state: State::Ready,
@@ -96,10 +96,9 @@ impl Loader {
             return engine.place_buried(slot, burial);
         }
         engine.deadlines.add(expires, Due::Expire(slot));
-        // A wall clock that was set back while the daemon was down makes nobody wait longer than
-        // the delay that was asked for.
+        // Whatever became of the clock, nobody waits longer than the delay that was asked for.
         let latest = self.now.time.plus(delay_ms);
-        match due.map(|due| self.now.from_wall_ms(due).min(latest)) {
+        match due.map(|due| Time::from_stored(due).min(latest)) {
             Some(due) if due > self.now.time => engine.place_delayed(slot, due),
             _ => engine.place_ready(slot),
         }

@@ -9,7 +9,7 @@ use slab::Slab;
 
 use crate::change::Counters;
 use crate::change::StateRow;
-use crate::clock::{Now, Time};
+use crate::clock::Time;
 use crate::ids::{MessageId, Sequence};
 
 use super::index::IdIndex;
@@ -163,7 +163,7 @@ impl Messages {
     }
 
     /// The row that says where the message is now, and that it has been written.
-    pub fn state_row(&mut self, slot: Slot, now: &Now) -> StateRow {
+    pub fn state_row(&mut self, slot: Slot) -> StateRow {
         use crate::change::MessageState;
         let counters = self.counters(slot);
         let delay_ms = self.history(slot).delay_ms;
@@ -172,13 +172,13 @@ impl Messages {
         let (state, due) = match message.state {
             // What is in somebody's hands is ready after a restart.
             State::Ready | State::Reserved(_) => (MessageState::Ready, None),
-            State::Delayed(due) => (MessageState::Delayed, Some(now.wall_ms(due))),
+            State::Delayed(due) => (MessageState::Delayed, Some(due.stored())),
             State::Buried(place) => (MessageState::Buried, i64::try_from(place).ok()),
         };
         let expires_ms = match message.state {
             _ if message.expires == Time::NEVER => None,
             State::Buried(_) => i64::try_from(message.expires.0).ok(),
-            _ => Some(now.wall_ms(message.expires)),
+            _ => Some(message.expires.stored()),
         };
         let (id, priority, sequence) = (message.id, message.priority, message.sequence);
         StateRow { id, state, priority, sequence, due, expires_ms, delay_ms, counters }

@@ -189,17 +189,17 @@ impl Engine {
 
     /// Writes down where the message is now.
     pub(super) fn save(&mut self, turn: &mut Turn<'_>, slot: Slot) {
-        let row = self.messages.state_row(slot, &turn.now);
+        let row = self.messages.state_row(slot);
         turn.change(Change::Moved(row));
     }
 
     /// Lists the rows of all messages whose counters have changed since they were last written:
     /// for a clean stop.
-    pub fn unsaved_counters(&mut self, now: crate::clock::Now) -> Vec<Change> {
+    pub fn unsaved_counters(&mut self) -> Vec<Change> {
         let unsaved = self.messages.iter().filter(|(_, message)| message.unsaved);
         let slots: Vec<Slot> =
             unsaved.map(|(slot, _)| slot).filter(|slot| !self.is_flushed(*slot)).collect();
-        slots.into_iter().map(|s| Change::Moved(self.messages.state_row(s, &now))).collect()
+        slots.into_iter().map(|s| Change::Moved(self.messages.state_row(s))).collect()
     }
 
     pub(super) fn queue_of(&self, slot: Slot) -> QueueSlot {

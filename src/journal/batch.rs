@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::puts::Puts;
 use crate::change::{MessageRow, StateRow};
+use crate::clock::Now;
 use crate::ids::{CommitNumber, MessageId, QueueId, QueueName};
 use crate::limits::MESSAGE_OVERHEAD_BYTES;
 
@@ -25,6 +26,7 @@ pub struct Batch {
     gone: Vec<QueueId>,
     pub(super) ids_reserved: Option<u64>,
     pub(super) clean_stop: Option<u64>,
+    pub(super) clock: Option<Now>,
     bytes: u64,
     put_bytes: u64,
 }
@@ -47,7 +49,10 @@ impl Batch {
 
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.rows() == 0 && self.ids_reserved.is_none() && self.clean_stop.is_none()
+        self.rows() == 0
+            && self.ids_reserved.is_none()
+            && self.clean_stop.is_none()
+            && self.clock.is_none()
     }
 
     /// Bytes of bodies and overhead in it.
@@ -114,6 +119,11 @@ impl Batch {
         self.clean_stop
     }
 
+    /// How the clock stands, where that is to be stored.
+    pub fn clock(&self) -> Option<Now> {
+        self.clock
+    }
+
     /// Empties it. The allocations stay unless a burst has made them far larger than what they were
     /// used for.
     pub(super) fn clear(&mut self) {
@@ -125,6 +135,7 @@ impl Batch {
         self.gone.clear();
         self.ids_reserved = None;
         self.clean_stop = None;
+        self.clock = None;
         self.bytes = 0;
         self.put_bytes = 0;
     }
@@ -214,6 +225,7 @@ impl Batch {
         }
         self.ids_reserved = newer.ids_reserved.or(self.ids_reserved);
         self.clean_stop = newer.clean_stop.or(self.clean_stop);
+        self.clock = newer.clock.or(self.clock);
     }
 }
 

@@ -31,6 +31,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::change::{Change, MessageRow};
+use crate::clock::Now;
 use crate::ids::{CommitNumber, MessageId};
 
 use lag::Lag;
@@ -108,6 +109,11 @@ impl Journal {
     /// first id that was never handed out.
     pub fn stop_cleanly(&mut self, next_id: u64) {
         self.current.clean_stop = Some(next_id);
+    }
+
+    /// Has the next commit say how the clock stands. Alone it is reason enough for one.
+    pub fn note_clock(&mut self, now: Now) {
+        self.current.clock = Some(now);
     }
 
     /// Whether nothing was recorded since the last hand-over.

@@ -18,6 +18,7 @@ use super::schema::{
     bytes_checksum, checksum, number_checksum, queue_checksum, setting, state_of_number,
     strange_tables,
 };
+use crate::clock::{Now, Time};
 use crate::ids::QueueName;
 
 /// What is wrong with a database.
@@ -53,6 +54,8 @@ pub(super) struct Summary {
     pub clean_stop: u64,
     /// The key of the hash in php-mq message ids.
     pub message_key: [u8; 16],
+    /// How the clock stood last; `None` in a file of a daemon that did not say so.
+    pub clock: Option<Now>,
 }
 
 /// Looks at structure and rows. `progress` hears now and then how many messages were looked at.
@@ -234,7 +237,7 @@ pub(super) fn queue_is_sound(row: &Row<'_>) -> bool {
     id > 0 && is_sound_name && row.get_ref(2) == Ok(ValueRef::Integer(queue_checksum(id, &name)))
 }
 
-/// The settings that are what was written, by name.
+/// The settings by name.
 pub(super) fn settings(connection: &Connection) -> Result<BTreeMap<String, Setting>> {
     let mut settings = BTreeMap::new();
     let mut statement = connection.prepare("SELECT name, value, crc FROM meta")?;
@@ -244,11 +247,10 @@ pub(super) fn settings(connection: &Connection) -> Result<BTreeMap<String, Setti
         let (crc, value) = match row.get_ref(1)? {
             ValueRef::Integer(value) => (number_checksum(&name, value), Setting::Number(value)),
             ValueRef::Blob(value) => (bytes_checksum(&name, value), Setting::Bytes(value.to_vec())),
-            _ => continue,
+            _ => (0, Setting::Damaged),
         };
-        if row.get_ref(2)? == ValueRef::Integer(crc) {
-            settings.insert(name, value);
-        }
+        let is_sound = row.get_ref(2)? == ValueRef::Integer(crc);
+        settings.insert(name, if is_sound { value } else { Setting::Damaged });
     }
     Ok(settings)
 }
@@ -258,6 +260,18 @@ pub(super) fn settings(connection: &Connection) -> Result<BTreeMap<String, Setti
 pub(super) enum Setting {
     Number(i64),
     Bytes(Vec<u8>),
+    /// Not what was written.
+    Damaged,
+}
+
+/// How the clock stood last, if the settings say so.
+pub(super) fn clock(settings: &BTreeMap<String, Setting>) -> Option<Now> {
+    match (settings.get(setting::CLOCK_TIME)?, settings.get(setting::CLOCK_OFFSET)?) {
+        (Setting::Number(time), Setting::Number(wall_offset_ms)) => {
+            Some(Now { time: Time::from_stored(*time), wall_offset_ms: *wall_offset_ms })
+        }
+        _ => None,
+    }
 }
 
 fn check_settings(
@@ -275,6 +289,13 @@ fn check_settings(
     };
     summary.ids_reserved = number(setting::IDS_RESERVED);
     summary.clean_stop = number(setting::CLEAN_STOP);
+    summary.clock = clock(&settings);
+    for name in [setting::CLOCK_TIME, setting::CLOCK_OFFSET] {
+        // Without them all delays would be wrong by as much as the wall clock was set.
+        if settings.contains_key(name) && summary.clock.is_none() {
+            findings.add(Damage::Setting(name));
+        }
+    }
     match settings.get(setting::MESSAGE_KEY) {
         Some(Setting::Bytes(key)) if key.len() == summary.message_key.len() => {
             summary.message_key.copy_from_slice(key);

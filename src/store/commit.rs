@@ -140,9 +140,7 @@ impl<'c> File<'c> {
         self.syncs += u64::from(sync);
         let body_pages = batch.bytes() / u64::from(PAGE_BYTES);
         self.frames_guessed += FRAMES_PER_COMMIT + FRAMES_PER_ROW * batch.rows() + 2 * body_pages;
-        if let Some(up_to) = batch.ids_reserved() {
-            self.file.place.ids_are_reserved(up_to);
-        }
+        self.file.place.note(batch);
         Ok(())
     }
 

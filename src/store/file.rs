@@ -23,6 +23,8 @@ use super::paths::Paths;
 use super::rewrite;
 use super::schema::setting;
 use super::tables::Tables;
+use crate::clock::Now;
+use crate::journal::Batch;
 
 /// The database file, open and locked.
 pub struct StoreFile {
@@ -46,6 +48,8 @@ pub(super) struct Settings {
     pub message_key: [u8; 16],
     /// Ids below this one may have been handed out.
     pub ids_reserved: u64,
+    /// How the clock stood when that was last committed.
+    pub clock: Option<Now>,
 }
 
 /// How large everything is.
@@ -108,11 +112,12 @@ impl Place {
         rewrite::finish(&self.paths, &mut lock, Some(guard)).map(|_| kept)
     }
 
-    /// Notes that ids below this one may be handed out.
-    pub(super) fn ids_are_reserved(&self, up_to: u64) {
+    /// Notes what a batch says of ids and the clock.
+    pub(super) fn note(&self, batch: &Batch) {
         let settings = self.settings.get();
-        let ids_reserved = settings.ids_reserved.max(up_to);
-        self.settings.set(Settings { ids_reserved, ..settings });
+        let ids_reserved = settings.ids_reserved.max(batch.ids_reserved().unwrap_or(0));
+        let clock = batch.clock().or(settings.clock);
+        self.settings.set(Settings { ids_reserved, clock, ..settings });
     }
 }
 

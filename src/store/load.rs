@@ -47,7 +47,11 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
                 suspect::mark(&paths);
             }
         })?;
-    let settings = Settings { message_key: facts.message_key, ids_reserved: facts.ids_reserved };
+    let settings = Settings {
+        message_key: facts.message_key,
+        ids_reserved: facts.ids_reserved,
+        clock: facts.clock,
+    };
     let file = StoreFile::at(Place::new(paths, lock, settings), connected);
     Ok(Opened { memory, file: Some(file), facts })
 }
@@ -99,6 +103,7 @@ fn open_without_file() -> Result<Opened, StoreError> {
         next_id: 1,
         ids_reserved: i64::MAX as u64,
         next_queue_id: 1,
+        clock: None,
         clean_stop: true,
         renewed: false,
         messages: 0,
@@ -222,6 +227,7 @@ fn reserve_ids(
         next_id,
         ids_reserved,
         next_queue_id: summary.queue_id_max + 1,
+        clock: summary.clock,
         clean_stop,
         renewed: false,
         messages: summary.messages,
@@ -299,6 +305,7 @@ mod tests {
     use super::super::{Damage, File};
     use super::*;
     use crate::change::Change;
+    use crate::clock::{Now, Time};
     use crate::journal::Journal;
     use std::fs;
 
@@ -547,6 +554,61 @@ mod tests {
         drop(foreign);
         commit(&path, vec![removed(1)]);
         assert_eq!(reopen(&path).facts.messages, 21);
+    }
+
+    /// Commits how the clock stands, and closes as a crash would.
+    fn commit_clock(path: &Path, now: Now) {
+        let file = reopen(path).file.unwrap();
+        let mut journal = Journal::new();
+        journal.note_clock(now);
+        File::new(&file).unwrap().commit(&journal.take(), true).unwrap();
+        file.abandon();
+    }
+
+    #[test]
+    fn how_the_clock_stands_is_found_again_also_in_a_new_file() {
+        let (_directory, path) = folder();
+        assert_eq!(reopen(&path).facts.clock, None);
+        for wall_offset_ms in [0, -3_600_000, 3_600_000] {
+            let now = Now { time: Time(1_800_000_000_000), wall_offset_ms };
+            commit_clock(&path, now);
+            assert_eq!(reopen(&path).facts.clock, Some(now));
+            suspect::mark(&Paths::of(&path).unwrap());
+            let renewed = reopen(&path).facts;
+            assert_eq!((renewed.renewed, renewed.clock), (true, Some(now)));
+            assert_eq!(reopen(&path).facts.clock, Some(now));
+        }
+    }
+
+    /// It would let delays end early, or much too late.
+    #[test]
+    fn a_clock_that_is_not_what_was_written_is_damage() {
+        for name in [setting::CLOCK_TIME, setting::CLOCK_OFFSET] {
+            let (_directory, path) = folder();
+            commit_clock(&path, Now { time: Time(5), wall_offset_ms: 9 });
+            reopen(&path).file.unwrap().close().unwrap();
+            let foreign = Connection::open(&path).unwrap();
+            foreign.execute("UPDATE meta SET value = value + 1 WHERE name = ?", [name]).unwrap();
+            drop(foreign);
+            let found = damage(assert_refused(&path, 65));
+            assert!(found.contains(&Damage::Setting(name)), "{found:?}");
+            assert_eq!(super::super::recover(&path).unwrap().settings_renewed, 1);
+            assert_eq!(reopen(&path).facts.clock, None);
+        }
+    }
+
+    #[test]
+    fn a_repair_keeps_how_the_clock_stands() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        let now = Now { time: Time(5), wall_offset_ms: -9 };
+        commit_clock(&path, now);
+        reopen(&path).file.unwrap().close().unwrap();
+        let foreign = Connection::open(&path).unwrap();
+        foreign.execute("UPDATE message SET priority = 0 WHERE id = 1", []).unwrap();
+        drop(foreign);
+        assert_eq!(super::super::recover(&path).unwrap().settings_renewed, 0);
+        assert_eq!(reopen(&path).facts.clock, Some(now));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub use rusqlite::Connection;
 pub use schema::FORMAT_VERSION;
 pub use slice::{Slice, Slices};
 
+use crate::clock::Now;
+
 /// A database that was opened.
 pub struct Opened {
     /// All of it in memory, for the dispatcher.
@@ -67,6 +69,8 @@ pub struct Facts {
     pub ids_reserved: u64,
     /// The first number for a new queue.
     pub next_queue_id: u64,
+    /// How the clock stood last; `None` for a new file or one that does not say so.
+    pub clock: Option<Now>,
     /// Whether the last stop was an orderly one.
     pub clean_stop: bool,
     /// Whether it was written anew, because the last daemon had left it suspect.

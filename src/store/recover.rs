@@ -32,7 +32,7 @@ use super::rows::{message_row, numbers, state_row, unsigned};
 use super::schema::{self, setting};
 use super::suspect;
 use super::tables::Tables;
-use crate::clock::Clock;
+use crate::clock::wall_clock_ms;
 use crate::ids::QueueId;
 use crate::limits::ID_BLOCK;
 
@@ -298,8 +298,16 @@ impl<'c> Recovery<'c> {
         let ids_reserved = number(setting::IDS_RESERVED).unwrap_or_else(|| {
             self.recovered.settings_renewed += 1;
             // Ids count messages since the first day: today in milliseconds is beyond them all.
-            after_known.saturating_add(ID_BLOCK).max(Clock::start().time().0)
+            after_known.saturating_add(ID_BLOCK).max(unsigned(wall_clock_ms()))
         });
+        let names = [setting::CLOCK_TIME, setting::CLOCK_OFFSET];
+        match check::clock(&settings) {
+            Some(clock) => self.new.set_clock(clock)?,
+            None if names.iter().any(|name| settings.contains_key(*name)) => {
+                self.recovered.settings_renewed += 1;
+            }
+            None => {}
+        }
         self.new.set_bytes(setting::MESSAGE_KEY, &key)?;
         self.new.set_number(setting::IDS_RESERVED, ids_reserved.max(after_known))?;
         self.new.set_number(setting::CLEAN_STOP, 0)

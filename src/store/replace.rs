@@ -79,10 +79,8 @@ impl Replacement {
     /// # Errors
     /// What failed; then this attempt is over.
     pub fn add(&mut self, held: &Held, batch: &Batch, slice: &Slice) -> Result<(), StoreError> {
-        if let Some(up_to) = batch.ids_reserved() {
-            // Also for the next attempt, should this one fail: the batch comes only once.
-            held.place().ids_are_reserved(up_to);
-        }
+        // Also for the next attempt, should this one fail: the batch comes only once.
+        held.place().note(batch);
         let connection = self.new.connection();
         Tables::new(connection)
             .and_then(|mut tables| tables.apply_batch(batch))
@@ -128,8 +126,7 @@ impl Replacement {
     }
 
     fn write_settings(&self, place: &Place) -> Result<()> {
-        let Settings { message_key, ids_reserved } = place.settings.get();
-        write_settings(self.new.connection(), &message_key, ids_reserved, 0)
+        write_settings(self.new.connection(), place.settings.get(), 0)
     }
 
     /// Gives up and gives the disk its room back.
@@ -163,8 +160,8 @@ pub(super) fn renew(
             break;
         }
     }
-    let Summary { message_key, ids_reserved, clean_stop, .. } = summary;
-    write_settings(new.connection(), message_key, *ids_reserved, *clean_stop)
+    let Summary { message_key, ids_reserved, clock, clean_stop, .. } = *summary;
+    write_settings(new.connection(), Settings { message_key, ids_reserved, clock }, clean_stop)
         .map_err(|error| new.error(error))?;
     let guard = new.make_ready(paths)?;
     rewrite::finish(paths, lock, Some(guard)).map(drop)
@@ -184,14 +181,10 @@ fn write_slice(connection: &Connection, slice: &Slice) -> Result<()> {
     quarantine::keep(connection, &slice.quarantine)
 }
 
-fn write_settings(
-    connection: &Connection,
-    message_key: &[u8],
-    ids_reserved: u64,
-    clean_stop: u64,
-) -> Result<()> {
+fn write_settings(connection: &Connection, settings: Settings, clean_stop: u64) -> Result<()> {
     let mut tables = Tables::new(connection)?;
-    tables.set_bytes(setting::MESSAGE_KEY, message_key)?;
-    tables.set_number(setting::IDS_RESERVED, ids_reserved)?;
+    tables.set_bytes(setting::MESSAGE_KEY, &settings.message_key)?;
+    tables.set_number(setting::IDS_RESERVED, settings.ids_reserved)?;
+    settings.clock.map_or(Ok(()), |clock| tables.set_clock(clock))?;
     tables.set_number(setting::CLEAN_STOP, clean_stop)
 }

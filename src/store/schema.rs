@@ -8,7 +8,8 @@
 //!   message_state  id ─── state, priority, sequence, due, expires, delay, counters
 //!                         only for messages that were moved after they were put; stands for the
 //!                         columns of the same name in message
-//!   meta           name ─ value      ids_reserved, clean_stop, message_key, tick
+//!   meta           name ─ value      ids_reserved, clean_stop, message_key, clock_time,
+//!                                    clock_offset, tick
 //! ```
 //!
 //! A move never rewrites a body. There is no second index: each would cost more on every write
@@ -182,6 +183,11 @@ pub(super) mod setting {
     pub const CLEAN_STOP: &str = "clean_stop";
     /// The key of the hash in php-mq message ids.
     pub const MESSAGE_KEY: &str = "message_key";
+    /// A moment of the daemon's scale that was, and what the wall clock was from it then: all other
+    /// moments in the database are of that scale. Files without them have wall time in both.
+    pub const CLOCK_TIME: &str = "clock_time";
+    /// See above. May be negative.
+    pub const CLOCK_OFFSET: &str = "clock_offset";
     /// Written to have something to fsync when earlier commits went without.
     pub const TICK: &str = "tick";
 }

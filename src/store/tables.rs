@@ -13,6 +13,7 @@ use super::schema::{
     state_columns, stored,
 };
 use crate::change::{MessageRow, StateRow};
+use crate::clock::Now;
 use crate::ids::{MessageId, QueueId};
 use crate::journal::{Batch, Row};
 
@@ -101,6 +102,7 @@ impl<'c> Tables<'c> {
         if let Some(next_id) = batch.clean_stop() {
             self.set_number(setting::CLEAN_STOP, next_id)?;
         }
+        batch.clock().map_or(Ok(()), |clock| self.set_clock(clock))?;
         Ok(())
     }
 
@@ -157,9 +159,18 @@ impl<'c> Tables<'c> {
         Ok(())
     }
 
+    /// Sets how the clock stands.
+    pub fn set_clock(&mut self, now: Now) -> Result<()> {
+        self.set_signed(setting::CLOCK_TIME, now.time.stored())?;
+        self.set_signed(setting::CLOCK_OFFSET, now.wall_offset_ms)
+    }
+
     /// Sets a number in `meta`.
     pub fn set_number(&mut self, name: &str, value: u64) -> Result<()> {
-        let value = stored(value);
+        self.set_signed(name, stored(value))
+    }
+
+    fn set_signed(&mut self, name: &str, value: i64) -> Result<()> {
         self.set.raw_bind_parameter(1, name)?;
         self.set.raw_bind_parameter(2, value)?;
         self.set.raw_bind_parameter(3, number_checksum(name, value))?;

@@ -3,7 +3,7 @@
 //! - `accounting`: every message is accounted for over kills at random moments.
 //! - `beanstalk`: every command and every error of beanstalk, as dialogues.
 //! - `binlog`: the jobs that a beanstalkd has left in its directory.
-//! - `clock`: the process is stopped for a while.
+//! - `clock`: the process is stopped for a while; the wall clock is not what it was.
 //! - `console`: the maintenance console by hand.
 //! - `cross_protocol`: sent through one protocol, worked through another.
 //! - `ctl`: the operator's tool against the real daemon, and against one that loses messages.

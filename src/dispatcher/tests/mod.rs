@@ -5,6 +5,7 @@
 //! called for.
 
 mod answers;
+mod clock;
 mod ends;
 mod failure;
 mod pauses;
