@@ -6,15 +6,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 use super::BinlogError;
+use super::files::find;
 
 /// The right to read a binlog, held while it lives.
-pub(super) struct DirectoryLock {
+pub struct DirectoryLock {
     /// `None` when there is no such file: beanstalkd makes it before all else, so none is at work.
     file: Option<File>,
 }
@@ -24,7 +26,7 @@ impl DirectoryLock {
     ///
     /// # Errors
     /// [`BinlogError::InUse`], or what keeps us from knowing.
-    pub fn take(directory: &Path) -> Result<DirectoryLock, BinlogError> {
+    pub(super) fn take(directory: &Path) -> Result<DirectoryLock, BinlogError> {
         let path = directory.join("lock");
         let failed = |error| BinlogError::read(&path, error);
         let writable = OpenOptions::new().read(true).write(true).open(&path);
@@ -56,11 +58,28 @@ impl DirectoryLock {
         Ok(DirectoryLock { file: Some(file) })
     }
 
+    /// Keeps every beanstalkd from a directory whose binlog was imported, while this lives: one that
+    /// started there would hand out the same jobs again. `None` when there is no binlog.
+    ///
+    /// Nothing of this process may open the file meanwhile: closing it again would end the lock.
+    ///
+    /// # Errors
+    /// As [`DirectoryLock::take`].
+    pub fn keep(directory: &Path) -> Result<Option<DirectoryLock>, BinlogError> {
+        if find(directory)?.0.is_empty() {
+            return Ok(None);
+        }
+        // Not to be made where nothing may be: then nobody can start there either.
+        let path = directory.join("lock");
+        let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        DirectoryLock::take(directory).map(Some)
+    }
+
     /// Looks once more where there was no file to lock: a beanstalkd may have started meanwhile.
     ///
     /// # Errors
     /// As [`DirectoryLock::take`].
-    pub fn again(self, directory: &Path) -> Result<DirectoryLock, BinlogError> {
+    pub(super) fn again(self, directory: &Path) -> Result<DirectoryLock, BinlogError> {
         if self.file.is_some() { Ok(self) } else { DirectoryLock::take(directory) }
     }
 }

@@ -35,9 +35,9 @@ use std::path::Path;
 pub use error::BinlogError;
 pub use fault::{Fault, What};
 pub use import::{Imported, check_mark, import};
+pub use lock::DirectoryLock;
 
 use files::{FoundFile, find};
-use lock::DirectoryLock;
 use replay::Replay;
 use scan::scan;
 

@@ -1,20 +1,17 @@
 //! The jobs that beanstalkd has left in the directory that the daemon is to keep its own in.
 
-use std::path::Path;
-
 use slog::{Logger, info, warn};
 
 use super::start::MORE_TIME;
 use super::{DaemonError, Plan};
-use crate::binlog::{self, Binlog, BinlogError, Fault};
+use crate::binlog::{self, Binlog, BinlogError, DirectoryLock, Fault};
 use crate::store;
 use crate::systemd::Notifier;
 
 /// Lines of the log that tell what could not be read, at most.
 const FAULTS_LOGGED_MAX: usize = 10;
 
-/// Makes the database of what beanstalkd has left if there is no database yet; else says so if
-/// beanstalkd has left something since.
+/// Imports what beanstalkd has left, if there is no database yet.
 pub(super) fn import_binlog(
     plan: &Plan,
     notifier: &Notifier,
@@ -23,10 +20,7 @@ pub(super) fn import_binlog(
     let (Some(directory), Some(database)) = (&plan.binlog, &plan.config.storage.database) else {
         return Ok(());
     };
-    let message_size_max = plan.config.limits.max_message_size as u64;
-    let place = directory.display();
     if store::exists(database) {
-        tell_of_other(directory, database, log);
         return Ok(());
     }
     let tell = |what: &str, jobs| {
@@ -39,25 +33,28 @@ pub(super) fn import_binlog(
         Err(BinlogError::Read { .. }) if !directory.is_dir() => return Ok(()),
         read => read?,
     };
-    log_faults(read.faults(), log);
     let imported = match binlog::import(&read, database, &mut |jobs| tell("Importing", jobs)) {
         // Another daemon was faster; opening the database will tell.
         Err(BinlogError::DatabaseExists { .. }) => return Ok(()),
         imported => imported?,
     };
-    info!(log, "binlog of beanstalkd imported"; "directory" => %place, "files" => imported.files,
+    log_faults(read.faults(), log);
+    info!(log, "binlog of beanstalkd imported"; "directory" => %directory.display(), "files" => imported.files,
         "jobs" => imported.jobs, "ready" => imported.ready, "delayed" => imported.delayed,
         "buried" => imported.buried, "bytes" => imported.body_bytes,
         "next_id" => imported.next_id);
-    if imported.body_bytes_max > message_size_max {
+    let message_size_max = plan.config.limits.max_message_size;
+    if imported.body_bytes_max > message_size_max as u64 {
         warn!(log, "imported jobs are larger than new ones may be";
             "largest" => imported.body_bytes_max, "max_message_size" => message_size_max);
     }
     Ok(())
 }
 
-/// Says that there is a binlog which is not the one that was imported.
-fn tell_of_other(directory: &Path, database: &Path, log: &Logger) {
+/// Says so when beanstalkd has left something that is not in the database, and keeps it away from
+/// its directory as long as the lock lives.
+pub(super) fn guard_binlog(plan: &Plan, log: &Logger) -> Option<DirectoryLock> {
+    let (directory, database) = (plan.binlog.as_ref()?, plan.config.storage.database.as_ref()?);
     let place = directory.display();
     match binlog::check_mark(directory, database) {
         None => {}
@@ -68,6 +65,12 @@ fn tell_of_other(directory: &Path, database: &Path, log: &Logger) {
         Some(Err(error)) => warn!(log, "the binlog of beanstalkd is not the imported one, and is \
             not imported: the database exists"; "directory" => %place, "error" => %error),
     }
+    // After the look at it: that has opened and closed the lock's file.
+    DirectoryLock::keep(directory).unwrap_or_else(|error| {
+        warn!(log, "beanstalkd is not kept from handing out imported jobs again";
+            "directory" => %place, "error" => %error);
+        None
+    })
 }
 
 fn log_faults(faults: &[Fault], log: &Logger) {

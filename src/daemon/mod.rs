@@ -31,6 +31,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use signal_hook::consts::signal::{SIGHUP, SIGUSR1};
 use slog::{Logger, error, info, warn};
 
+use crate::binlog::DirectoryLock;
 use crate::channels::{Event, Notice};
 use crate::clients::Clients;
 use crate::config::args::{self, Parting};
@@ -239,6 +240,8 @@ struct Daemon {
     /// What the service manager was told of it last.
     told: String,
     watchdog: Watchdog,
+    /// Keeps beanstalkd away from the directory that it has left jobs in.
+    _binlog: Option<DirectoryLock>,
     log: Logger,
 }
 

@@ -13,12 +13,13 @@ use crossbeam_channel::Sender;
 use slog::{Logger, info, warn};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
-use super::import::import_binlog;
+use super::import::{guard_binlog, import_binlog};
 use super::patience::Patience;
 use super::sockets::{Bound, bind_all, inherit, start_listeners};
 use super::{
     AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads, warn_of_questionable,
 };
+use crate::binlog::DirectoryLock;
 use crate::change::Change;
 use crate::channels::{self, Event, Finished, Notice, Order};
 use crate::clients::Clients;
@@ -63,7 +64,7 @@ impl Daemon {
     ) -> Result<Option<Daemon>, DaemonError> {
         let notifier = Notifier::from_environment();
         let Some(prepared) = prepare(&plan, passed, &notifier, log)? else { return Ok(None) };
-        let Prepared { signals, notice_sender, notices, bound, loaded } = prepared;
+        let Prepared { signals, notice_sender, notices, bound, loaded, binlog } = prepared;
         let Loaded { opened, clock, engine, limits, dropped } = loaded;
         let config = &plan.config;
         let (threads, joiner) = joined_threads(notice_sender.clone());
@@ -120,6 +121,7 @@ impl Daemon {
             told: health.line(),
             health,
             watchdog,
+            _binlog: binlog,
             log,
         }))
     }
@@ -132,6 +134,8 @@ struct Prepared {
     notices: crossbeam_channel::Receiver<Notice>,
     bound: Vec<Bound>,
     loaded: Loaded,
+    /// Keeps beanstalkd away from the directory that it has left jobs in.
+    binlog: Option<DirectoryLock>,
 }
 
 /// Binds all addresses and loads the database, with patience. `None` when the daemon was asked to
@@ -166,7 +170,8 @@ fn prepare(
                 info!(log, "an address of a listener is left out"; "error" => %error);
             }
             bound.extend(own);
-            Ok(Some(Prepared { signals, notice_sender, notices, bound, loaded }))
+            let binlog = guard_binlog(plan, log);
+            Ok(Some(Prepared { signals, notice_sender, notices, bound, loaded, binlog }))
         }
         Ok(None) => {
             signals.stop();

@@ -6,7 +6,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use rustix::process::Signal;
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::process::{Flock, FlockOffsetType, FlockType, Signal, fcntl_getlk};
 
 use crate::harness::{PHPMQD, Process, Stream};
 
@@ -52,7 +53,7 @@ fn start(directory: &Path, flags: &[&str]) -> Process {
 /// Connects to it and plays a dialogue of requests and answers.
 fn play(process: &Process, dialogue: &[(&str, &str)]) {
     let line = process.logged("listening");
-    process.logged("ready");
+    process.logged("ready version");
     let mut stream = Stream::connect(line.rsplit("address=").next().unwrap().trim());
     for (request, answer) in dialogue {
         stream.send(format!("{request}\r\n"));
@@ -77,6 +78,8 @@ fn jobs_are_imported_once_and_the_binlog_stays_as_it_is() {
     }
     first.logged("binlog.2, byte 4: the last record is unfinished");
     first.logged("imported jobs are larger than new ones may be");
+    first.logged("ready version");
+    assert_eq!(holder(directory), Some(first.id()), "beanstalkd cannot start there meanwhile");
     play(
         &first,
         &[
@@ -103,11 +106,41 @@ fn jobs_are_imported_once_and_the_binlog_stays_as_it_is() {
     let mut third = start(directory, &[]);
     let line = third.logged("is not imported: the database exists");
     assert!(line.contains("jobs=4"), "{line}");
-    third.logged("ready");
+    third.logged("ready version");
     third.signal(Signal::TERM);
     assert!(third.wait().success());
     assert_eq!(fs::read(directory.join("binlog.1")).unwrap(), before.0);
     assert_eq!(fs::read(directory.join("binlog.2")).unwrap(), before.1);
+}
+
+/// Who has the lock that a beanstalkd takes before it reads its directory.
+fn holder(directory: &Path) -> Option<u32> {
+    let file = fs::File::open(directory.join("lock")).unwrap();
+    let wanted = Flock {
+        start: 0,
+        length: 0,
+        pid: None,
+        typ: FlockType::WriteLock,
+        offset_type: FlockOffsetType::Set,
+    };
+    let found = fcntl_getlk(&file, &wanted).unwrap()?;
+    Some(found.pid.unwrap().as_raw_nonzero().get().try_into().unwrap())
+}
+
+#[test]
+fn nothing_is_imported_while_a_beanstalkd_is_at_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    leave_jobs(directory);
+    // As beanstalkd does it.
+    let lock = fs::File::create(directory.join("lock")).unwrap();
+    fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let mut refused = start(directory, &[]);
+    assert_eq!(refused.wait().code(), Some(69), "{}", refused.log());
+    let told = format!("(process {}); stop it first", std::process::id());
+    assert!(refused.log().contains(&told), "{}", refused.log());
+    assert_eq!(import(directory, &[]).status.code(), Some(69));
+    assert!(!directory.join("phpmq.db").exists());
 }
 
 #[test]

@@ -242,6 +242,10 @@ def replace(folder, daemon, how, seed):
 
     # What is done stays done at the next start, and nothing is told twice.
     again = Server(link, home)
+    # Nobody starts beanstalkd on the same jobs meanwhile, not even on another port.
+    other = Server(BEANSTALKD, home)
+    assert other.process.wait() != 0
+    assert sums(home) == files
     a = again.connect()
     assert all(a.stats_job(job) is None for _, job, _ in found)
     assert a.put(b"newer") > new
