@@ -223,18 +223,37 @@ impl StoreError {
                 StoreError::Permission { file, source: Cause::Database(source) }
             }
             Some(ErrorCode::DiskFull) => StoreError::Full { file, source: Cause::Database(source) },
+            // The library does not say why it cannot open, and leaves a full disk to be guessed.
+            Some(ErrorCode::CannotOpen) => match lack_of_room(&file) {
+                Some(lack) => {
+                    let source = Cause::System(io::Error::new(io::ErrorKind::StorageFull, lack));
+                    StoreError::Full { file, source }
+                }
+                None => StoreError::Io { file, source: Cause::Database(source) },
+            },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
                 file,
                 damage: vec![Damage::Structure(source.to_string())],
                 found: 1,
             },
-            Some(
-                ErrorCode::SystemIoFailure
-                | ErrorCode::CannotOpen
-                | ErrorCode::FileLockingProtocolFailed,
-            ) => StoreError::Io { file, source: Cause::Database(source) },
+            Some(ErrorCode::SystemIoFailure | ErrorCode::FileLockingProtocolFailed) => {
+                StoreError::Io { file, source: Cause::Database(source) }
+            }
             _ => StoreError::Internal { file, source },
         }
+    }
+}
+
+/// Why no file can be made beside this one, when the file system has no room for any.
+fn lack_of_room(file: &Path) -> Option<&'static str> {
+    let disk = rustix::fs::statvfs(file.parent()?).ok()?;
+    // Some file systems have no fixed number of inodes and say 0 of 0.
+    if disk.f_files > 0 && disk.f_favail == 0 {
+        Some("the file system has no free inode for another file")
+    } else if disk.f_bavail == 0 {
+        Some("the file system has no free block")
+    } else {
+        None
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the service manager is told.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 
 use rustix::process::Signal;
@@ -27,9 +28,12 @@ impl Manager {
     fn hears(&mut self, start: &str) -> String {
         let mut bytes = [0; 1024];
         loop {
-            let count = self.socket.recv(&mut bytes).unwrap_or_else(|error| {
-                panic!("{start} was not said ({error}), but {:?}", self.heard)
-            });
+            let count = match self.socket.recv(&mut bytes) {
+                Ok(count) => count,
+                // A process that is stopped for a moment does not go on reading by itself.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => panic!("{start} was not said ({error}), but {:?}", self.heard),
+            };
             let text = String::from_utf8(bytes[..count].to_vec()).unwrap();
             self.heard.push(text.clone());
             if text.starts_with(start) {

@@ -1,6 +1,7 @@
 //! Trouble at the start that passes by itself: under a service manager it is waited for.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -40,9 +41,12 @@ impl Manager {
     fn hears(&mut self, start: &str) -> String {
         let mut bytes = [0; 1024];
         loop {
-            let count = self.socket.recv(&mut bytes).unwrap_or_else(|error| {
-                panic!("{start} was not said ({error}), but {:?}", self.heard)
-            });
+            let count = match self.socket.recv(&mut bytes) {
+                Ok(count) => count,
+                // A process that is stopped for a moment does not go on reading by itself.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => panic!("{start} was not said ({error}), but {:?}", self.heard),
+            };
             let text = String::from_utf8(bytes[..count].to_vec()).unwrap();
             self.heard.push(text.clone());
             if text.starts_with(start) {
@@ -209,6 +213,39 @@ fn has_tools() -> bool {
         println!("skipped: needs root, unshare and nsenter");
     }
     all
+}
+
+/// A file system that has bytes left but no inode, so that SQLite cannot make its log.
+#[test]
+fn a_file_system_without_inodes_is_told_and_waited_for() {
+    if !has_tools() {
+        return;
+    }
+    let mut manager = Manager::new();
+    fs::create_dir(manager.path("disk")).unwrap();
+    // The directory, the lock and the database.
+    let script = "mount -t tmpfs -o size=64m,nr_inodes=3 tmpfs disk && exec \"$0\" \"$@\"";
+    let command = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, PHPMQD]);
+        command
+    };
+    let arguments = ["--database=disk/q.db", "--listen=console=127.0.0.1:0"];
+    let mut by_hand = command();
+    by_hand.args(arguments).current_dir(manager.path(".")).env_remove("NOTIFY_SOCKET");
+    let mut by_hand = Process::start(&mut by_hand);
+    assert_eq!(by_hand.wait().code(), Some(74), "{}", by_hand.log());
+    assert!(by_hand.log().contains("no room for"), "{}", by_hand.log());
+    let process = manager.start(&mut command(), &arguments);
+    manager.sees_waiting(&process, "no free inode");
+    let pid = process.id().to_string();
+    let mended = Command::new("nsenter")
+        .args(["--target", &pid, "--mount", "mount", "-o", "remount,nr_inodes=50"])
+        .arg(manager.path("disk"))
+        .status()
+        .unwrap();
+    assert!(mended.success());
+    manager.sees_it_serve(process);
 }
 
 #[test]
