@@ -50,6 +50,7 @@ pub mod bind;
 pub mod clients;
 pub mod connection;
 pub mod gate;
+pub mod hang_ups;
 pub mod listener;
 pub mod outbox;
 pub mod protocol;

@@ -23,7 +23,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use socket2::Socket;
@@ -350,15 +349,6 @@ pub fn peek_closed(socket: &Socket) -> bool {
             Err(_) => return true,
         }
     }
-}
-
-/// Whether the peer has closed its sending side or the connection is broken, also when something
-/// that it sent before is still unread.
-pub fn has_hung_up(socket: &Socket) -> bool {
-    let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // A socket that cannot be asked is one whose thread is about to find that out.
-    poll(&mut polled, Some(&at_once)).is_ok_and(|count| count > 0)
 }
 
 #[cfg(test)]

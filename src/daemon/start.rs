@@ -30,6 +30,7 @@ use crate::dispatcher::{Dispatcher, Health, Parts, Stopped};
 use crate::engine::Engine;
 use crate::engine::load::Loader;
 use crate::facts::Facts;
+use crate::hang_ups::HangUps;
 use crate::ids::QueueName;
 use crate::journal::Journal;
 use crate::limits::{Budget, Limits, SERVICE_STACK_BYTES};
@@ -84,6 +85,8 @@ impl Daemon {
             finished: disk.finished,
             writers: writers(&shared),
             clients: shared.clients.clone(),
+            hang_ups: HangUps::new()
+                .map_err(|error| DaemonError::System("notice hang-ups", error))?,
             clock,
             limits: limits.clone(),
             budget: shared.budget.clone(),

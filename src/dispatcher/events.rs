@@ -1,6 +1,6 @@
 //! What each event does: requests to the engine, ends of connections, reports of writers.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use slog::debug;
 
@@ -42,6 +42,7 @@ impl Dispatcher<'_> {
         let Opened { connection, socket, encoder, gate, profile, peer } = opened;
         debug!(self.log, "connection opened"; "connection" => connection.0,
             "protocol" => profile.protocol.name, "peer" => %peer);
+        self.departures.watch(connection, Arc::clone(&socket));
         let peer = Peer::new(connection, socket, encoder, gate, profile, &self.writers);
         let (manner, ack_timeout_ms) = (profile.protocol.manner, profile.ack_timeout_ms);
         self.peers.insert(connection, peer);
@@ -71,17 +72,6 @@ impl Dispatcher<'_> {
                 Command::PutRefused { body_bytes, .. } if request.tag == Tag::None => {
                     self.note_dropped(connection, *body_bytes);
                 }
-                Command::ReserveMessage(id) | Command::Remove(id) => {
-                    if let Some(holder) = self.engine.other_holder(*id, connection) {
-                        self.await_end_of(holder)?;
-                    }
-                }
-                // Who does not wait would not hear of what a peer that has gone gives back.
-                Command::Reserve { timeout_ms: Some(0), .. } => {
-                    for holder in self.engine.holders_watched_by(connection) {
-                        self.await_end_of(holder)?;
-                    }
-                }
                 _ => {}
             }
             self.input(Input::Request(connection, request))?;
@@ -90,39 +80,10 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    /// Before somebody is told that another connection holds a message: if that connection's peer
-    /// has gone already, its end is handled first. Its thread reads on to the end and its last
-    /// events are on their way; all others keep their order and come after the request that asks.
-    pub(super) fn await_end_of(&mut self, holder: ConnectionId) -> Result<(), StoreError> {
-        // What the holder itself asked for last waits for nobody: it would not hear the answer.
-        if self.awaiting_end {
-            return Ok(());
-        }
-        let gone = self.peers.get(&holder).is_some_and(Peer::is_on_its_way_out);
-        if !gone {
-            return Ok(());
-        }
-        self.awaiting_end = true;
-        let mut put_aside = VecDeque::new();
-        // What it asked for last may close its gate: then its end does not come before another turn.
-        while self.peers.get(&holder).is_some_and(Peer::will_read_on) {
-            let event = self.later.pop_front().or_else(|| self.events.recv().ok());
-            let Some(event) = event else { break };
-            if event.connection() == Some(holder) {
-                self.take(event)?;
-            } else {
-                put_aside.push_back(event);
-            }
-        }
-        self.awaiting_end = false;
-        put_aside.append(&mut self.later);
-        self.later = put_aside;
-        Ok(())
-    }
-
     pub(super) fn end(&mut self, connection: ConnectionId, end: &End) -> Result<(), StoreError> {
         let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
         peer.ended = true;
+        self.departures.forget(connection);
         match end {
             End::EndOfFile | End::Stopped => {
                 debug!(self.log, "connection closed"; "connection" => connection.0);

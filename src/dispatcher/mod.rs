@@ -8,6 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod` | the turn |
+//! | `departures` | the order between a peer that hangs up and those who ask after it |
 //! | `events` | what has come |
 //! | `effects` | what the engine has decided |
 //! | `peers` | one peer's outbox and gate |
@@ -23,6 +24,7 @@
 //! state and answers apart, so it ends the process: the file has all that was confirmed.
 
 mod commits;
+mod departures;
 mod effects;
 mod events;
 mod health;
@@ -49,9 +51,10 @@ use crate::clients::Clients;
 use crate::clock::{Clock, Now, Time};
 use crate::engine::{Effect, Engine, Input};
 use crate::facts::Facts;
+use crate::hang_ups::HangUps;
 use crate::ids::{CommitNumber, ConnectionId};
 use crate::journal::Journal;
-use crate::limits::{Budget, CATCH_UP_SLICES_MAX, EVENTS_PER_TURN_MAX, Limits};
+use crate::limits::{Budget, CATCH_UP_SLICES_MAX, Limits};
 use crate::persistence::Progress;
 use crate::store::Memory;
 use crate::store::StoreError;
@@ -59,6 +62,7 @@ use crate::waiting::Waiting;
 use crate::writer::Writers;
 
 use commits::Commits;
+use departures::Departures;
 use peers::Peer;
 use pressure::Pressure;
 
@@ -81,6 +85,8 @@ pub struct Parts {
     pub writers: Arc<Writers>,
     /// The open connections.
     pub clients: Arc<Clients>,
+    /// Notices which peers hang up.
+    pub hang_ups: HangUps,
     /// The clock.
     pub clock: Clock,
     /// The operator's limits.
@@ -127,10 +133,11 @@ pub struct Dispatcher<'c> {
     now: Now,
     protocol_errors: u64,
     stopping: bool,
-    /// Events put aside while a connection's end was awaited; they come before the channel's.
+    departures: Departures,
+    /// What has come and is done next.
+    round: VecDeque<Event>,
+    /// What has come while the round waited; it comes before the channel's.
     later: VecDeque<Event>,
-    /// Whether a connection's end is awaited.
-    awaiting_end: bool,
     events: Receiver<Event>,
     writers: Arc<Writers>,
     clients: Arc<Clients>,
@@ -171,8 +178,9 @@ impl<'c> Dispatcher<'c> {
             now,
             protocol_errors: 0,
             stopping: false,
+            departures: Departures::new(parts.hang_ups),
+            round: VecDeque::new(),
             later: VecDeque::new(),
-            awaiting_end: false,
             events: parts.events,
             writers: parts.writers,
             clients: parts.clients,
@@ -228,20 +236,9 @@ impl<'c> Dispatcher<'c> {
     ) -> Result<(), StoreError> {
         self.note_time(now);
         self.turns.fetch_add(1, Ordering::Relaxed);
-        let mut next = first;
         self.taken = 0;
         self.catch_up()?;
-        while self.taken < EVENTS_PER_TURN_MAX {
-            let Some(event) = next.or_else(|| self.next_event()) else { break };
-            if self.taken > 0 {
-                // The process may have been stopped in the middle of the turn.
-                self.now.time = self.now.time.max(time());
-                self.catch_up()?;
-            }
-            self.take(event)?;
-            self.taken += 1;
-            next = None;
-        }
+        self.take_rounds(&time, first)?;
         self.engine.turn(self.now, &mut self.effects);
         self.carry_out()?;
         self.finish_turn()
@@ -271,10 +268,41 @@ impl<'c> Dispatcher<'c> {
         Ok(())
     }
 
+    /// Takes what has come, and what comes meanwhile, as far as it need not wait for a peer that
+    /// has hung up.
+    fn take_rounds(
+        &mut self,
+        time: &impl Fn() -> Time,
+        first: Option<Event>,
+    ) -> Result<(), StoreError> {
+        let mut next = first;
+        let mut is_first = true;
+        loop {
+            if self.departures.is_awaited() {
+                self.go_on_waiting(next.take())?;
+            } else {
+                self.begin_round(next.take())?;
+            }
+            if self.departures.is_awaited() || self.round.is_empty() {
+                return Ok(());
+            }
+            while let Some(event) = self.round.pop_front() {
+                if !std::mem::take(&mut is_first) {
+                    // The process may have been stopped in the middle of the turn.
+                    self.now.time = self.now.time.max(time());
+                    self.catch_up()?;
+                }
+                self.take(event)?;
+            }
+        }
+    }
+
     /// Waits for an event, or until something is due.
     fn wait(&mut self) -> Option<Event> {
         let due = self.engine.next_deadline().min(self.commits.deadline());
-        if due <= self.now.time || !self.later.is_empty() {
+        let due = due.min(self.departures.deadline());
+        let is_ready = !self.later.is_empty() && !self.departures.is_awaited();
+        if due <= self.now.time || is_ready {
             return self.next_event();
         }
         let (events, clock) = (&self.events, &self.clock);
@@ -291,9 +319,10 @@ impl<'c> Dispatcher<'c> {
         self.waiting.wait(|| events.try_recv().ok(), sleep)
     }
 
-    /// The next event that has come already.
+    /// The next event that has come already; while a round waits, the next that was not put aside.
     fn next_event(&mut self) -> Option<Event> {
-        self.later.pop_front().or_else(|| self.events.try_recv().ok())
+        let put_aside = if self.departures.is_awaited() { None } else { self.later.pop_front() };
+        put_aside.or_else(|| self.events.try_recv().ok())
     }
 
     /// What comes after all events of a turn: keep, then tell.

@@ -13,12 +13,13 @@ use crate::command::{Manner, Refusal, Reply, Tag};
 use crate::engine::Input;
 use crate::gate::Gate;
 use crate::ids::{CommitNumber, ConnectionId};
-use crate::outbox::{Flush, Outbox, has_hung_up};
+use crate::outbox::{Flush, Outbox};
 use crate::protocol::Encoder;
 use crate::store::StoreError;
 use crate::writer::Writers;
 
 use super::Dispatcher;
+use super::departures::AHEAD_EVENTS_MAX;
 
 /// A connection's other side.
 pub(super) struct Peer {
@@ -27,7 +28,6 @@ pub(super) struct Peer {
     pub protocol: &'static str,
     pub manner: Manner,
     pub durability: Durability,
-    socket: Arc<Socket>,
     gate: Arc<Gate>,
     closed: u8,
     /// Whether it is on the list of peers to be flushed.
@@ -38,6 +38,10 @@ pub(super) struct Peer {
     pub slow: bool,
     /// Whether its requests have ended.
     pub ended: bool,
+    /// Whether it has hung up and the round waits for its end.
+    pub awaited: bool,
+    /// Events that go ahead of a round then; with none left, no round waits for it.
+    pub ahead_left: usize,
     /// Whether its session is over: it goes when its outbox is empty.
     pub finished: bool,
     /// Whether nothing can be sent to it any more.
@@ -80,20 +84,21 @@ impl Peer {
         profile: Profile,
         writers: &Arc<Writers>,
     ) -> Peer {
-        let outbox = Outbox::new(connection, socket.clone(), gate.clone(), writers.clone());
+        let outbox = Outbox::new(connection, socket, gate.clone(), writers.clone());
         Peer {
             outbox,
             encoder,
             protocol: profile.protocol.name,
             manner: profile.protocol.manner,
             durability: profile.durability,
-            socket,
             gate,
             closed: 0,
             dirty: false,
             holding: false,
             slow: false,
             ended: false,
+            awaited: false,
+            ahead_left: AHEAD_EVENTS_MAX,
             finished: false,
             broken: false,
             promises: VecDeque::new(),
@@ -177,17 +182,16 @@ impl Peer {
         }
     }
 
+    /// Whether the gate is closed for this reason.
+    pub fn is_closed_for(&self, why: Closed) -> bool {
+        self.closed & why.0 != 0
+    }
+
     /// Notes that there is something to be sent.
     pub fn mark(&mut self, connection: ConnectionId, dirty: &mut Vec<ConnectionId>) {
         if !std::mem::replace(&mut self.dirty, true) {
             dirty.push(connection);
         }
-    }
-
-    /// Whether the peer has hung up and its thread, which is not behind its gate, is about to say
-    /// so.
-    pub fn is_on_its_way_out(&self) -> bool {
-        self.will_read_on() && has_hung_up(&self.socket)
     }
 
     /// Whether nothing on our side keeps its thread from reading on to the end.

@@ -138,10 +138,6 @@ pub struct Handed {
     pub reserves: u32,
 }
 
-/// Reservations whose holders are looked at before somebody is told that there is no message. A
-/// few, since workers that poll ask this all the time.
-const HOLDERS_LOOKED_AT_MAX: usize = 4;
-
 /// One call's time and effects.
 struct Turn<'a> {
     now: Now,
@@ -328,29 +324,10 @@ impl Engine {
         session.is_some_and(|session| session.dispatched > 0 || !session.held.is_empty())
     }
 
-    /// Who holds this message, if it is another connection than `asking`.
-    pub fn other_holder(&self, id: MessageId, asking: ConnectionId) -> Option<ConnectionId> {
-        let slot = self.messages.slot_of(id)?;
-        let message::State::Reserved(reservation) = self.messages[slot].state else { return None };
-        let holder = self.reservations[reservation].connection;
-        (holder != asking).then_some(holder)
-    }
-
-    /// The other connections that hold the longest reserved messages of the queues that this one
-    /// watches, a few at most, when nothing is ready there: whose end would give it a message.
-    pub fn holders_watched_by(&self, asking: ConnectionId) -> Vec<ConnectionId> {
-        let Some(session) = self.sessions.get(&asking) else { return Vec::new() };
-        let queues = || session.watched.iter().map(|queue| &self.queues[*queue]);
-        if queues().any(|queue| !queue.ready.is_empty()) {
-            return Vec::new();
-        }
-        let lists = queues().map(|queue| &queue.reserved).filter(|list| !list.is_empty());
-        let reserved = lists.flat_map(|list| self.reservations.iter(list, reservation::Of::Queue));
-        let mut holders: Vec<ConnectionId> =
-            reserved.take(HOLDERS_LOOKED_AT_MAX).map(|(_, held)| held.connection).collect();
-        holders.retain(|holder| *holder != asking);
-        holders.dedup();
-        holders
+    /// Whether this connection's session has ended, and what it held is still being given back.
+    pub fn is_giving_back(&self, connection: ConnectionId) -> bool {
+        let session = self.sessions.get(&connection);
+        session.is_some_and(|session| matches!(session.hold, Hold::Ended))
     }
 
     fn request(&mut self, turn: &mut Turn<'_>, connection: ConnectionId, request: Request) {

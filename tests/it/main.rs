@@ -12,6 +12,7 @@
 //! - `disk`: full disks and failing ones under the running daemon.
 //! - `docs`: manual pages, sample file and unit files say what the program does.
 //! - `exits`: command lines and surroundings that end in an exit code.
+//! - `hang_ups`: what a peer did before it hung up comes before what others ask then.
 //! - `harness`: starts the daemon, on either transport, and talks to it.
 //! - `hostile`: what strangers send to any port.
 //! - `identity`: one daemon on one database, and what others may do to its files.
@@ -40,6 +41,7 @@ mod database;
 mod disk;
 mod docs;
 mod exits;
+mod hang_ups;
 mod harness;
 mod hostile;
 mod identity;

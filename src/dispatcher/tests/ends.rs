@@ -93,24 +93,6 @@ fn a_holder_that_went_with_requests_unread_is_seen_to_have_gone() {
 }
 
 #[test]
-fn a_holder_that_has_gone_and_is_held_back_is_not_waited_for() {
-    let mut s = Stage::new().connect("ab", "beanstalk", Periodic);
-    s.say('a', put("x"));
-    s.hear('a');
-    s.say('b', "reserve\r\n");
-    s.half_close('b');
-    s.send('a', "reserve-job 1\r\n");
-    // Its thread stops behind the gate that these close, before it has seen the end.
-    s.send('b', "reserve\r\n");
-    for _ in 0..4 {
-        s.send('b', "list-tube-used\r\n".repeat(128));
-    }
-    s.turn();
-    assert!(s.is_gated('b'));
-    assert_eq!(s.hear('a'), "NOT_FOUND\r\n");
-}
-
-#[test]
 fn two_that_wait_for_the_same_end_are_answered_in_their_order() {
     let mut s = Stage::new().connect("abc", "beanstalk", Periodic);
     s.say('a', put("x"));

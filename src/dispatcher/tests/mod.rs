@@ -6,6 +6,7 @@
 
 mod answers;
 mod clock;
+mod departures;
 mod ends;
 mod failure;
 mod pauses;
@@ -31,7 +32,7 @@ use crate::command::Requests;
 use crate::gate::Gate;
 use crate::ids::MessageId;
 use crate::journal::Batch;
-use crate::limits::{Charge, LimitValues, TICK_BYTES_MAX};
+use crate::limits::{Charge, EVENTS_PER_TURN_MAX, EVENTS_WAITING_MAX, LimitValues, TICK_BYTES_MAX};
 use crate::protocol::{self, Decoder, Setup};
 use crate::store::{self, Cause};
 use crate::threads::Threads;
@@ -106,6 +107,7 @@ impl Stage {
             finished: finished_received,
             writers: Arc::new(writers),
             clients: Arc::default(),
+            hang_ups: HangUps::new().unwrap(),
             clock,
             limits: limits.clone(),
             budget: budget.clone(),
@@ -137,7 +139,7 @@ impl Stage {
         self
     }
 
-    fn open(&mut self, letter: char, protocol: &str, durability: Durability) {
+    pub fn open(&mut self, letter: char, protocol: &str, durability: Durability) {
         self.announce(Type::STREAM, letter, protocol, durability);
         self.turn();
     }
@@ -206,7 +208,8 @@ impl Stage {
             self.dispatcher.turn_at(self.now, next)?;
             next = self.dispatcher.events.try_recv().ok();
             let busy = self.dispatcher.engine.next_deadline() == Time(0);
-            let due = self.dispatcher.commits.deadline() <= self.now.time;
+            let (commits, round) = (&self.dispatcher.commits, &self.dispatcher.departures);
+            let due = commits.deadline().min(round.deadline()) <= self.now.time;
             if next.is_none() && !busy && !due {
                 return Ok(());
             }

@@ -102,6 +102,19 @@ impl Stream {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
+    /// Resets the connection at once, whoever else has its descriptor; on a Unix socket, closes it.
+    pub fn abort(self) {
+        // Dropped it is closed. Nothing but TCP can be taken apart by hand.
+        let _ = rustix::net::connect_unspec(&self.socket);
+    }
+
+    /// The connection as standard input of a program that is to be started.
+    pub fn into_stdin(mut self) -> std::process::Stdio {
+        // Dropping this one must not shut it down for the program.
+        self.ends_in_reset = true;
+        std::os::fd::OwnedFd::from(self.socket.try_clone().unwrap()).into()
+    }
+
     /// Ends in a reset and not in an orderly close (on TCP).
     pub fn reset(mut self) {
         self.ends_in_reset = true;
