@@ -19,8 +19,8 @@ pub struct Fault {
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The file is not there, and those before and behind it are.
-    Missing,
+    /// So many files, this one the first, are not there, and those before and behind them are.
+    Missing(u32),
     /// No format that is known has this version.
     Version(i32),
     /// A record was not finished: beanstalkd was killed while it wrote, or the machine went down.
@@ -47,7 +47,10 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
         match self.what {
-            What::Missing => return f.write_str(" is missing"),
+            What::Missing(1) => return f.write_str(" is missing"),
+            What::Missing(files) => {
+                return write!(f, " is missing, and {} more behind it", files - 1);
+            }
             What::Version(version) => {
                 return write!(
                     f,

@@ -39,7 +39,7 @@ pub fn find(directory: &Path) -> Result<(Vec<FoundFile>, Vec<Fault>), BinlogErro
         file: directory.join(format!("binlog.{}", pair[0].number + 1)),
         at: 0,
         unread_bytes: 0,
-        what: What::Missing,
+        what: What::Missing(pair[1].number - pair[0].number - 1),
     });
     let faults = faults.collect();
     Ok((files, faults))
@@ -70,14 +70,15 @@ mod tests {
     #[test]
     fn files_come_in_the_order_of_their_numbers_and_gaps_are_told() {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["binlog.10", "binlog.9", "binlog.12", "lock", "phpmq.db"] {
+        for name in ["binlog.10", "binlog.9", "binlog.12", "binlog.15", "lock", "phpmq.db"] {
             fs::write(directory.path().join(name), b"").unwrap();
         }
         fs::create_dir(directory.path().join("binlog.11")).unwrap();
         let (files, faults) = find(directory.path()).unwrap();
         let numbers: Vec<u32> = files.iter().map(|file| file.number).collect();
-        assert_eq!(numbers, [9, 10, 12]);
-        let [fault] = &faults[..] else { panic!("{faults:?}") };
-        assert!(fault.to_string().ends_with("binlog.11 is missing"), "{fault}");
+        assert_eq!(numbers, [9, 10, 12, 15]);
+        let told: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        assert!(told[0].ends_with("binlog.11 is missing"), "{told:?}");
+        assert!(told[1].ends_with("binlog.13 is missing, and 1 more behind it"), "{told:?}");
     }
 }

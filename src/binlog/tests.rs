@@ -253,7 +253,7 @@ fn a_missing_file_and_data_behind_the_end_are_told() {
     fs::remove_file(directory.path().join("binlog.2")).unwrap();
     let binlog = read(directory.path()).unwrap();
     let what: Vec<What> = binlog.faults().iter().map(|fault| fault.what).collect();
-    assert_eq!(what, [What::Missing, What::BehindTheEnd]);
+    assert_eq!(what, [What::Missing(1), What::BehindTheEnd]);
     assert_eq!(binlog.jobs(), 1);
 }
 
