@@ -24,6 +24,7 @@ use rustix::io::{Errno, ioctl_fionread};
 use rustix::net::{RecvFlags, recv};
 use socket2::Socket;
 
+use crate::admission::{Admission, Ticket};
 use crate::channels::{End, Event};
 use crate::clients::Clients;
 use crate::clock::{Clock, Time};
@@ -31,12 +32,13 @@ use crate::command::{Command, Requests};
 use crate::gate::Gate;
 use crate::ids::ConnectionId;
 use crate::limits::{
-    ARRIVE_PAUSE_MS, BODY_REST_BYTES_MIN, Budget, Charge, Limits, PAUSE_MS, READ_LARGE_BYTES,
-    READ_SMALL_BYTES, ROOM_PAUSE_MS, STOP_READ_MS, UNDER_WAY_PART,
+    ARRIVE_PAUSE_MS, Budget, Charge, Limits, PAUSE_MS, READ_LARGE_BYTES, READ_SMALL_BYTES,
+    STOP_READ_MS, UNDER_WAY_PART,
 };
 use crate::outbox::peek_closed;
 use crate::protocol::Decoder;
 use crate::threads::Threads;
+use large::Pace;
 
 /// What all connections and listeners have in common.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct Shared {
     pub limits: Arc<Limits>,
     /// Bodies under way.
     pub budget: Arc<Budget>,
+    /// Large frames under way.
+    pub admission: Arc<Admission>,
     /// The clock.
     pub clock: Clock,
     /// Who is connected.
@@ -124,6 +128,14 @@ struct Reader {
     woke_early: bool,
     hung_up_told: bool,
     stop_seen: Option<Time>,
+    /// The place of a large frame that is not whole.
+    ticket: Option<Ticket>,
+    /// How fast it comes.
+    pace: Option<Pace>,
+    /// It has lost its place, and nothing has come since.
+    stalled: bool,
+    /// It has lost its place once.
+    was_stalled: bool,
 }
 
 impl Reader {
@@ -143,6 +155,10 @@ impl Reader {
             woke_early: false,
             hung_up_told: false,
             stop_seen: None,
+            ticket: None,
+            pace: None,
+            stalled: false,
+            was_stalled: false,
         }
     }
 
@@ -158,7 +174,7 @@ impl Reader {
     fn turn(&mut self, small: &mut [u8; READ_SMALL_BYTES]) -> Result<(), End> {
         self.pass_gate()?;
         self.let_arrive()?;
-        self.find_room()?;
+        self.admit_frame()?;
         let now = self.now();
         self.check_stop(now)?;
         self.check_deadlines(now)?;
@@ -167,6 +183,9 @@ impl Reader {
             return self.read_rest(now);
         }
         let mut large = mem::take(&mut self.large);
+        if self.is_unadmitted() {
+            large = Vec::new();
+        }
         let is_large = large.capacity() > 0;
         let read = if is_large {
             self.read_more(&mut large)?
@@ -176,17 +195,13 @@ impl Reader {
         };
         // Where nothing was read the next wait may be long: it holds no large buffer.
         let Some(count) = read else { return Ok(()) };
+        self.stalled = false;
         self.decode(if is_large { &large } else { &small[..count] })?;
-        if !is_large && count == small.len() && !self.is_in_large_body() {
+        if !is_large && count == small.len() && !self.is_in_large_body() && !self.is_unadmitted() {
             large.reserve_exact(READ_LARGE_BYTES);
         }
         self.large = large;
         Ok(())
-    }
-
-    /// Whether so much is missing of a body that it is read straight to its place.
-    fn is_in_large_body(&mut self) -> bool {
-        self.connection.decoder.rest().is_some_and(|rest| rest.missing >= BODY_REST_BYTES_MIN)
     }
 
     /// Reads the rest of a large body once, to the place that it is kept at.
@@ -197,7 +212,9 @@ impl Reader {
         // What has arrived takes memory already. A system that does not say has nothing.
         let arrived = ioctl_fionread(socket).unwrap_or(0);
         let Some(mut rest) = self.connection.decoder.rest() else { return Ok(()) };
-        rest.make_room(usize::try_from(arrived).unwrap_or(usize::MAX));
+        if rest.make_room(usize::try_from(arrived).unwrap_or(usize::MAX)).is_err() {
+            return self.do_without_room();
+        }
         let whole = rest.bytes.len() + rest.missing;
         let result = recv(socket, spare_capacity(rest.bytes), RecvFlags::empty());
         // A buffer may be larger than it was asked to be.
@@ -247,6 +264,7 @@ impl Reader {
             let decoded = self.connection.decoder.decode(now, rest, &mut self.requests);
             let progress = self.requests.len() > before;
             self.note_pending(now, progress);
+            let is_whole = progress && self.ticket.is_some();
             match decoded {
                 Ok(taken) => {
                     // Invariant of Decoder::decode; else this would turn for ever.
@@ -261,6 +279,9 @@ impl Reader {
             }
             let whole = self.requests.is_full();
             self.send()?;
+            if is_whole {
+                self.leave_line();
+            }
             if rest.is_empty() {
                 return Ok(());
             }
@@ -310,6 +331,10 @@ impl Reader {
         if bytes != self.pending_bytes {
             self.pending_bytes = bytes;
             self.pending_charge.set(bytes as u64);
+            if let Some(ticket) = &mut self.ticket {
+                let rest = self.connection.decoder.rest();
+                ticket.note_missing(rest.map_or(0, |rest| rest.missing as u64));
+            }
         }
         if bytes == 0 {
             self.frame_began = None;
@@ -382,32 +407,6 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits in the middle of a large frame while bodies under way fill the memory. A frame that
-    /// finds no room before its deadline is given up, so that all of them cannot wait for ever.
-    fn find_room(&mut self) -> Result<(), End> {
-        let mut watch = Watch::new(true);
-        // Small commands go on: those of consumers are what makes room.
-        while self.pending_bytes >= READ_SMALL_BYTES
-            && self.connection.shared.budget.bytes() > self.connection.shared.limits.max_memory()
-        {
-            if self.stopping() {
-                return Err(End::Stopped);
-            }
-            if peek_closed(&self.connection.socket) {
-                // The rest of the frame will never come.
-                return Err(End::EndOfFile);
-            }
-            let now = self.now();
-            if self.is_over(self.frame_deadline(), now) {
-                return Err(End::TimedOut("no room in limits.max_memory for the rest of a frame"));
-            }
-            let wake = self.connection.gate.wake().map_err(End::Reset)?;
-            watch.wait(&self.connection.socket, &wake, Some(ROOM_PAUSE_MS)).map_err(End::Reset)?;
-            self.connection.gate.quiet();
-        }
-        Ok(())
-    }
-
     /// After the stop, what has arrived is read, but a peer that goes on sending is not waited for.
     fn check_stop(&mut self, now: Time) -> Result<(), End> {
         if !self.stopping() {
@@ -462,7 +461,7 @@ impl Reader {
     /// How long the next read may wait; `None` is for ever.
     fn wait_ms(&self, now: Time) -> Option<u64> {
         let tick = self.connection.decoder.next_tick();
-        [tick, self.frame_deadline(), self.idle_deadline()]
+        [tick, self.frame_deadline(), self.idle_deadline(), self.pace_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -558,6 +557,7 @@ impl Watch {
     }
 }
 
+mod large;
 #[cfg(test)]
 pub(crate) mod stage;
 #[cfg(test)]

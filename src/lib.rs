@@ -46,6 +46,7 @@ pub mod output;
 pub mod statistics;
 
 // The wire.
+pub mod admission;
 pub mod bind;
 pub mod clients;
 pub mod connection;

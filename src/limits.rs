@@ -65,8 +65,17 @@ pub const BODY_SHARED_BYTES_MIN: usize = 4 * 1024;
 pub const PIECES_PER_SEND_MAX: usize = 32;
 /// How long a listener rests when descriptors, memory or threads have run out, in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 50;
-/// How often a frame that finds no room in memory looks again, in milliseconds.
-pub const ROOM_PAUSE_MS: u64 = 20;
+/// How often a frame that finds no room in memory looks again, in milliseconds. It is woken before
+/// that when it is its turn.
+pub const ROOM_PAUSE_MS: u64 = 250;
+/// So much of a frame is read before it has to be admitted, in bytes: less than a first read
+/// brings, so that one that is announced and does not come holds no place.
+pub const FRAME_UNADMITTED_BYTES: usize = 2 * 1024;
+/// How long an admitted frame may stall while others wait, in milliseconds.
+pub const FRAME_PACE_MS: u64 = 2_000;
+/// How long a sender waits when messages that are kept leave no room for its frame, in
+/// milliseconds, until it is told so.
+pub const NO_ROOM_WAIT_MS: u64 = 5_000;
 /// This part of `limits.max_memory` may be on its way to the core before a peer has to wait with its
 /// next bodies until its last ones have arrived.
 pub const UNDER_WAY_PART: u64 = 4;
@@ -247,6 +256,11 @@ impl Charge {
     /// A share of nothing that counts as this peer's too.
     pub fn of_peer(budget: std::sync::Arc<Budget>, peer: std::sync::Arc<Budget>) -> Charge {
         Charge { budget, peers: Some(peer), bytes: 0 }
+    }
+
+    /// How large it is.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Makes the share this large.

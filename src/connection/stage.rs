@@ -7,11 +7,12 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::Shared;
+use crate::admission::Admission;
 use crate::channels::{self, End, Event, Notice};
 use crate::clock::{Clock, Time};
 use crate::command::{Command, Delivery, Put, Reply, Request, Requests, Tag, Target};
 use crate::ids::ConnectionId;
-use crate::limits::{LimitValues, Limits};
+use crate::limits::{Budget, LimitValues, Limits};
 use crate::output::Output;
 use crate::protocol::{Decoder, Encoder, Halves, Manner, Protocol, Setup, WireError};
 use crate::threads::Threads;
@@ -104,10 +105,12 @@ impl Stage {
     pub(crate) fn new(limits: LimitValues) -> Stage {
         let (events_in, events) = channels::events();
         let (notices_in, notices) = channels::notices();
+        let (limits, budget) = (Arc::new(Limits::new(&limits)), Arc::<Budget>::default());
         let shared = Arc::new(Shared {
             events: events_in,
-            limits: Arc::new(Limits::new(&limits)),
-            budget: Arc::default(),
+            limits: limits.clone(),
+            admission: Arc::new(Admission::new(limits, budget.clone())),
+            budget,
             clock: Clock::start(),
             clients: Arc::default(),
             threads: Threads::new(notices_in),

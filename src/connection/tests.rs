@@ -12,18 +12,18 @@ use crate::limits::{LimitValues, REQUESTS_PER_BATCH_MAX};
 use crate::protocol::{Setup, WireError, beanstalk};
 
 /// One connection on its stage.
-struct Scene<Peer> {
-    stage: Stage,
-    peer: Peer,
+pub(super) struct Scene<Peer> {
+    pub(super) stage: Stage,
+    pub(super) peer: Peer,
     socket: Arc<Socket>,
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
 }
 
 fn scene_of<Peer>(stage: Stage, ours: Socket, peer: Peer) -> Scene<Peer> {
     Scene { stage, peer, socket: Arc::new(ours), gate: Arc::default() }
 }
 
-fn scene_with(limits: LimitValues) -> Scene<UnixStream> {
+pub(super) fn scene_with(limits: LimitValues) -> Scene<UnixStream> {
     let (ours, peer) = UnixStream::pair().unwrap();
     scene_of(Stage::new(limits), Socket::from(OwnedFd::from(ours)), peer)
 }
@@ -44,7 +44,7 @@ impl<Peer: Write> Scene<Peer> {
         self.connection_with(Box::new(LineDecoder::default()))
     }
 
-    fn connection_with(&self, decoder: Box<dyn Decoder>) -> Connection {
+    pub(super) fn connection_with(&self, decoder: Box<dyn Decoder>) -> Connection {
         Connection {
             id: ConnectionId(9),
             socket: self.socket.clone(),
@@ -65,7 +65,7 @@ impl<Peer: Write> Scene<Peer> {
         threads.start(name.to_owned(), 256 * 1024, move || connection.run()).unwrap();
     }
 
-    fn say(&mut self, text: &str) {
+    pub(super) fn say(&mut self, text: &str) {
         self.peer.write_all(text.as_bytes()).unwrap();
     }
 }
@@ -434,25 +434,6 @@ fn a_peer_that_goes_on_sending_does_not_hold_up_a_stop() {
     sender.join().unwrap();
 }
 
-#[test]
-fn a_large_frame_waits_while_memory_is_full_and_goes_on_when_there_is_room() {
-    let mut scene = scene_with(LimitValues { max_memory: 10_000, ..LimitValues::default() });
-    let mut others = Charge::new(scene.stage.shared.budget.clone());
-    others.set(20_000);
-    scene.start();
-    scene.say("small\n");
-    assert_eq!(scene.stage.puts(), ["small"]);
-    let large = "y".repeat(3 * READ_SMALL_BYTES);
-    scene.say(&large);
-    let held_back = || scene.stage.shared.budget.bytes() > 20_000;
-    while !held_back() {
-        std::thread::yield_now();
-    }
-    scene.peer.write_all(b"\n").unwrap();
-    drop(others);
-    assert_eq!(scene.stage.puts(), [large]);
-}
-
 /// A sender without answers was held back only when the dispatcher came to its messages, so that a
 /// fast one could have any number of them under way.
 #[test]
@@ -472,33 +453,6 @@ fn regression_4_bodies_under_way_are_bounded_where_memory_is_small() {
     others.set(3_000);
     scene.say("still more\n");
     assert_eq!(scene.stage.puts(), ["still more"]);
-}
-
-#[test]
-fn a_frame_that_finds_no_room_in_time_is_given_up() {
-    let limits = LimitValues { max_memory: 100, frame_timeout_ms: 50, ..LimitValues::default() };
-    let mut scene = scene_with(limits);
-    let mut others = Charge::new(scene.stage.shared.budget.clone());
-    others.set(20_000);
-    scene.start();
-    scene.say(&"y".repeat(READ_SMALL_BYTES));
-    match scene.stage.end() {
-        End::TimedOut(what) => assert!(what.contains("max_memory")),
-        other => panic!("unexpected: {other:?}"),
-    }
-    assert_eq!(scene.stage.shared.budget.bytes(), 20_000);
-}
-
-#[test]
-fn a_peer_that_goes_in_the_middle_of_a_frame_is_not_waited_for_when_memory_is_full() {
-    let mut scene = scene_with(LimitValues { max_memory: 100, ..LimitValues::default() });
-    let mut others = Charge::new(scene.stage.shared.budget.clone());
-    others.set(20_000);
-    scene.say(&"y".repeat(READ_SMALL_BYTES));
-    scene.start();
-    drop(scene.peer);
-    // Long before the frame's deadline of 30 seconds.
-    assert!(matches!(scene.stage.end(), End::EndOfFile));
 }
 
 /// How often the thread of this name has gone to sleep.

@@ -19,6 +19,7 @@ use super::sockets::{Bound, bind_all, inherit, start_listeners};
 use super::{
     AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads, warn_of_questionable,
 };
+use crate::admission::Admission;
 use crate::binlog::DirectoryLock;
 use crate::change::Change;
 use crate::channels::{self, Event, Finished, Notice, Order};
@@ -90,6 +91,7 @@ impl Daemon {
             clock,
             limits: limits.clone(),
             budget: shared.budget.clone(),
+            admission: shared.admission.clone(),
             progress: disk.progress,
             turns,
             health: health.clone(),
@@ -204,10 +206,12 @@ fn shared(
     threads: Arc<Threads>,
     log: &Logger,
 ) -> Arc<Shared> {
+    let budget = Arc::new(Budget::default());
     Arc::new(Shared {
         events: events.clone(),
         limits: limits.clone(),
-        budget: Arc::new(Budget::default()),
+        admission: Arc::new(Admission::new(limits.clone(), budget.clone())),
+        budget,
         clock,
         clients: Arc::new(Clients::default()),
         threads,

@@ -76,7 +76,7 @@ impl Dispatcher<'_> {
             }
             self.input(Input::Request(connection, request))?;
         }
-        drop(charge);
+        self.pressure.taken.keep(charge);
         Ok(())
     }
 

@@ -45,6 +45,7 @@ use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 use slog::{Logger, info};
 
+use crate::admission::Admission;
 use crate::change::Change;
 use crate::channels::{Event, Finished, Notice, Order};
 use crate::clients::Clients;
@@ -93,6 +94,8 @@ pub struct Parts {
     pub limits: Arc<Limits>,
     /// Bytes under way between sockets and here.
     pub budget: Arc<Budget>,
+    /// Large frames on their way here.
+    pub admission: Arc<Admission>,
     /// What persistence tells of itself.
     pub progress: Arc<Progress>,
     /// Turns so far, for the watchdog.
@@ -144,6 +147,7 @@ pub struct Dispatcher<'c> {
     clock: Clock,
     limits: Arc<Limits>,
     budget: Arc<Budget>,
+    admission: Arc<Admission>,
     progress: Arc<Progress>,
     turns: Arc<AtomicU64>,
     health: Arc<Health>,
@@ -187,6 +191,7 @@ impl<'c> Dispatcher<'c> {
             clock: parts.clock,
             limits: parts.limits,
             budget: parts.budget,
+            admission: parts.admission,
             progress: parts.progress,
             turns: parts.turns,
             health: parts.health,

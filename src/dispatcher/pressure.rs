@@ -12,7 +12,7 @@ use crate::clock::Time;
 use crate::command::{Manner, Refusal};
 use crate::engine::Input;
 use crate::ids::ConnectionId;
-use crate::limits::{JOURNAL_BYTES_MAX, MESSAGE_OVERHEAD_BYTES};
+use crate::limits::{Charge, JOURNAL_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, READ_SMALL_BYTES};
 use crate::store::StoreError;
 
 use super::Dispatcher;
@@ -20,9 +20,8 @@ use super::commits::MEASURE_AGAIN_MS;
 use super::health::Ill;
 use super::peers::Closed;
 
-/// When no message has been dropped for so long, the next one is worth a warning again, in
-/// milliseconds.
-const DROPPED_EPISODE_MS: u64 = 60_000;
+/// When it has not happened for so long, the next time is worth a warning again, in milliseconds.
+const EPISODE_MS: u64 = 60_000;
 
 /// The state of the pressure.
 #[derive(Debug, Default)]
@@ -33,24 +32,42 @@ pub(super) struct Pressure {
     far_out_of_memory: bool,
     journal_full: bool,
     /// Messages that were too large, and whose senders could not be told.
-    pub(super) dropped: Dropped,
+    pub(super) dropped: Episodes,
+    /// Turns in which large messages were refused for want of room.
+    refused_large: Episodes,
+    /// What was taken in this turn.
+    pub(super) taken: Taken,
     /// Peers behind their gates.
     held_back: FxHashSet<ConnectionId>,
 }
 
-/// Messages that were dropped.
+/// The charges of what was taken in a turn: a body counts as under way until it counts as kept, so
+/// that no large frame finds the same room in between.
 #[derive(Debug, Default)]
-pub(super) struct Dropped {
+pub(super) struct Taken(Vec<Charge>);
+
+impl Taken {
+    /// Keeps a charge until the end of the turn, if it is worth that.
+    pub(super) fn keep(&mut self, charge: Charge) {
+        if charge.bytes() >= READ_SMALL_BYTES as u64 {
+            self.0.push(charge);
+        }
+    }
+}
+
+/// Something that happens again and again and is told once.
+#[derive(Debug, Default)]
+pub(super) struct Episodes {
     pub(super) count: u64,
     last: Option<Time>,
 }
 
-impl Dropped {
+impl Episodes {
     /// Counts one. Says whether it is the first of an episode.
     fn count(&mut self, now: Time) -> bool {
         self.count += 1;
         let last = self.last.replace(now);
-        last.is_none_or(|last| now.since(last) > DROPPED_EPISODE_MS)
+        last.is_none_or(|last| now.since(last) > EPISODE_MS)
     }
 }
 
@@ -141,11 +158,19 @@ impl Dispatcher<'_> {
         let (body_bytes, messages) = self.engine.stored();
         let journal = &self.commits.journal;
         let (journal_bytes, besides) = (journal.bytes(), journal.bytes_besides_messages());
-        let used = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + self.budget.bytes() + besides;
+        let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + besides;
+        self.admission.set_kept(kept, journal_bytes);
+        self.pressure.taken.0.clear();
+        if self.admission.is_waited_for() {
+            self.admission.note_holders(|connection| self.engine.is_holding(connection));
+        }
+        let used = kept + self.budget.bytes();
         let max = self.limits.max_memory();
         let was_out = self.pressure.out_of_memory;
         // Ten per cent of slack keep the state from flickering.
-        self.pressure.out_of_memory = used > if was_out { max / 10 * 9 } else { max };
+        let is_over = used > if was_out { max / 10 * 9 } else { max };
+        self.pressure.out_of_memory = is_over || self.admission.was_full();
+        self.tell_of_large(used);
         self.pressure.far_out_of_memory = used > max.saturating_add(max / 4);
         if was_out != self.pressure.out_of_memory {
             if was_out {
@@ -165,6 +190,14 @@ impl Dispatcher<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Large messages were refused while there was room for others.
+    fn tell_of_large(&mut self, used: u64) {
+        if self.admission.has_refused_large() && self.pressure.refused_large.count(self.now.time) {
+            warn!(self.log, "limits.max_memory has no room for large messages, they are refused";
+                "bytes" => used);
+        }
     }
 
     /// Whether the disk takes no new messages.

@@ -54,6 +54,8 @@ pub struct Journal {
     /// Emptied batches whose allocations are used again, at most [`SPARES_MAX`]. The oldest is
     /// next, so that each comes to give back what a burst made it allocate.
     spares: VecDeque<Batch>,
+    /// Of the messages in what memory is being given: each of them leaves one place for the other.
+    given_put_bytes: u64,
     /// Of messages that are in the database in memory although they are in `current`.
     doubled_bytes: u64,
     file_is_suspect: bool,
@@ -77,6 +79,7 @@ impl Journal {
             is_rewriting: false,
             lag: Lag::default(),
             given_bytes: 0,
+            given_put_bytes: 0,
             spares: VecDeque::new(),
             doubled_bytes: 0,
             file_is_suspect: false,
@@ -136,7 +139,8 @@ impl Journal {
     pub fn bytes_besides_messages(&self) -> u64 {
         let under_way = self.under_way.as_ref().filter(|_| !self.is_rewriting);
         let under_way = under_way.map_or(0, |batch| batch.put_bytes());
-        let only = self.current.put_bytes() + under_way + self.lag.put_bytes();
+        let lag = self.lag.put_bytes() + self.given_put_bytes;
+        let only = self.current.put_bytes() + under_way + lag;
         self.bytes() - only + self.doubled_bytes
     }
 
@@ -208,13 +212,13 @@ impl Journal {
     /// The oldest that memory lacks, to be given to it.
     pub fn take_lag(&mut self) -> Option<Batch> {
         let batch = self.lag.take()?;
-        self.given_bytes = batch.bytes();
+        (self.given_bytes, self.given_put_bytes) = (batch.bytes(), batch.put_bytes());
         Some(batch)
     }
 
     /// Memory was given a batch.
     pub fn given(&mut self, batch: Batch) {
-        self.given_bytes = 0;
+        (self.given_bytes, self.given_put_bytes) = (0, 0);
         self.keep(batch);
         self.rest();
     }

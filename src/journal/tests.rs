@@ -216,7 +216,7 @@ fn messages_that_memory_has_too_count_twice() {
     journal.succeeded();
     assert_eq!(besides(&journal), 0);
     let batch = journal.take_lag().unwrap();
-    assert_eq!(besides(&journal), one);
+    assert_eq!(besides(&journal), 0, "each leaves the batch when memory has it");
     journal.given(batch);
     assert_eq!(besides(&journal), 0);
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::clock::Time;
 pub use crate::command::Manner;
-use crate::command::{Delivery, Reply, Requests, Tag};
+use crate::command::{Delivery, Refusal, Reply, Requests, Tag};
 use crate::limits::Limits;
 use crate::output::Output;
 use wire::Rest;
@@ -82,6 +82,15 @@ pub trait Decoder: Send {
     fn rest(&mut self) -> Option<Rest<'_>> {
         None
     }
+
+    /// Whether the sender of the content that `rest` is of is told when it is refused.
+    fn can_be_refused(&self) -> bool {
+        false
+    }
+
+    /// Refuses the message whose content `rest` is of: drops what is there of it and skips what
+    /// comes. Adds the request that tells the sender, now or at the end of the message.
+    fn refuse(&mut self, _refusal: Refusal, _requests: &mut Requests) {}
 
     /// Bytes kept of an incomplete frame; more than 0 starts the frame's deadline.
     fn pending_bytes(&self) -> usize;

@@ -4,8 +4,9 @@
 //! what is incomplete; each holds at most what it was made for, however much was announced.
 
 use std::borrow::Cow;
+use std::collections::TryReserveError;
 
-use crate::limits::READ_SMALL_BYTES;
+use crate::limits::{BODY_REST_BYTES_MIN, READ_SMALL_BYTES};
 
 /// A piece of exactly `N` bytes, such as a header.
 #[derive(Debug)]
@@ -105,9 +106,16 @@ pub struct Rest<'a> {
 impl Rest<'_> {
     /// Makes room for more, when so many bytes have arrived that are not in it yet. That they have
     /// been announced alone takes no memory.
-    pub fn make_room(&mut self, arrived: usize) {
-        let room = arrived.max(self.bytes.len()).max(READ_SMALL_BYTES).min(self.missing);
-        self.bytes.reserve_exact(room);
+    ///
+    /// # Errors
+    /// The system has no memory for it.
+    pub fn make_room(&mut self, arrived: usize) -> Result<(), TryReserveError> {
+        let mut room = arrived.max(self.bytes.len()).max(READ_SMALL_BYTES).min(self.missing);
+        if self.missing - room < BODY_REST_BYTES_MIN {
+            // The little that is left is decoded, where growing must not fail.
+            room = self.missing;
+        }
+        self.bytes.try_reserve_exact(room)
     }
 }
 
@@ -324,11 +332,11 @@ mod tests {
     fn room_is_made_for_what_has_arrived_and_not_for_what_was_announced() {
         let mut content = Content::default();
         assert!(content.take(1 << 30, &mut &[0; 5_000][..]).is_none());
-        content.rest(1 << 30).make_room(0);
+        content.rest(1 << 30).make_room(0).unwrap();
         assert!(content.capacity() <= 10_000);
-        content.rest(1 << 30).make_room(50_000);
+        content.rest(1 << 30).make_room(50_000).unwrap();
         assert!((55_000..=60_000).contains(&content.capacity()));
-        content.rest(60_000).make_room(1 << 30);
+        content.rest(60_000).make_room(1 << 30).unwrap();
         assert!(content.capacity() <= 60_000);
     }
 

@@ -44,6 +44,9 @@ const NAME_QUEUE: &str = "INSERT OR REPLACE INTO queue(id, name, crc) VALUES (?,
 const FORGET_QUEUE: &str = "DELETE FROM queue WHERE id = ?";
 const SET: &str = "INSERT OR REPLACE INTO meta(name, value, crc) VALUES (?,?,?)";
 
+/// Bodies from this size on are not left bound to the statement, in bytes.
+const BOUND_BYTES_KEPT: usize = 64 * 1024;
+
 impl<'c> Tables<'c> {
     /// Prepares the statements.
     pub fn new(connection: &'c Connection) -> Result<Tables<'c>> {
@@ -116,6 +119,10 @@ impl<'c> Tables<'c> {
         self.put.raw_bind_parameter(10, attributes)?;
         self.put.raw_bind_parameter(11, &*row.body)?;
         self.put.raw_execute()?;
+        if row.body.len() >= BOUND_BYTES_KEPT {
+            // The statement would keep its copy until the next put.
+            self.put.clear_bindings();
+        }
         Ok(())
     }
 

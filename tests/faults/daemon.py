@@ -164,6 +164,10 @@ class Daemon:
     def connect(self):
         return Beanstalk(self.ports["beanstalk"])
 
+    def connect_to(self, protocol):
+        """A connection to be talked over in bytes."""
+        return Beanstalk(self.ports[protocol])
+
     def is_alive(self):
         return self.process.poll() is None
 

@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
 """Row 17: `limits.max_memory` is reached. Puts are refused, consumers are served, the process
 stays within its limit's order of size, and puts are taken again when there is room. With root, in
-a memory control group of twice the limit, so that going over it would kill."""
+a memory control group of twice the limit, so that going over it would kill.
+
+Then large messages: what can never fit is refused at once, whole frames are admitted one after
+another, and small messages of others are accepted throughout."""
 
 import os
+import threading
+import time
 
 from daemon import Daemon, Others, eventually, figure, finish, folder, promise
 
@@ -48,6 +53,162 @@ def run(level, before):
     promise(during < 50 + 20 * before, f"{what}: others are answered as before")
     promise(daemon.stop() == 0, f"{what}: stops in order")
 
+
+class Small:
+    """Small puts of somebody else, all the time."""
+
+    def __init__(self, daemon):
+        self.peer = daemon.connect()
+        self.peer.ask("use small")
+        self.peer.ask("watch small")
+        self.peer.ask("ignore default")
+        self.accepted, self.others, self.over = 0, [], False
+        self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
+
+    def _work(self):
+        while not self.over:
+            answer = self.peer.put(b"x" * 100)
+            if answer.startswith("INSERTED"):
+                self.accepted += 1
+                self.peer.delete(answer.split()[1])
+            else:
+                self.others.append(answer)
+            time.sleep(0.005)
+
+    def end(self, what):
+        self.over = True
+        self.thread.join()
+        figure(f"{what}: small puts accepted, refused", (self.accepted, len(self.others)))
+        promise(self.accepted > 0 and not self.others, f"{what}: small puts are accepted")
+
+
+def large_daemon(limits):
+    daemon = Daemon(folder("/var/tmp"), 'min_free_disk = "0B"', limits)
+    promise(daemon.ready(), f"starts with {limits}")
+    return daemon
+
+
+def packets(kind, parts):
+    return b"H01%03d%02d" % (kind, len(parts)) + b"".join(
+        b"P%02d%029d%s" % (number, len(content), content) for number, content in parts)
+
+
+def never_fits():
+    what = "what never fits"
+    daemon = large_daemon('max_memory = "12MiB"')
+    promise("questionable" in daemon.log(), f"{what}: the log warns of it at start")
+    small = Small(daemon)
+    body = b"x" * 15_000_000
+    peer = daemon.connect()
+    peer.say("put 0 0 60 15000000\r\n")
+    answer = peer.line()
+    figure(f"{what}: answer before the body", answer)
+    promise(answer == "JOB_TOO_BIG", f"{what}: is refused before it comes")
+    peer.say(body + b"\r\n")
+    promise(peer.put(b"x").startswith("INSERTED"), f"{what}: the connection goes on")
+    sender = daemon.connect_to("phpmq")
+    sender.say(packets(1, [(1, b"q"), (2, body), (6, b"me")]))
+    promise(sender.input.read(8) == b"H0100802", f"{what}: a php-mq confirmation says no")
+    sender = daemon.connect_to("phpmq")
+    sender.say(packets(1, [(1, b"q"), (2, body)]) + packets(1, [(1, b"q"), (2, b"x"), (6, b"me")]))
+    promise(sender.input.read(8) == b"H0100702", f"{what}: a silent php-mq sender goes on")
+    promise(daemon.log().count("a message was dropped") == 1, f"{what}: with one warning")
+    small.end(what)
+    figure(f"{what}: resident MiB", daemon.memory_bytes("VmHWM") >> 20)
+    promise(daemon.stop() == 0, f"{what}: stops in order")
+
+
+def in_threads(count, work):
+    """What each of them returned."""
+    results = [None] * count
+    def run(number):
+        results[number] = work()
+    threads = [threading.Thread(target=run, args=(n,), daemon=True) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    return [result.split()[0] if result else None for result in results]
+
+
+def eight_senders(consumed):
+    what = "eight senders of 12 MB" + (" and a consumer" if consumed else "")
+    daemon = large_daemon('max_memory = "64MiB"')
+    small = Small(daemon)
+    body = b"x" * 12_000_000
+    over = threading.Event()
+    def consume():
+        peer = daemon.connect()
+        while not over.is_set():
+            found = peer.reserve()
+            if found:
+                peer.delete(found[0])
+            else:
+                time.sleep(0.01)
+    consumer = threading.Thread(target=consume, daemon=True)
+    if consumed:
+        consumer.start()
+    began = time.monotonic()
+    answers = in_threads(8, lambda: daemon.connect().put(body))
+    figure(f"{what}: seconds, answers", (round(time.monotonic() - began, 1), answers))
+    over.set()
+    if consumed:
+        consumer.join()
+        promise(answers.count("INSERTED") == 8, f"{what}: all get through")
+    else:
+        promise(answers.count("INSERTED") == 5, f"{what}: those get through that have room")
+        promise(answers.count("OUT_OF_MEMORY") == 3, f"{what}: the others are told")
+    small.end(what)
+    peer = daemon.connect()
+    while found := peer.reserve():
+        promise(peer.delete(found[0]) == "DELETED", f"{what}: is removed")
+    promise(peer.put(body).startswith("INSERTED"), f"{what}: then there is room again")
+    figure(f"{what}: highest resident / limit", round(daemon.memory_bytes("VmHWM") / LIMIT, 2))
+    promise(daemon.memory_bytes("VmHWM") < 2 * LIMIT, f"{what}: stays below twice the limit")
+    promise(daemon.stop() == 0, f"{what}: stops in order")
+
+
+def announced_only():
+    what = "1,000 announcements"
+    daemon = large_daemon('max_memory = "64MiB"')
+    before = daemon.memory_bytes()
+    small = Small(daemon)
+    peers = [daemon.connect() for _ in range(1_000)]
+    for peer in peers:
+        peer.say("put 0 0 60 16000000\r\nabc")
+    promise(daemon.connect().put(b"x" * 12_000_000).startswith("INSERTED"),
+            f"{what}: a large message of somebody else gets through")
+    grown = daemon.memory_bytes() - before
+    figure(f"{what}: MiB grown, the large message included", grown >> 20)
+    promise(grown < 64 << 20, f"{what}: take no memory")
+    small.end(what)
+    for peer in peers:
+        peer.close()
+    promise(daemon.stop() == 0, f"{what}: stops in order")
+
+
+def stalled():
+    what = "eight stalled senders"
+    daemon = large_daemon('max_memory = "64MiB"')
+    small = Small(daemon)
+    peers = [daemon.connect() for _ in range(8)]
+    for peer in peers:
+        peer.say(b"put 0 0 60 12000000\r\n" + b"x" * 6_000_000)
+    began = time.monotonic()
+    answer = daemon.connect().put(b"x" * 12_000_000).split()[0]
+    figure(f"{what}: seconds, answer of a good one", (round(time.monotonic() - began, 1), answer))
+    promise(answer == "INSERTED", f"{what}: do not keep out who goes on")
+    small.end(what)
+    promise(daemon.stop() == 0, f"{what}: stops in order")
+
+
+
+never_fits()
+eight_senders(True)
+eight_senders(False)
+announced_only()
+stalled()
 
 group = None
 in_group = None

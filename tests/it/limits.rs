@@ -1,5 +1,8 @@
 //! The operator's limits, each reached on purpose.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::harness::{Server, Setup, check, eventually, now, over_both, packets};
 
 over_both! {
@@ -208,6 +211,120 @@ fn a_confirmation_of_a_php_mq_message_over_the_limit_says_no() {
     sender.send_confirmed("q", "after");
     let mut console = server.console();
     assert_eq!((console.number("messages too large"), console.number("messages dropped")), (2, 0));
+}
+
+/// Small puts on a connection of their own, until it is told to stop; how many were not accepted.
+fn small_puts_meanwhile(server: &Server) -> impl FnOnce() -> (usize, usize) + use<> {
+    let mut peer = server.beanstalk();
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    let thread = std::thread::Builder::new().spawn(move || {
+        assert_eq!(peer.ask("use small"), "USING small");
+        let (mut accepted, mut refused) = (0, 0);
+        while !seen.load(Ordering::SeqCst) || accepted == 0 {
+            match peer.ask("put 0 0 60 5\r\nsmall").strip_prefix("INSERTED ") {
+                Some(id) => {
+                    accepted += 1;
+                    assert_eq!(peer.ask(&format!("delete {id}")), "DELETED");
+                }
+                None => refused += 1,
+            }
+        }
+        (accepted, refused)
+    });
+    let thread = thread.unwrap();
+    move || {
+        over.store(true, Ordering::SeqCst);
+        thread.join().unwrap()
+    }
+}
+
+/// Waiting for what could never fit held everybody's memory, until its time was over.
+#[test]
+fn regression_10_what_never_fits_is_refused_at_once_and_others_are_served() {
+    let server = Setup::new().limits("max_memory = \"2MiB\"").start();
+    let small = small_puts_meanwhile(&server);
+    let mut peer = server.beanstalk();
+    peer.stream.send("put 0 0 60 2500000\r\n");
+    assert_eq!(peer.stream.line(), "JOB_TOO_BIG", "before its body comes");
+    peer.stream.send("x".repeat(2_500_000) + "\r\n");
+    peer.put("in step");
+    assert_eq!(peer.server("max-job-size"), 2 * 1024 * 1024 / 16 * 15 - 200);
+    peer.put(&"x".repeat(1_900_000));
+    let (_, refused) = small();
+    assert_eq!(refused, 0);
+}
+
+/// Each held a part, and none got through.
+#[test]
+fn regression_10_large_messages_at_a_time_get_through_one_after_another() {
+    let server = Setup::new().limits("max_memory = \"2MiB\"").start();
+    let small = small_puts_meanwhile(&server);
+    let senders: Vec<_> = (0..8)
+        .map(|_| {
+            let mut peer = server.beanstalk();
+            let work = move || peer.put(&"x".repeat(400_000));
+            std::thread::Builder::new().spawn(work).unwrap()
+        })
+        .collect();
+    let mut consumer = server.beanstalk();
+    for _ in 0..8 {
+        let (id, body) = consumer.reserve();
+        assert_eq!(body.len(), 400_000);
+        assert_eq!(consumer.ask(&format!("delete {id}")), "DELETED");
+    }
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    let (_, refused) = small();
+    assert_eq!(refused, 0);
+}
+
+#[test]
+fn announced_messages_keep_nobody_out() {
+    let server = Setup::new().limits("max_memory = \"2MiB\"").start();
+    let announced: Vec<_> = (0..100)
+        .map(|_| {
+            let mut peer = server.connect("beanstalk");
+            peer.send("put 0 0 60 1900000\r\nabc");
+            peer
+        })
+        .collect();
+    let mut peer = server.beanstalk();
+    eventually("all are here", || peer.server("current-connections") == 101);
+    peer.put("small");
+    peer.put(&"x".repeat(1_900_000));
+    drop(announced);
+}
+
+#[test]
+fn messages_larger_than_what_is_left_of_the_memory_after_a_reload_are_removed() {
+    let mut server = Setup::new().limits("max_memory = \"4MiB\"").start();
+    let mut peer = server.beanstalk();
+    let mut silent = server.phpmq(1);
+    for _ in 0..3 {
+        peer.put(&"x".repeat(1_000_000));
+    }
+    let (first, _) = peer.reserve();
+    let (second, _) = peer.reserve();
+    server.setup = Setup::new().limits("max_memory = \"1MiB\"");
+    server.reload();
+    eventually("puts are refused", || peer.ask("put 2000 0 60 5\r\nsmall") == "OUT_OF_MEMORY");
+    assert_eq!(
+        peer.ask(&format!("put 2000 0 60 500000\r\n{}", "x".repeat(500_000))),
+        "OUT_OF_MEMORY"
+    );
+    silent.stream.send(packets(1, &[(1, b"q"), (2, "y".repeat(500_000).as_bytes())]));
+    for id in [first, second] {
+        assert_eq!(peer.ask(&format!("delete {id}")), "DELETED");
+    }
+    let (third, _) = peer.reserve();
+    assert_eq!(peer.ask(&format!("delete {third}")), "DELETED");
+    // Now there is room for who waited, and for others.
+    let mut consumer = server.phpmq(1);
+    consumer.consume("q", 1);
+    assert_eq!(consumer.work().len(), 500_000);
+    eventually("puts are accepted", || peer.ask("put 2000 0 60 5\r\nsmall") != "OUT_OF_MEMORY");
 }
 
 #[test]

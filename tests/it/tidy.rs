@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The wire.
     // A gate carries the place of its connection among those that are counted.
     ("gate", &["clients"]),
+    ("admission", &["gate"]),
     ("protocol", &[]),
     ("bind", &[]),
     ("hang_ups", &[]),
@@ -25,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("threads", &["channels"]),
     ("writer", &["channels", "threads"]),
     ("outbox", &["gate", "writer"]),
-    ("connection", &["channels", "clients", "gate", "outbox", "protocol", "threads"]),
+    ("connection", &["admission", "channels", "clients", "gate", "outbox", "protocol", "threads"]),
     (
         "listener",
         &["bind", "channels", "clients", "connection", "gate", "outbox", "protocol", "threads"],
@@ -40,6 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "dispatcher",
         &[
+            "admission",
             "channels",
             "clients",
             "engine",

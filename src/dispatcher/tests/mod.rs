@@ -111,6 +111,7 @@ impl Stage {
             clock,
             limits: limits.clone(),
             budget: budget.clone(),
+            admission: Arc::new(Admission::new(limits.clone(), budget.clone())),
             progress: progress.clone(),
             turns: Arc::default(),
             health: Arc::default(),

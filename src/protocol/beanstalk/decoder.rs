@@ -308,6 +308,19 @@ impl Decoder for BeanstalkDecoder {
         }
     }
 
+    fn can_be_refused(&self) -> bool {
+        true
+    }
+
+    fn refuse(&mut self, refusal: Refusal, requests: &mut Requests) {
+        if let State::Body(body) = &self.state {
+            let missing = body.length().saturating_sub(body.content.pending_bytes());
+            push_refusal(refusal, body.head, requests);
+            self.state =
+                if missing > 0 { State::Swallow(missing as u64) } else { State::Line(Vec::new()) };
+        }
+    }
+
     fn pending_bytes(&self) -> usize {
         match &self.state {
             State::Line(kept) => kept.len(),

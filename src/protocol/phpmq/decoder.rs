@@ -33,6 +33,8 @@ const NUMBER_BYTES_MAX: usize = 20;
 const TIME_TO_LIVE_S_MAX: u64 = 1_000_000_000_000;
 /// The largest body that is skipped where it is refused: a larger one is a fault, and no message.
 const SKIPPED_BYTES_MAX: usize = u32::MAX as usize;
+/// The most packets of a message to be queued: queue, content, time to live, correlation.
+const SEND_PACKETS_MAX: u8 = 4;
 /// An id that no message has: what does not check becomes an acknowledgement of nothing, which
 /// the core counts and ignores.
 const NO_MESSAGE: MessageId = MessageId(0);
@@ -82,6 +84,7 @@ enum Kind {
 #[derive(Default)]
 struct Message {
     kind: Kind,
+    packets: u8,
     packets_left: u8,
     /// Packets of a 001 beside queue and body that may still come.
     optional_left: u8,
@@ -177,6 +180,7 @@ impl Decoder {
         }
         self.message = Message {
             kind,
+            packets: count,
             packets_left: count,
             optional_left: count.saturating_sub(2),
             ..Message::default()
@@ -360,6 +364,21 @@ impl crate::protocol::Decoder for Decoder {
         match self.stage {
             Stage::Content { length, .. } => Some(self.content.rest(length)),
             _ => None,
+        }
+    }
+
+    fn can_be_refused(&self) -> bool {
+        let message = &self.message;
+        // A message of four packets has one with a correlation, which may be still to come.
+        message.correlation.is_some() || message.packets == SEND_PACKETS_MAX
+    }
+
+    fn refuse(&mut self, refusal: Refusal, _requests: &mut Requests) {
+        if let Stage::Content { packet: Packet::Body, length } = self.stage {
+            let missing = length.saturating_sub(self.content.pending_bytes());
+            self.content = Content::default();
+            self.message.refused = Some((refusal, length as u64));
+            self.stage = Stage::Skip(missing);
         }
     }
 
