@@ -26,6 +26,7 @@ mod recover;
 mod replace;
 mod rewrite;
 mod rows;
+mod salvage;
 mod schema;
 mod slice;
 mod suspect;
@@ -43,6 +44,7 @@ pub use quarantine::Quarantined;
 pub use recover::{Recovered, recover};
 pub use replace::{Held, Replacement};
 pub use rusqlite::Connection;
+pub use salvage::LogState;
 pub use schema::FORMAT_VERSION;
 pub use slice::{Slice, Slices};
 

@@ -77,15 +77,56 @@ pub(super) fn adder(connection: &Connection) -> Result<Statement<'_>> {
     connection.prepare(ADD)
 }
 
+/// What takes the row of a source and an id out again.
+pub(super) fn remover(connection: &Connection) -> Result<Statement<'_>> {
+    connection.prepare(
+        "DELETE FROM quarantine WHERE number = \
+         (SELECT max(number) FROM quarantine WHERE source = ? AND id = ?)",
+    )
+}
+
+/// Puts a row back that was read from a damaged table.
+pub(super) fn keep_found(
+    connection: &Connection,
+    number: i64,
+    values: &[ValueRef<'_>],
+) -> Result<()> {
+    let mut row = [const { Value::Null }; 6];
+    for (value, found) in row.iter_mut().zip(values) {
+        *value = match found {
+            // Whatever it is, it is kept as text only when it is one.
+            ValueRef::Text(bytes) => match str::from_utf8(bytes) {
+                Ok(text) => Value::Text(text.to_owned()),
+                Err(_) => Value::Blob(bytes.to_vec()),
+            },
+            other => Value::try_from(*other)?,
+        };
+    }
+    row[0] = Value::Integer(number);
+    keep(connection, &[Quarantined(row)])
+}
+
 /// Adds a damaged row, its numbers as a text that people can read.
 pub(super) fn add(adder: &mut Statement<'_>, source: &str, row: &Row<'_>) -> Result<()> {
-    let mut columns = String::new();
+    let names: Vec<&str> = row.as_ref().column_names().collect();
+    let values = (0..names.len()).map(|index| row.get_ref(index)).collect::<Result<Vec<_>>>()?;
+    add_found(adder, source, row.get(0)?, &names, &values)
+}
+
+/// Adds a damaged row of these columns, of which the first is its id.
+pub(super) fn add_found(
+    adder: &mut Statement<'_>,
+    source: &str,
+    id: i64,
+    names: &[&str],
+    values: &[ValueRef<'_>],
+) -> Result<()> {
+    let mut columns = format!("id={id} ");
     let mut blobs = [ValueRef::Null; 2];
-    for (index, name) in row.as_ref().column_names().enumerate() {
-        let value = row.get_ref(index)?;
-        match name {
-            "attributes" => blobs[0] = value,
-            "body" => blobs[1] = value,
+    for (name, value) in names.iter().zip(values).skip(1) {
+        match *name {
+            "attributes" => blobs[0] = *value,
+            "body" => blobs[1] = *value,
             _ => columns.push_str(&match value {
                 ValueRef::Integer(number) => format!("{name}={number} "),
                 ValueRef::Null => format!("{name}=NULL "),
@@ -94,7 +135,18 @@ pub(super) fn add(adder: &mut Statement<'_>, source: &str, row: &Row<'_>) -> Res
         }
     }
     let [attributes, body] = blobs.map(ToSqlOutput::Borrowed);
-    let id = row.get_ref(0)?.as_i64()?;
     adder.execute(params![source, id, columns.trim(), attributes, body])?;
+    Ok(())
+}
+
+/// Adds a row with a text in the place of its columns.
+pub(super) fn add_values(
+    adder: &mut Statement<'_>,
+    source: &str,
+    id: i64,
+    columns: &str,
+    [attributes, body]: [Option<&[u8]>; 2],
+) -> Result<()> {
+    adder.execute(params![source, id, columns, attributes, body])?;
     Ok(())
 }

@@ -75,12 +75,6 @@ pub(super) fn strange_tables(connection: &Connection) -> rusqlite::Result<Vec<St
     Ok(strange.map(name).collect())
 }
 
-/// Whether this is an ordinary table: a view of its name could go on for ever.
-pub(super) fn is_table(connection: &Connection, name: &str) -> bool {
-    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND rootpage > 0 AND name = ?";
-    connection.prepare(sql).and_then(|mut statement| statement.exists([name])).unwrap_or(false)
-}
-
 /// Numbers that came from a peer may be larger than the database's; they are cut there.
 pub(super) fn stored(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)

@@ -61,6 +61,11 @@ def figure(name, value):
     print(f"figure  {name}: {value}", flush=True)
 
 
+def broken():
+    """Whether a promise was."""
+    return bool(_broken)
+
+
 def finish():
     sys.exit(1 if _broken else 0)
 

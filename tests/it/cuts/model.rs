@@ -81,6 +81,11 @@ impl Model {
         )
     }
 
+    /// How many messages there are.
+    pub fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
     /// The message with the longest body.
     pub fn longest(&self) -> (u64, Vec<u8>) {
         let longest = self.messages.iter().max_by_key(|(_, (_, length, _))| *length);

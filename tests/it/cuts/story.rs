@@ -129,6 +129,11 @@ impl Story {
         id
     }
 
+    /// How many messages there are.
+    pub fn messages(&self) -> usize {
+        self.candidates[0].messages()
+    }
+
     /// This message is no longer expected.
     pub fn forget(&mut self, id: u64) {
         self.candidates[0].forget(id);

@@ -1,0 +1,341 @@
+//! Fills a new database with what is found in a damaged one.
+//!
+//! What the trees have comes first. Of what is found outside of them, a message is added when its
+//! id is not there yet, a state when its message has none; states from behind a damaged frame of
+//! the log are newer than those of the trees.
+
+use std::collections::BTreeMap;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension as _, Result, Statement};
+use rustc_hash::FxHashSet;
+
+use super::Recovered;
+use crate::change::{MessageRow, StateRow};
+use crate::clock::wall_clock_ms;
+use crate::ids::QueueId;
+use crate::limits::ID_BLOCK;
+use crate::store::LogState;
+use crate::store::check::{self, Setting};
+use crate::store::quarantine;
+use crate::store::rows::unsigned;
+use crate::store::salvage::{Collect, Damaged, Found, SoundRow, Table, Trees};
+use crate::store::schema::{checksum, message_columns, setting, stored};
+use crate::store::tables::Tables;
+
+/// A new database on its way to be filled.
+pub(super) struct Filling<'c> {
+    connection: &'c Connection,
+    new: Tables<'c>,
+    checksum_of: Statement<'c>,
+    has_state: Statement<'c>,
+    quarantine: Statement<'c>,
+    unquarantine: Statement<'c>,
+    /// Damaged rows of the trees: a sound copy of one of them was not deleted.
+    damaged: FxHashSet<(Table, i64)>,
+    /// States that were found outside of the trees alone.
+    states_outside: FxHashSet<i64>,
+    states_newer: FxHashSet<i64>,
+    settings: BTreeMap<String, Setting>,
+    settings_outside: BTreeMap<String, Setting>,
+    /// The largest id or place that was seen.
+    id_max: u64,
+    /// How many sound rows there were of any table.
+    sound_rows: u64,
+    recovered: Recovered,
+}
+
+/// What became of it.
+pub(super) struct Filled {
+    pub recovered: Recovered,
+    /// Whether any row of ours was there.
+    pub is_ours: bool,
+    /// Whether messages are missing for sure.
+    pub lacks_messages: bool,
+}
+
+/// So far beyond what was seen do ids begin that may have been handed out without leaving a trace:
+/// more than any log holds.
+const ID_MARGIN: u64 = 1 << 32;
+const WITHOUT_MESSAGE: &str = "SELECT id, state, priority, sequence, due, expires, delay, \
+     reserves, timeouts, releases, buries, kicks, crc FROM message_state \
+     WHERE NOT EXISTS (SELECT 1 FROM message WHERE message.id = message_state.id)";
+const QUEUES_MISSING: &str = "SELECT DISTINCT queue FROM message \
+     WHERE NOT EXISTS (SELECT 1 FROM queue WHERE queue.id = message.queue) ORDER BY queue";
+
+impl<'c> Filling<'c> {
+    /// Fills a new database, which has its tables.
+    pub fn fill(damaged: &Damaged, new: &'c Connection, new_key: [u8; 16]) -> Result<Filled> {
+        quarantine::make(new)?;
+        let mut filling = Filling {
+            connection: new,
+            new: Tables::new(new)?,
+            checksum_of: new.prepare("SELECT crc FROM message WHERE id = ?")?,
+            has_state: new.prepare("SELECT 1 FROM message_state WHERE id = ?")?,
+            quarantine: quarantine::adder(new)?,
+            unquarantine: quarantine::remover(new)?,
+            damaged: FxHashSet::default(),
+            states_outside: FxHashSet::default(),
+            states_newer: FxHashSet::default(),
+            settings: BTreeMap::new(),
+            settings_outside: BTreeMap::new(),
+            id_max: 0,
+            sound_rows: 0,
+            recovered: Recovered { log: damaged.log_state(), ..Recovered::default() },
+        };
+        let trees = damaged.trees(&mut filling)?;
+        // Names of queues are looked for when it is known which are missing.
+        trees.strays(&|table| table != Table::Queue, &mut filling)?;
+        filling.recovered.set_unreadable(trees.unreadable());
+        filling.states_without_message()?;
+        filling.queues_without_name(&trees)?;
+        filling.write_settings(new_key)?;
+        let count = "SELECT count(*) FROM message";
+        filling.recovered.messages =
+            new.query_row(count, [], |row| row.get::<_, i64>(0)).map(unsigned)?;
+        Ok(Filled {
+            is_ours: filling.sound_rows > 0,
+            lacks_messages: filling.recovered.messages_quarantined > 0
+                || !trees.are_whole(Table::Message),
+            recovered: filling.recovered,
+        })
+    }
+
+    fn message(&mut self, row: &MessageRow, found: Found) -> Result<()> {
+        let id = stored(row.id.0);
+        self.id_max = self.id_max.max(row.id.0).max(row.sequence.0);
+        let there = self.checksum_of.query_row([id], |row| row.get::<_, i64>(0)).optional()?;
+        if let Some(there) = there {
+            let blobs = [row.attributes.stored(), Some(&*row.body)];
+            if there != checksum(&message_columns(row), &blobs) {
+                // Two daemons had the file, and both have handed out this id.
+                let columns = format!("id={id} queue={} (its id is taken)", row.queue.0);
+                self.recovered.messages_quarantined += 1;
+                quarantine::add_values(&mut self.quarantine, "message", id, &columns, blobs)?;
+            }
+            return Ok(());
+        }
+        self.new.put(row)?;
+        if self.damaged.remove(&(Table::Message, id)) {
+            self.unquarantine.execute(("message", id))?;
+            self.recovered.messages_quarantined -= 1;
+        } else if found != Found::InTree {
+            self.recovered.messages_outside += 1;
+        }
+        Ok(())
+    }
+
+    fn state(&mut self, row: &StateRow, found: Found) -> Result<()> {
+        let id = stored(row.id.0);
+        self.id_max = self.id_max.max(row.sequence.0);
+        let is_wanted = match found {
+            Found::InTree => true,
+            Found::Newer => self.states_newer.insert(id),
+            Found::Outside => !self.has_state.exists([id])?,
+        };
+        if !is_wanted {
+            return Ok(());
+        }
+        if found != Found::InTree && !self.has_state.exists([id])? {
+            self.states_outside.insert(id);
+        }
+        if self.damaged.remove(&(Table::State, id)) {
+            self.unquarantine.execute(("message_state", id))?;
+            self.recovered.states_quarantined -= 1;
+        }
+        self.new.moved(row)
+    }
+
+    fn setting(&mut self, name: String, value: Setting, found: Found) {
+        let settings = match found {
+            Found::InTree => &mut self.settings,
+            Found::Newer | Found::Outside => &mut self.settings_outside,
+        };
+        let is_larger = match (settings.get(&name), &value) {
+            // Ids only ever grow; of all others the first counts, which is the newest.
+            (Some(Setting::Number(there)), Setting::Number(value)) => {
+                name == setting::IDS_RESERVED && value > there
+            }
+            (there, _) => matches!(there, None | Some(Setting::Damaged)),
+        };
+        if is_larger {
+            settings.insert(name, value);
+        }
+    }
+
+    /// A state tells something of a message that is lost, unless the message may have been done.
+    fn states_without_message(&mut self) -> Result<()> {
+        let mut statement = self.connection.prepare(WITHOUT_MESSAGE)?;
+        let mut rows = statement.query([])?;
+        let mut ids = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id = row.get(0)?;
+            ids.push(id);
+            if !self.states_outside.contains(&id) {
+                self.recovered.states_quarantined += 1;
+                quarantine::add(&mut self.quarantine, "message_state", row)?;
+            }
+        }
+        drop(rows);
+        let mut forget = self.connection.prepare("DELETE FROM message_state WHERE id = ?")?;
+        for id in ids {
+            forget.execute([id])?;
+        }
+        Ok(())
+    }
+
+    fn queues_without_name(&mut self, trees: &Trees<'_>) -> Result<()> {
+        let mut statement = self.connection.prepare(QUEUES_MISSING)?;
+        let missing = statement.query_map([], |row| row.get::<_, i64>(0))?;
+        let mut names = Names(missing.map(|id| id.map(|id| (id, None))).collect::<Result<_>>()?);
+        if names.0.is_empty() {
+            return Ok(());
+        }
+        trees.strays(&|table| table == Table::Queue, &mut names)?;
+        for (id, name) in names.0 {
+            let name = name.unwrap_or_else(|| {
+                self.recovered.queues_renamed += 1;
+                format!("recovered-{id}")
+            });
+            self.new.queue_named(QueueId(unsigned(id)), &name)?;
+        }
+        Ok(())
+    }
+
+    fn write_settings(&mut self, new_key: [u8; 16]) -> Result<()> {
+        let find = |name: &str| {
+            let in_tree = self.settings.get(name).filter(|value| **value != Setting::Damaged);
+            in_tree.or_else(|| self.settings_outside.get(name)).cloned()
+        };
+        let number = |settings: &BTreeMap<String, Setting>, name: &str| match settings.get(name) {
+            Some(Setting::Number(value)) => Some(unsigned(*value)),
+            _ => None,
+        };
+        let mut renewed = 0;
+        let key = match find(setting::MESSAGE_KEY) {
+            Some(Setting::Bytes(key)) if key.len() == 16 => key,
+            _ => {
+                renewed += 1;
+                new_key.to_vec()
+            }
+        };
+        let was_stopped = number(&self.settings, setting::CLEAN_STOP);
+        if self.recovered.log == LogState::None && was_stopped == Some(0) {
+            self.recovered.log = LogState::Missing;
+        }
+        let in_tree = number(&self.settings, setting::IDS_RESERVED);
+        let outside = number(&self.settings_outside, setting::IDS_RESERVED);
+        let seen = self.id_max.saturating_add(1).max(outside.unwrap_or(0));
+        let is_log_whole = matches!(self.recovered.log, LogState::None | LogState::Sound);
+        let ids_reserved = match in_tree {
+            Some(reserved) if self.recovered.unreadable == 0 && is_log_whole => reserved.max(seen),
+            _ => {
+                renewed += u64::from(in_tree.is_none());
+                ids_beyond(in_tree.unwrap_or(0).max(seen))
+            }
+        };
+        let clock = check::clock(&self.settings).or_else(|| check::clock(&self.settings_outside));
+        if let Some(clock) = clock {
+            self.new.set_clock(clock)?;
+        } else {
+            let names = [setting::CLOCK_TIME, setting::CLOCK_OFFSET];
+            renewed += u64::from(names.iter().any(|name| self.settings.contains_key(*name)));
+        }
+        self.recovered.settings_renewed = renewed;
+        self.new.set_bytes(setting::MESSAGE_KEY, &key)?;
+        self.new.set_number(setting::IDS_RESERVED, ids_reserved)?;
+        self.new.set_number(setting::CLEAN_STOP, 0)
+    }
+}
+
+/// Where ids go on when nothing says for sure which were handed out.
+fn ids_beyond(seen: u64) -> u64 {
+    const LAST: u64 = i64::MAX as u64 - ID_BLOCK;
+    // Ids count messages since the first day: today in milliseconds is beyond them all, if the
+    // clock is right.
+    let beyond = seen.saturating_add(ID_MARGIN).max(unsigned(wall_clock_ms()));
+    // There is no room for a margin where ids end.
+    if beyond < LAST { beyond } else { seen }
+}
+
+impl Collect for Filling<'_> {
+    fn sound(&mut self, row: SoundRow, found: Found) -> Result<()> {
+        self.sound_rows += 1;
+        match row {
+            SoundRow::Message(row) => self.message(&row, found),
+            SoundRow::State(row) => self.state(&row, found),
+            SoundRow::Queue { id, name } => self.new.queue_named(QueueId(unsigned(id)), &name),
+            SoundRow::Setting { name, value } => {
+                self.setting(name, value, found);
+                Ok(())
+            }
+        }
+    }
+
+    fn damaged(&mut self, table: Table, id: i64, values: &[ValueRef<'_>]) -> Result<()> {
+        if let (Table::Meta, [ValueRef::Text(name), ..]) = (table, values) {
+            let name = String::from_utf8_lossy(name).into_owned();
+            self.settings.entry(name).or_insert(Setting::Damaged);
+            return Ok(());
+        }
+        // One that was put there twice is counted once.
+        if !self.damaged.insert((table, id)) {
+            return Ok(());
+        }
+        let (source, names) = match table {
+            Table::State => {
+                self.recovered.states_quarantined += 1;
+                ("message_state", STATE_COLUMNS)
+            }
+            _ => {
+                self.recovered.messages_quarantined += 1;
+                ("message", MESSAGE_COLUMNS)
+            }
+        };
+        quarantine::add_found(&mut self.quarantine, source, id, names, values)
+    }
+
+    fn quarantined(&mut self, number: i64, values: &[ValueRef<'_>]) -> Result<()> {
+        quarantine::keep_found(self.connection, number, values)
+    }
+}
+
+const MESSAGE_COLUMNS: &[&str] = &[
+    "id",
+    "queue",
+    "priority",
+    "sequence",
+    "created",
+    "expires",
+    "due",
+    "ttr",
+    "crc",
+    "attributes",
+    "body",
+];
+const STATE_COLUMNS: &[&str] = &[
+    "id", "state", "priority", "sequence", "due", "expires", "delay", "reserves", "timeouts",
+    "releases", "buries", "kicks", "crc",
+];
+
+/// Queues that messages are in, with the names that are found for them.
+struct Names(BTreeMap<i64, Option<String>>);
+
+impl Collect for Names {
+    fn sound(&mut self, row: SoundRow, _: Found) -> Result<()> {
+        if let SoundRow::Queue { id, name } = row
+            && let Some(missing @ None) = self.0.get_mut(&id)
+        {
+            *missing = Some(name);
+        }
+        Ok(())
+    }
+
+    fn damaged(&mut self, _: Table, _: i64, _: &[ValueRef<'_>]) -> Result<()> {
+        Ok(())
+    }
+
+    fn quarantined(&mut self, _: i64, _: &[ValueRef<'_>]) -> Result<()> {
+        Ok(())
+    }
+}

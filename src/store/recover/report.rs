@@ -1,0 +1,97 @@
+//! What a repair found and did, for who started it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::store::LogState;
+
+/// So many pages are named in the text.
+const PAGES_LISTED_MAX: usize = 10;
+
+/// What a repair found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// The database.
+    pub database: PathBuf,
+    /// Where the damaged file is kept; `None` when the database was sound and is unchanged.
+    pub kept: Option<PathBuf>,
+    /// Sound messages.
+    pub messages: u64,
+    /// How many of them were found outside of the trees: they may have been done already.
+    pub messages_outside: u64,
+    /// Damaged messages, now in quarantine.
+    pub messages_quarantined: u64,
+    /// Damaged states, and those whose messages are lost, now in quarantine.
+    pub states_quarantined: u64,
+    /// Queues whose names are lost: their messages are in queues called `recovered-N`.
+    pub queues_renamed: u64,
+    /// Pages of the file that are damaged or missing.
+    pub unreadable: u64,
+    /// The numbers of the first of them.
+    pub unreadable_pages: Vec<u32>,
+    /// Settings that had to be made anew.
+    pub settings_renewed: u64,
+    /// How the write-ahead log was found.
+    pub log: LogState,
+}
+
+impl Recovered {
+    /// Notes the pages that are damaged or missing.
+    pub(super) fn set_unreadable(&mut self, pages: &[u32]) {
+        let mut pages = pages.to_vec();
+        pages.sort_unstable();
+        pages.dedup();
+        self.unreadable = pages.len() as u64;
+        pages.truncate(PAGES_LISTED_MAX);
+        self.unreadable_pages = pages;
+    }
+}
+
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.database.display();
+        let Some(kept) = &self.kept else {
+            return write!(
+                f,
+                "the database {database} is sound, {} messages, nothing was changed",
+                self.messages
+            );
+        };
+        write!(f, "the database {database} was recovered: {} messages kept", self.messages)?;
+        if self.messages_outside > 0 {
+            write!(
+                f,
+                " ({} of them were found outside of the tables and may have been done already)",
+                self.messages_outside
+            )?;
+        }
+        write!(
+            f,
+            ", {} messages and {} states in quarantine, {} queues renamed, {} pages unreadable",
+            self.messages_quarantined,
+            self.states_quarantined,
+            self.queues_renamed,
+            self.unreadable,
+        )?;
+        for (index, page) in self.unreadable_pages.iter().enumerate() {
+            write!(f, "{}{page}", if index == 0 { " (" } else { ", " })?;
+        }
+        if !self.unreadable_pages.is_empty() {
+            let more = self.unreadable > self.unreadable_pages.len() as u64;
+            f.write_str(if more { ", ...)" } else { ")" })?;
+        }
+        write!(f, ", {} settings renewed", self.settings_renewed)?;
+        f.write_str(match self.log {
+            LogState::None | LogState::Sound => "",
+            LogState::Damaged => "; the write-ahead log is damaged",
+            LogState::Missing => {
+                "; there is no write-ahead log although the last daemon did not stop in an \
+                 orderly way: if it was removed, what was in it alone is lost"
+            }
+        })?;
+        if self.unreadable > 0 {
+            f.write_str("; what stood on unreadable pages alone is lost")?;
+        }
+        write!(f, "; the damaged file is {}", kept.display())
+    }
+}

@@ -1,0 +1,176 @@
+//! Which of our rows some bytes are, if any: by their shape, and by the checksum over them.
+
+use std::str;
+
+use rusqlite::types::ValueRef;
+
+use super::record::{Header, Stored};
+use crate::change::{Attributes, MessageRow, StateRow};
+use crate::ids::{MessageId, QueueId, QueueName, Sequence};
+use crate::store::check::Setting;
+use crate::store::rows::{small, state_row, unsigned};
+use crate::store::schema::{
+    bytes_checksum, checksum, number_checksum, queue_checksum, state_of_number,
+};
+
+/// What a tree holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::store) enum Table {
+    Message,
+    State,
+    Queue,
+    Meta,
+    Quarantine,
+    /// The names and roots of all others.
+    Schema,
+    /// Somebody else's: only its pages are of interest.
+    Other,
+}
+
+/// A row of ours whose checksum is right.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::store) enum SoundRow {
+    Message(MessageRow),
+    State(StateRow),
+    Queue { id: i64, name: String },
+    Setting { name: String, value: Setting },
+}
+
+/// Where a row was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Found {
+    /// In its tree: it is one of those that the database has.
+    InTree,
+    /// In the log behind a damaged frame: newer than what the trees have.
+    Newer,
+    /// On a page that no tree reaches: it may have been deleted since.
+    Outside,
+}
+
+impl Table {
+    /// The table of this name.
+    pub fn named(name: &[u8]) -> Table {
+        match name {
+            b"message" => Table::Message,
+            b"message_state" => Table::State,
+            b"queue" => Table::Queue,
+            b"meta" => Table::Meta,
+            b"quarantine" => Table::Quarantine,
+            _ => Table::Other,
+        }
+    }
+
+    /// The table that a row can be of, by the way in which its columns are stored.
+    pub(super) fn of_shape(id: Option<i64>, header: &Header) -> Option<Table> {
+        use Stored::{Blob, Integer, Null, Text};
+        let mut columns = [Null; 13];
+        let mut count = 0;
+        for (index, column) in header.columns().enumerate() {
+            *columns.get_mut(index)? = column;
+            count = index + 1;
+        }
+        let columns = &columns[..count];
+        let number_or_null = |column: &Stored| matches!(column, Null | Integer);
+        // The first column is the row's number, which stands outside of it.
+        match (id, columns) {
+            (Some(_), [Null, numbers @ .., Null | Blob, Blob]) if count == 11 => {
+                numbers.iter().all(number_or_null).then_some(Table::Message)
+            }
+            (Some(_), [Null, numbers @ ..]) if count == 13 => {
+                numbers.iter().all(number_or_null).then_some(Table::State)
+            }
+            (Some(_), [Null, Text, Integer]) => Some(Table::Queue),
+            (None, [Text, Integer | Blob, Integer]) => Some(Table::Meta),
+            _ => None,
+        }
+    }
+}
+
+impl SoundRow {
+    /// The table that it is of.
+    pub fn table(&self) -> Table {
+        match self {
+            SoundRow::Message(_) => Table::Message,
+            SoundRow::State(_) => Table::State,
+            SoundRow::Queue { .. } => Table::Queue,
+            SoundRow::Setting { .. } => Table::Meta,
+        }
+    }
+
+    /// The row that these values of a shape are, when their checksum is right.
+    pub fn of(table: Table, id: Option<i64>, values: &[ValueRef<'_>]) -> Option<SoundRow> {
+        match table {
+            Table::Message => message(id?, values),
+            Table::State => state(id?, values),
+            Table::Queue => queue(id?, values),
+            Table::Meta => setting(values),
+            Table::Quarantine | Table::Schema | Table::Other => None,
+        }
+    }
+}
+
+fn number(value: &ValueRef<'_>) -> Option<i64> {
+    match value {
+        ValueRef::Integer(number) => Some(*number),
+        _ => None,
+    }
+}
+
+fn columns<const N: usize>(id: i64, values: &[ValueRef<'_>]) -> [Option<i64>; N] {
+    let mut columns = [None; N];
+    for (column, value) in columns.iter_mut().zip(values) {
+        *column = number(value);
+    }
+    columns[0] = Some(id);
+    columns
+}
+
+fn message(id: i64, values: &[ValueRef<'_>]) -> Option<SoundRow> {
+    let columns: [Option<i64>; 8] = columns(id, values);
+    let [.., crc, attributes, ValueRef::Blob(body)] = values else { return None };
+    let attributes = match attributes {
+        ValueRef::Blob(bytes) => Some(*bytes),
+        _ => None,
+    };
+    let is_sound = number(crc) == Some(checksum(&columns, &[attributes, Some(body)]));
+    let queue = columns[1].filter(|queue| *queue > 0 && is_sound && id > 0)?;
+    let value = |index: usize| columns[index].unwrap_or_default();
+    Some(SoundRow::Message(MessageRow {
+        id: MessageId(unsigned(id)),
+        queue: QueueId(unsigned(queue)),
+        priority: small(value(2)),
+        sequence: Sequence(unsigned(value(3))),
+        created_ms: value(4),
+        expires_ms: columns[5],
+        due_ms: columns[6],
+        time_to_run_ms: unsigned(value(7)),
+        attributes: Attributes::from_stored(attributes.unwrap_or_default()),
+        body: (*body).into(),
+    }))
+}
+
+fn state(id: i64, values: &[ValueRef<'_>]) -> Option<SoundRow> {
+    let columns: [Option<i64>; 12] = columns(id, values);
+    let is_sound = number(values.last()?) == Some(checksum(&columns, &[]));
+    let is_state = columns[1].is_some_and(|state| state_of_number(state).is_some());
+    (is_sound && is_state && id > 0).then(|| SoundRow::State(state_row(&columns)))
+}
+
+fn queue(id: i64, values: &[ValueRef<'_>]) -> Option<SoundRow> {
+    let [_, ValueRef::Text(name), crc] = values else { return None };
+    let name = str::from_utf8(name).ok()?;
+    let is_sound = number(crc) == Some(queue_checksum(id, name));
+    (is_sound && id > 0 && QueueName::new(name.as_bytes()).is_ok())
+        .then(|| SoundRow::Queue { id, name: name.to_owned() })
+}
+
+fn setting(values: &[ValueRef<'_>]) -> Option<SoundRow> {
+    let [ValueRef::Text(name), value, crc] = values else { return None };
+    let name = str::from_utf8(name).ok()?;
+    let (sum, value) = match value {
+        ValueRef::Integer(value) => (number_checksum(name, *value), Setting::Number(*value)),
+        ValueRef::Blob(value) => (bytes_checksum(name, value), Setting::Bytes(value.to_vec())),
+        _ => return None,
+    };
+    (number(crc) == Some(sum)).then(|| SoundRow::Setting { name: name.to_owned(), value })
+}
