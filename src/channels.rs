@@ -184,10 +184,13 @@ pub enum Order {
         /// The changes since the last order.
         batch: Arc<Batch>,
     },
-    /// Checkpoint, close and end, after these last changes.
+    /// Checkpoint, close and end, after these last changes. The answer says whether the file holds
+    /// all of it.
     Close {
         /// The changes.
         batch: Arc<Batch>,
+        /// How many messages there are then, if that is certain.
+        messages: Option<u64>,
     },
 }
 

@@ -74,7 +74,10 @@ impl Dispatcher<'_> {
         let until = self.clock.time().plus(self.stop_timeout_ms);
         let (next_id, now) = (self.engine.next_id(), self.now);
         let exit_on_io_error = self.exit_on_io_error;
-        let (clock, log) = (self.clock, self.log.clone());
+        let (clock, log, progress) = (self.clock, self.log.clone(), self.progress.clone());
+        let (_, in_memory) = self.engine.stored();
+        // What is still being worked off is not counted any more, but in the file.
+        let mut expected = (self.engine.next_deadline() != Time(0)).then_some(in_memory);
         let Some(LastCommit { memory, journal, orders, finished, events, is_under_way }) =
             self.last_commit()
         else {
@@ -94,15 +97,18 @@ impl Dispatcher<'_> {
             journal.note_clock(now);
             let batch = journal.take();
             let rows = batch.rows();
-            let Err(error) = ask(orders, finished, Order::Close { batch }) else {
+            let close = Order::Close { batch, messages: expected.take() };
+            let Err(error) = ask(orders, finished, close) else {
                 info!(log, "everything is in the database file");
                 return Stopped::Clean;
             };
+            // Where no start would find the file, what was committed to it is lost too.
+            let lost = if progress.is_file_lost() { rows.max(in_memory) } else { rows };
             let suspect = error.remedy() == Remedy::Rewrite;
             if clock.time() >= until || (suspect && exit_on_io_error) {
                 crit!(log, "stopped with changes that are only in memory";
-                    "rows" => rows, "error" => %error);
-                return Stopped::Lost(rows, error);
+                    "rows" => lost, "error" => %error);
+                return Stopped::Lost(lost, error);
             }
             if !std::mem::replace(&mut told, true) {
                 crit!(log, "the last commit failed, retrying"; "error" => %error);

@@ -18,6 +18,7 @@
 //! - A checkpoint comes after the answer to its commit, so its error is the answer to the next
 //!   order.
 
+mod closing;
 mod progress;
 mod replace;
 mod signs;
@@ -25,6 +26,7 @@ mod signs;
 mod testing;
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -94,15 +96,20 @@ pub fn run(
         let end = match &held {
             Held::Open(file) => {
                 let mut disk = File::new(file)?;
-                Persistence::new(&mut disk, &link).serve(next)
+                Persistence::new(&mut disk, &link).serve(next.take())
             }
-            Held::Closed(_) => link.refuse_all(&held, next),
+            Held::Closed(_) => link.refuse_all(&held, next.take()),
         };
         match end {
             End::Over => break,
             End::Replace(slice, batch) => {
                 (held, next) = replace::replace(held, slice, batch, &link)
             }
+            End::Moved(to) => held = closing::follow(held, to, &link),
+            End::Close(batch, messages) => match closing::close(held, batch, messages, &link) {
+                Some(open) => held = open,
+                None => return Ok(()),
+            },
         }
     }
     let suspect = link.progress.is_suspect();
@@ -121,6 +128,11 @@ enum End {
     Over,
     /// A new file is to be made, beginning with these.
     Replace(Slice, Arc<Batch>),
+    /// The file is somewhere else now.
+    Moved(PathBuf),
+    /// The last batch, whose answer is still to be given, is in the file, which is to be closed
+    /// with so many messages in it.
+    Close(Arc<Batch>, Option<u64>),
 }
 
 /// The thread's ends of its channels.
@@ -155,6 +167,13 @@ impl Link {
         let _ = self.events.try_send(Event::Persisted);
     }
 
+    /// Notes that a start would not find what was written, if that is what an error says.
+    fn note_loss(&self, error: &StoreError) {
+        if matches!(error, StoreError::Replaced { .. } | StoreError::Altered { .. }) {
+            self.progress.file_lost.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// The answer to an order that can not be carried out while there is no trusted file.
     fn refuse(&self, held: &Held, batch: Arc<Batch>) {
         self.answer(batch, Err(StoreError::Suspect { file: held.path().to_path_buf() }));
@@ -169,7 +188,7 @@ impl Link {
                 }
                 Order::Rewrite { batch, .. }
                 | Order::Commit { batch, .. }
-                | Order::Close { batch } => self.refuse(held, batch),
+                | Order::Close { batch, .. } => self.refuse(held, batch),
             }
         }
         End::Over
@@ -183,27 +202,32 @@ struct Persistence<'a, D: Disk> {
     late_error: Option<StoreError>,
     /// Whether it has been said that the file is not tidied up, which is tried with every tick.
     untidy: bool,
+    /// Where the file is now, when it was found to be somewhere else.
+    moved: Option<PathBuf>,
 }
 
 impl<'a, D: Disk> Persistence<'a, D> {
     fn new(disk: &'a mut D, link: &'a Link) -> Persistence<'a, D> {
-        Persistence { disk, link, late_error: None, untidy: false }
+        Persistence { disk, link, late_error: None, untidy: false, moved: None }
     }
 
     fn serve(&mut self, mut next: Option<Order>) -> End {
         if !self.is_suspect() {
             self.measure();
         }
-        while let Some(order) = next.take().or_else(|| self.link.next()) {
+        loop {
+            if let Some(to) = self.moved.take() {
+                return End::Moved(to);
+            }
+            let Some(order) = next.take().or_else(|| self.link.next()) else { break };
             match order {
                 Order::Commit { batch, sync } => {
                     self.commit(batch, sync);
                 }
-                Order::Close { batch } => {
-                    if self.commit(batch, true) {
-                        return End::Over;
-                    }
-                }
+                Order::Close { batch, messages } => match self.try_commit(&batch, true) {
+                    Ok(()) => return End::Close(batch, messages),
+                    Err(error) => self.link.answer(batch, Err(error)),
+                },
                 Order::Rewrite { slice, batch } if slice.first => {
                     return End::Replace(slice, batch);
                 }
@@ -246,6 +270,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
         let rows = batch.rows();
         self.disk.commit(batch, sync).inspect_err(|error| {
             if error.remedy() == Remedy::Rewrite {
+                self.link.note_loss(error);
                 self.distrust();
             }
         })?;
@@ -303,8 +328,13 @@ impl<'a, D: Disk> Persistence<'a, D> {
     /// An error that no order waits for. The log still has everything, so a full disk is only
     /// worth a word: the next commit will meet it.
     fn late(&mut self, error: StoreError) {
+        if let StoreError::Moved { to, .. } = error {
+            self.moved = Some(to);
+            return;
+        }
         if error.remedy() == Remedy::Rewrite {
             crit!(self.link.log, "database file is suspect"; "error" => %error);
+            self.link.note_loss(&error);
             self.distrust();
             self.late_error = Some(error);
             // So that the dispatcher looks at the progress.

@@ -17,6 +17,7 @@ pub struct Progress {
     measured: AtomicBool,
     pub(super) log_held_up: AtomicBool,
     pub(super) suspect: AtomicBool,
+    pub(super) file_lost: AtomicBool,
 }
 
 impl Progress {
@@ -45,6 +46,12 @@ impl Progress {
     /// until a new file is in its place ([`Order::Rewrite`](crate::channels::Order::Rewrite)).
     pub fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// Whether a start would not find the file that changes were written to, or would find another
+    /// content in it.
+    pub fn is_file_lost(&self) -> bool {
+        self.file_lost.load(Ordering::Relaxed)
     }
 
     /// Bytes of the database file.

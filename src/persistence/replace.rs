@@ -82,6 +82,7 @@ fn finish(held: Held, replacement: Replacement, batch: Arc<Batch>, link: &Link) 
             link.progress.rows_rewritten.fetch_add(rows, Ordering::Relaxed);
             link.progress.commits.fetch_add(1, Ordering::Relaxed);
             link.progress.suspect.store(false, Ordering::Relaxed);
+            link.progress.file_lost.store(false, Ordering::Relaxed);
             link.failed_before.set(false);
             info!(link.log, "database was rewritten"; "rows" => rows);
             if let Some(kept) = kept {
@@ -363,8 +364,7 @@ mod tests {
         story.change(&mut memory, put(1));
         assert!(story.commit());
         let directory = story.path.parent().unwrap();
-        let away = directory.with_extension("away");
-        std::fs::rename(directory, &away).unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
         std::fs::create_dir(directory).unwrap();
         let other = open(&story.path);
         story.change(&mut memory, put(2));
@@ -373,6 +373,5 @@ mod tests {
         assert!(messages(&other).is_empty());
         other.file.unwrap().close().unwrap();
         assert!(messages(&open(&story.path)).is_empty());
-        std::fs::remove_dir_all(away).unwrap();
     }
 }

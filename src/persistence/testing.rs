@@ -66,7 +66,7 @@ impl Dispatcher {
     }
 
     pub fn close(self, batch: Arc<Batch>) -> Result<(), StoreError> {
-        self.order(Order::Close { batch }).unwrap();
+        self.order(Order::Close { batch, messages: None }).unwrap();
         self.thread.join().unwrap()
     }
 }

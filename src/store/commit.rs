@@ -202,7 +202,10 @@ impl<'c> File<'c> {
     /// that it has. Says whether all of it was moved.
     fn empty_log(&mut self) -> Result<bool, StoreError> {
         self.let_go();
-        match run_checkpoint(&mut self.checkpoint).map_err(|error| self.error(error)) {
+        self.file.look()?;
+        let moved = run_checkpoint(&mut self.checkpoint);
+        self.file.log_was_moved();
+        match moved.map_err(|error| self.error(error)) {
             Ok((_, frames, moved)) => Ok(frames > 0 && moved == frames),
             Err(StoreError::Full { .. } | StoreError::Busy { .. }) => Ok(false),
             Err(error) => Err(error),
@@ -226,6 +229,10 @@ impl<'c> File<'c> {
     /// What failed. Unless the disk is full the file is suspect from then on, for a later fsync
     /// may succeed without having written anything.
     pub fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError> {
+        if self.frames_guessed >= self.frames_due() {
+            // Moving the log into what is not our file any more would leave neither whole.
+            self.file.look()?;
+        }
         self.checkpoint().map_err(|error| self.error(error))
     }
 
@@ -244,7 +251,9 @@ impl<'c> File<'c> {
         if self.frames_guessed < self.frames_due() {
             return Ok(Checkpoint::NotDue);
         }
-        let (_, frames, moved) = run_checkpoint(&mut self.checkpoint)?;
+        let moved = run_checkpoint(&mut self.checkpoint);
+        self.file.log_was_moved();
+        let (_, frames, moved) = moved?;
         self.checkpointed_frames = frames;
         self.frames_guessed = 0;
         self.changed_bytes = 0;
@@ -298,8 +307,9 @@ impl<'c> File<'c> {
         self.vacuum.raw_execute()?;
         self.unsynced = false;
         // The file is cut when the log is moved into it.
-        let (_, frames, _) = run_checkpoint(&mut self.checkpoint)?;
-        self.checkpointed_frames = frames;
+        let moved = run_checkpoint(&mut self.checkpoint);
+        self.file.log_was_moved();
+        self.checkpointed_frames = moved?.1;
         Ok(true)
     }
 

@@ -112,6 +112,18 @@ pub enum StoreError {
         /// The file.
         file: PathBuf,
     },
+    /// The file or its log was cut or overwritten in place by another program while it was open.
+    Altered {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The files were moved while they were open, together.
+    Moved {
+        /// The file's name before.
+        file: PathBuf,
+        /// Its name now.
+        to: PathBuf,
+    },
     /// The database library failed in a way that none of the others describes.
     Internal {
         /// The file.
@@ -183,7 +195,9 @@ impl StoreError {
             StoreError::Full { .. }
             | StoreError::Io { .. }
             | StoreError::Suspect { .. }
-            | StoreError::Replaced { .. } => 74,
+            | StoreError::Replaced { .. }
+            | StoreError::Altered { .. }
+            | StoreError::Moved { .. } => 74,
             StoreError::Permission { .. } => 77,
         }
     }
@@ -192,7 +206,7 @@ impl StoreError {
     pub fn remedy(&self) -> Remedy {
         match self {
             StoreError::Full { .. } => Remedy::RefusePuts,
-            StoreError::Busy { .. } => Remedy::Retry,
+            StoreError::Busy { .. } | StoreError::Moved { .. } => Remedy::Retry,
             _ => Remedy::Rewrite,
         }
     }
@@ -319,6 +333,12 @@ impl fmt::Display for StoreError {
                 "the database {} or its write-ahead log was removed or replaced",
                 file.display()
             ),
+            StoreError::Altered { file } => {
+                write!(f, "another program has changed the database {}", file.display())
+            }
+            StoreError::Moved { file, to } => {
+                write!(f, "the database {} was moved to {}", file.display(), to.display())
+            }
             StoreError::Internal { file, source } => {
                 write!(f, "the database library failed for {}: {source}", file.display())
             }

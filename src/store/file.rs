@@ -9,19 +9,18 @@
 //! so that a new one can be put there.
 
 use std::cell::{Cell, RefCell};
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Statement};
 
 use super::StoreError;
-use super::guard::{self, Guard, Identity};
+use super::guard::{Guard, Identity};
 use super::lock::Lock;
 use super::paths::Paths;
 use super::rewrite;
 use super::schema::setting;
+use super::standing::Seen;
 use super::tables::Tables;
 use crate::clock::Now;
 use crate::journal::Batch;
@@ -31,7 +30,8 @@ pub struct StoreFile {
     pub(super) connection: Connection,
     pub(super) place: Place,
     /// File and log: somebody may put other files in their places.
-    identities: [Option<Identity>; 2],
+    pub(super) identities: [Option<Identity>; 2],
+    pub(super) seen: Cell<Seen>,
 }
 
 /// Where a database is, locked for us whether it is open or not.
@@ -95,8 +95,13 @@ impl Place {
         self.lock.borrow_mut().hold(&self.paths)
     }
 
+    /// Asks the guard of the database something.
+    pub(super) fn with_guard<T>(&self, ask: impl FnOnce(&Guard) -> Option<T>) -> Option<T> {
+        self.lock.borrow().guarded().and_then(ask)
+    }
+
     /// Looks after the lock file.
-    fn lock_file(&self) -> LockFile {
+    pub(super) fn lock_file(&self) -> LockFile {
         match self.lock.borrow_mut().restore(&self.paths) {
             Ok(false) => LockFile::Held,
             Ok(true) => LockFile::Restored,
@@ -125,7 +130,9 @@ impl StoreFile {
     /// Keeps a file that is connected to at this place.
     pub(super) fn at(place: Place, connected: Connected) -> StoreFile {
         let Connected { connection, identities } = connected;
-        StoreFile { connection, place, identities }
+        let file = StoreFile { connection, place, identities, seen: Cell::default() };
+        file.log_was_moved();
+        file
     }
 
     /// The name of the database.
@@ -133,52 +140,24 @@ impl StoreFile {
         self.place.path()
     }
 
-    /// How large everything is now. Makes the lock file again if it is gone.
-    ///
-    /// # Errors
-    /// What the system said; [`StoreError::Replaced`] when commits reach no file any more that the
-    /// next start would find.
-    pub fn sizes(&self) -> Result<Sizes, StoreError> {
-        let paths = &self.place.paths;
-        let (file, log) = (look(paths.database())?, look(&paths.wal())?);
-        let identity = |found: &Option<Metadata>| found.as_ref().map(Identity::of);
-        let (Some(file_found), Some(log_found)) = (&file, &log) else {
-            return Err(self.replaced());
-        };
-        if [identity(&file), identity(&log)] != self.identities {
-            return Err(self.replaced());
-        }
-        let directory = paths.directory();
-        let disk = rustix::fs::statvfs(directory)
-            .map_err(|error| StoreError::system(directory, error.into()))?;
-        Ok(Sizes {
-            file_bytes: file_found.len(),
-            wal_bytes: log_found.len(),
-            disk_free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
-            links: file_found.nlink(),
-            lock_file: self.place.lock_file(),
-        })
-    }
-
-    fn replaced(&self) -> StoreError {
-        StoreError::Replaced { file: self.path().to_path_buf() }
-    }
-
     /// Puts the log into the file, removes it and closes.
     ///
     /// # Errors
     /// What failed. Whatever was committed is in the file or in its log all the same.
     pub fn close(self) -> Result<(), StoreError> {
+        self.close_in_place().1
+    }
+
+    /// The same; its place stays ours.
+    pub(super) fn close_in_place(self) -> (Place, Result<(), StoreError>) {
         let StoreFile { connection, place, .. } = self;
-        let failed = |error| StoreError::database(place.path(), error);
-        let (busy, _, _) = run_checkpoint(&mut connection.prepare(TRUNCATE).map_err(failed)?)
-            .map_err(|error| {
-                // After a failed fsync a second try would lie: closing must not try again.
-                let _ = keep_log_on_close(&connection, true);
-                failed(error)
-            })?;
-        connection.close().map_err(|(_, error)| failed(error))?;
-        if busy { Err(StoreError::Busy { file: place.path().to_path_buf() }) } else { Ok(()) }
+        let closed = close(connection, place.path());
+        (place, closed)
+    }
+
+    /// Closing leaves the log as it is from now on.
+    pub(super) fn keep_log(&self) {
+        let _ = keep_log_on_close(&self.connection, true);
     }
 
     /// Closes a suspect file as it is; its place stays ours.
@@ -189,20 +168,24 @@ impl StoreFile {
 }
 
 /// A log that a huge batch has made longer than this is cut when it begins anew, in bytes.
-const LOG_KEPT_BYTES: u64 = 16 * 1024 * 1024;
+pub(super) const LOG_KEPT_BYTES: u64 = 16 * 1024 * 1024;
 /// How long we wait for another program that has locked the file, in milliseconds.
 const BUSY_MS: u64 = 1_000;
 const TRUNCATE: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
 
-/// What the system knows of a file, if there is one.
-fn look(path: &Path) -> Result<Option<Metadata>, StoreError> {
-    match std::fs::metadata(path) {
-        Ok(metadata) => Ok(Some(metadata)),
-        Err(error) if guard::is_missing(&error) => Ok(None),
-        Err(error) => Err(StoreError::system(path, error)),
-    }
+fn close(connection: Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |error| StoreError::database(path, error);
+    let (busy, _, _) =
+        run_checkpoint(&mut connection.prepare(TRUNCATE).map_err(failed)?).map_err(|error| {
+            // After a failed fsync a second try would lie: closing must not try again.
+            let _ = keep_log_on_close(&connection, true);
+            failed(error)
+        })?;
+    connection.close().map_err(|(_, error)| failed(error))?;
+    if busy { Err(StoreError::Busy { file: path.to_path_buf() }) } else { Ok(()) }
 }
 
+/// Device and inode of the file and its log.
 fn identities(paths: &Paths) -> Result<[Option<Identity>; 2], StoreError> {
     Ok([Identity::at(paths.database())?, Identity::at(&paths.wal())?])
 }

@@ -98,7 +98,6 @@ impl Guard {
         &self.file
     }
 
-    #[allow(dead_code, reason = "for moved directories")]
     /// The name that the file has now, if it has one that leads to it.
     pub fn path_now(&self) -> Option<PathBuf> {
         let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());

@@ -29,6 +29,7 @@ mod rows;
 mod salvage;
 mod schema;
 mod slice;
+mod standing;
 mod suspect;
 mod tables;
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use rusqlite::Connection;
 pub use salvage::LogState;
 pub use schema::FORMAT_VERSION;
 pub use slice::{Slice, Slices};
+pub use standing::Ending;
 
 use crate::clock::Now;
 

@@ -58,6 +58,11 @@ impl Paths {
         Ok(Paths { database: directory.join(name) })
     }
 
+    /// The files of the database that has this name, which has no links in it.
+    pub fn resolved(database: PathBuf) -> Paths {
+        Paths { database }
+    }
+
     /// The database itself.
     pub fn database(&self) -> &Path {
         &self.database

@@ -27,6 +27,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
 use super::guard::Guard;
+use super::load::random_key;
 use super::lock::{Lock, create_error};
 use super::paths::{FILE_MODE, Paths, file_bytes, remove_if_there, rename};
 use super::schema::{self, PAGE_BYTES};
@@ -68,6 +69,8 @@ impl NewFile {
             ))
             .map_err(failed)?;
         schema::create(&connection).map_err(failed)?;
+        let cookie = random_cookie()?;
+        connection.execute_batch(&format!("PRAGMA schema_version = {cookie}")).map_err(failed)?;
         connection.execute_batch("BEGIN").map_err(failed)?;
         Ok(NewFile { connection, path, guard })
     }
@@ -106,6 +109,15 @@ impl NewFile {
         paths.sync_directory()?;
         Ok(guard)
     }
+}
+
+/// A number for the header that tells this file from every other one, also from copies that the
+/// database library makes of it: those count anew, from a small number.
+fn random_cookie() -> Result<u32, StoreError> {
+    const SMALLEST: u32 = 1 << 20;
+    let [a, b, c, d, ..] = random_key()?;
+    // The database library takes the number as one with a sign.
+    Ok((u32::from_be_bytes([a, b, c, d]) >> 1) | SMALLEST)
 }
 
 /// Keeps the old file's owner and mode: a repair by root must not lock the daemon's user out.

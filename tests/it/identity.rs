@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
-use crate::harness::{Beanstalk, PHPMQD, Process, Server, eventually};
+use tempfile::TempDir;
+
+use crate::harness::{Beanstalk, PHPMQD, Process, Server, Setup, eventually};
 
 /// A daemon on this database with nothing but a console.
 fn daemon(database: &Path, more: &[&str]) -> Process {
@@ -150,4 +152,119 @@ fn of_many_daemons_that_start_at_once_on_a_new_database_one_is_left() {
         !has_ended
     });
     daemons[0].logged(" ready ");
+}
+
+/// A daemon whose database is in a directory of its own, inside the one that is returned.
+fn in_a_directory(level: &str) -> (Server, TempDir) {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("store")).unwrap();
+    let setup = Setup::new().durability(level).storage("commit_timeout = \"100ms\"");
+    (setup.database_at(&home.path().join("store/q.db")).start(), home)
+}
+
+/// It said "rows=0" once while everything was lost.
+#[test]
+fn a_removed_directory_loses_all_and_the_last_line_says_how_much() {
+    // Each waits for the whole time that a stop may take.
+    for (level, is_noticed) in [("periodic", false), ("write", true), ("sync", false)] {
+        let (mut server, home) = in_a_directory(level);
+        let mut peer = server.beanstalk();
+        put_some(&mut peer, 30);
+        fs::remove_dir_all(home.path().join("store")).unwrap();
+        if is_noticed {
+            eventually("it is noticed", || {
+                peer.ask("put 0 0 60 1\r\nx");
+                server.process.count_logged("database file is suspect") > 0
+            });
+        }
+        assert_eq!(server.stop().code(), Some(74), "{}", server.process.log());
+        let line = server.process.logged("only in memory");
+        let rows = line.split(' ').find_map(|word| word.strip_prefix("rows="));
+        assert!(rows.unwrap().parse::<u64>().unwrap() >= 30, "{level}: {line}");
+        assert_eq!(server.process.count_logged("everything is in"), 0);
+    }
+}
+
+#[test]
+fn a_moved_directory_is_followed() {
+    let (mut server, home) = in_a_directory("write");
+    let moved = home.path().join("moved");
+    let mut peer = server.beanstalk();
+    put_some(&mut peer, 30);
+    fs::rename(home.path().join("store"), &moved).unwrap();
+    eventually("it is noticed", || {
+        peer.put("more");
+        server.process.count_logged("the database was moved") > 0
+    });
+    put_some(&mut peer, 30);
+    let count = server.console().number("messages");
+    assert_eq!(server.process.count_logged("the database was moved"), 1);
+    let text = ends(69, &moved.join("q.db"), &[]);
+    assert!(text.contains("in use"), "{text}");
+    assert_eq!(server.stop().code(), Some(0), "{}", server.process.log());
+    server.setup = server.setup.clone().database_at(&moved.join("q.db"));
+    server.start_again();
+    holds(&server, count);
+}
+
+#[test]
+fn a_file_moved_away_without_its_log_is_written_anew() {
+    let mut server = with_messages(30);
+    fs::rename(server.database(), server.path("away.db")).unwrap();
+    assert_eq!(server.stop().code(), Some(0), "{}", server.process.log());
+    server.start_again();
+    holds(&server, 30);
+}
+
+/// What others do to the files of a daemon that has nothing to do, which then is stopped.
+#[test]
+fn everything_is_in_the_file_when_that_is_said() {
+    type Deed = fn(&Server);
+    let deeds: [(&str, Deed); 6] = [
+        ("emptied", |server| drop(fs::File::create(server.database()).unwrap())),
+        ("cut", |server| {
+            let file = fs::OpenOptions::new().write(true).open(server.database()).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        }),
+        ("overwritten", |server| {
+            // As cp does: the file stays, its content goes.
+            fs::write(server.database(), vec![0x20; 1024 * 1024]).unwrap();
+        }),
+        ("log emptied", |server| drop(fs::File::create(server.path("q.db-wal")).unwrap())),
+        ("removed", |server| fs::remove_file(server.database()).unwrap()),
+        ("all removed", |server| {
+            for name in ["q.db", "q.db-wal", "q.db-shm", "q.db.lock"] {
+                fs::remove_file(server.path(name)).unwrap();
+            }
+        }),
+    ];
+    for (what, deed) in deeds {
+        let mut server = with_messages(200);
+        // So that some of them are in the file and some in its log.
+        assert_eq!(server.stop().code(), Some(0));
+        server.start_again();
+        put_some(&mut server.beanstalk(), 10);
+        deed(&server);
+        assert_eq!(server.stop().code(), Some(0), "{what}: {}", server.process.log());
+        server.process.logged("everything is in the database file");
+        server.start_again();
+        holds(&server, 210);
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_while_the_daemon_runs_is_written_anew() {
+    let mut server = with_messages(200);
+    assert_eq!(server.stop().code(), Some(0));
+    server.start_again();
+    drop(fs::File::create(server.database()).unwrap());
+    let mut peer = server.beanstalk();
+    eventually("it is written anew", || {
+        peer.ask("put 0 0 60 1\r\nx");
+        server.process.count_logged("was rewritten") > 0
+    });
+    let count = server.console().number("messages");
+    server.kill();
+    server.start_again();
+    holds(&server, count);
 }

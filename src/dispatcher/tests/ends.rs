@@ -160,7 +160,7 @@ fn a_stop_takes_what_has_come_before_it_and_has_everything_committed() {
             while let Ok(order) = orders.recv() {
                 let (batch, closes) = match order {
                     Order::Commit { batch, .. } => (batch, false),
-                    Order::Close { batch } => (batch, true),
+                    Order::Close { batch, .. } => (batch, true),
                     Order::Rewrite { .. } => panic!("nothing is suspect"),
                 };
                 rows.push((batch.rows(), batch.clean_stop()));
@@ -198,7 +198,7 @@ fn a_stop_whose_last_commit_fails_says_what_is_lost() {
     let persistence = std::thread::Builder::new()
         .spawn(move || {
             while let Ok(order) = orders.recv() {
-                let (Order::Commit { batch, .. } | Order::Close { batch }) = order else {
+                let (Order::Commit { batch, .. } | Order::Close { batch, .. }) = order else {
                     panic!("a full disk leaves nothing suspect");
                 };
                 drop(batch);

@@ -349,7 +349,7 @@ impl Story {
         dispatcher.journal.stop_cleanly(dispatcher.ids.message);
         self.candidates.push(dispatcher.model.clone());
         let batch = dispatcher.journal.take();
-        let Some(finished) = orders.ask(Order::Close { batch }) else {
+        let Some(finished) = orders.ask(Order::Close { batch, messages: None }) else {
             return false;
         };
         self.committed(dispatcher, finished, true)

@@ -21,6 +21,7 @@ const PROTOCOLS: [&str; 3] = ["phpmq", "console", "beanstalk"];
 pub struct Setup {
     transport: Transport,
     database: bool,
+    database_at: Option<PathBuf>,
     storage: String,
     limits: String,
     queue: String,
@@ -36,6 +37,7 @@ impl Setup {
         Setup {
             transport,
             database: true,
+            database_at: None,
             storage: String::new(),
             limits: String::new(),
             queue: String::new(),
@@ -54,6 +56,11 @@ impl Setup {
     /// Keeps nothing on disk.
     pub fn without_database(self) -> Setup {
         Setup { database: false, ..self }
+    }
+
+    /// Keeps the database there and not in the server's directory.
+    pub fn database_at(self, path: &Path) -> Setup {
+        Setup { database_at: Some(path.to_owned()), ..self }
     }
 
     /// A line of the section `[storage]`.
@@ -116,6 +123,10 @@ impl Setup {
             (false, _) => String::new(),
             (true, false) => format!("{directory}/q.db"),
             (true, true) => format!("{directory}/disk/q.db"),
+        };
+        let database = match &self.database_at {
+            Some(path) => path.display().to_string(),
+            None => database,
         };
         let mut text = format!("[storage]\ndatabase = \"{database}\"\n{}\n", self.storage);
         let _ = write!(text, "[limits]\n{}\n[queue]\n{}\n", self.limits, self.queue);

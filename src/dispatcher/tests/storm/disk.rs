@@ -36,7 +36,14 @@ impl<'t> Disk<'t> {
                 self.commit(&batch, random)
             }
             // At the end, this is how the dispatcher learns that the file is suspect.
-            Order::Close { batch } => self.commit(&batch, random),
+            Order::Close { batch, messages } => {
+                let result = self.commit(&batch, random);
+                if let (Ok(()), Some(messages)) = (&result, messages) {
+                    let found = self.file.messages.len() as u64;
+                    assert_eq!(found, messages, "what the file is compared with");
+                }
+                result
+            }
             Order::Rewrite { slice, batch } => self.rewrite(&slice, &batch, random),
         }
     }

@@ -1,0 +1,57 @@
+//! The end of the file, and what becomes of one that was moved.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use slog::{crit, warn};
+
+use super::Link;
+use crate::journal::Batch;
+use crate::store::{Ending, Held, Remedy};
+
+/// Goes on with files that were moved while they were open.
+pub(super) fn follow(held: Held, to: PathBuf, link: &Link) -> Held {
+    let Held::Open(mut file) = held else { return held };
+    warn!(link.log, "the database was moved; going on there, but the next start will look for it \
+        where it was"; "file" => %to.display(), "was" => %file.path().display());
+    file.follow(to);
+    Held::Open(file)
+}
+
+/// Closes the file, and answers whether it holds everything. What is left open or closed when it
+/// does not is for a new file.
+pub(super) fn close(
+    held: Held,
+    batch: Arc<Batch>,
+    messages: Option<u64>,
+    link: &Link,
+) -> Option<Held> {
+    let Held::Open(file) = held else {
+        link.refuse(&held, batch);
+        return Some(held);
+    };
+    match file.finish(messages) {
+        Ok(ending) => {
+            if ending == Ending::WithLog {
+                warn!(
+                    link.log,
+                    "the write-ahead log is kept beside the database file: another \
+                    program, or a full disk, keeps it from being moved there"
+                );
+            }
+            link.answer(batch, Ok(()));
+            None
+        }
+        Err(failed) => {
+            let (held, error) = *failed;
+            if error.remedy() == Remedy::Rewrite {
+                crit!(link.log, "database file is suspect"; "error" => %error);
+                link.note_loss(&error);
+                link.progress.suspect.store(true, Ordering::Relaxed);
+            }
+            link.answer(batch, Err(error));
+            Some(held)
+        }
+    }
+}
