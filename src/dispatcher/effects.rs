@@ -31,9 +31,9 @@ impl Dispatcher<'_> {
                     }
                 }
                 Effect::Close(connection, reason) => {
-                    info!(self.log, "consumer disconnected"; "connection" => connection.0,
-                        "error" => reason);
                     if let Some(peer) = self.peers.get_mut(&connection) {
+                        info!(self.log, "consumer disconnected"; "connection" => connection.0,
+                            "peer" => %peer.address, "protocol" => peer.protocol, "error" => reason);
                         peer.shut();
                     }
                 }
@@ -72,7 +72,8 @@ impl Dispatcher<'_> {
         {
             // Trying again would help, but who cannot be told must not go on as if all were well.
             debug!(self.log, "connection closed: refused a message that has no reply";
-                "connection" => connection.0, "protocol" => peer.protocol, "error" => %refusal);
+                "connection" => connection.0, "peer" => %peer.address,
+                "protocol" => peer.protocol, "error" => %refusal);
             peer.shut();
         }
         if said && peer.durability != Durability::Periodic {

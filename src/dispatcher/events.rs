@@ -39,13 +39,12 @@ impl Dispatcher<'_> {
     }
 
     pub(super) fn open(&mut self, opened: Opened) -> Result<(), StoreError> {
-        let Opened { connection, socket, encoder, gate, profile, peer } = opened;
+        let (connection, profile) = (opened.connection, opened.profile);
         debug!(self.log, "connection opened"; "connection" => connection.0,
-            "protocol" => profile.protocol.name, "peer" => %peer);
-        self.departures.watch(connection, Arc::clone(&socket));
-        let peer = Peer::new(connection, socket, encoder, gate, profile, &self.writers);
+            "protocol" => profile.protocol.name, "peer" => %opened.peer);
+        self.departures.watch(connection, Arc::clone(&opened.socket));
+        self.peers.insert(connection, Peer::new(opened, &self.writers));
         let (manner, ack_timeout_ms) = (profile.protocol.manner, profile.ack_timeout_ms);
-        self.peers.insert(connection, peer);
         self.input(Input::Opened { connection, manner, ack_timeout_ms })?;
         if let Some(name) = profile.protocol.first_queue {
             let queue = QueueName::new(name.as_bytes()).expect("a first queue has a queue's name");
@@ -86,26 +85,30 @@ impl Dispatcher<'_> {
         self.departures.forget(connection);
         match end {
             End::EndOfFile | End::Stopped => {
-                debug!(self.log, "connection closed"; "connection" => connection.0);
+                debug!(self.log, "connection closed"; "connection" => connection.0,
+                    "peer" => %peer.address);
             }
             End::Fault(fault) => {
                 self.protocol_errors += 1;
                 debug!(self.log, "connection closed: protocol error";
-                    "connection" => connection.0, "protocol" => peer.protocol, "error" => fault);
+                    "connection" => connection.0, "peer" => %peer.address,
+                    "protocol" => peer.protocol, "error" => fault);
             }
             End::TimedOut(what) => {
                 self.protocol_errors += 1;
                 debug!(self.log, "connection closed: time-out"; "connection" => connection.0,
-                    "protocol" => peer.protocol, "error" => *what);
+                    "peer" => %peer.address, "protocol" => peer.protocol, "error" => *what);
             }
             End::Reset(error) => {
                 debug!(self.log, "connection lost"; "connection" => connection.0,
+                    "peer" => %peer.address,
                     "error" => %error);
                 peer.broken = true;
             }
             End::Panicked => {
                 slog::error!(self.log, "a client's thread panicked, its connection is closed";
-                    "connection" => connection.0, "protocol" => peer.protocol);
+                    "connection" => connection.0, "peer" => %peer.address,
+                    "protocol" => peer.protocol);
                 peer.broken = true;
             }
         }

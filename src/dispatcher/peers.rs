@@ -5,9 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use slog::debug;
-use socket2::Socket;
 
-use crate::channels::{Durability, Profile};
+use crate::channels::{self, Durability, Opened};
 use crate::clock::Time;
 use crate::command::{Manner, Refusal, Reply, Tag};
 use crate::engine::Input;
@@ -26,6 +25,8 @@ pub(super) struct Peer {
     pub outbox: Outbox,
     pub encoder: Box<dyn Encoder>,
     pub protocol: &'static str,
+    /// Whom the log names.
+    pub address: channels::Peer,
     pub manner: Manner,
     pub durability: Durability,
     gate: Arc<Gate>,
@@ -76,19 +77,14 @@ impl Closed {
 }
 
 impl Peer {
-    pub fn new(
-        connection: ConnectionId,
-        socket: Arc<Socket>,
-        encoder: Box<dyn Encoder>,
-        gate: Arc<Gate>,
-        profile: Profile,
-        writers: &Arc<Writers>,
-    ) -> Peer {
+    pub fn new(opened: Opened, writers: &Arc<Writers>) -> Peer {
+        let Opened { connection, socket, encoder, gate, profile, peer: address } = opened;
         let outbox = Outbox::new(connection, socket, gate.clone(), writers.clone());
         Peer {
             outbox,
             encoder,
             protocol: profile.protocol.name,
+            address,
             manner: profile.protocol.manner,
             durability: profile.durability,
             gate,
@@ -252,9 +248,9 @@ impl Dispatcher<'_> {
             }
             Flush::Slow => self.keeps_up(connection, false)?,
             Flush::Broken(error) => {
-                debug!(self.log, "connection lost while writing"; "connection" => connection.0,
-                    "error" => %error);
                 if let Some(peer) = self.peers.get_mut(&connection) {
+                    debug!(self.log, "connection lost while writing"; "connection" => connection.0,
+                        "peer" => %peer.address, "error" => %error);
                     peer.shut();
                     if peer.ended {
                         self.give_up_unsent(connection)?;

@@ -138,8 +138,8 @@ impl Dispatcher<'_> {
         } else {
             ("limits.max_memory", self.limits.max_memory())
         };
-        warn!(self.log, "a message was dropped: it is too large, and its sender wants no answer";
-            "connection" => connection.0, "protocol" => peer.protocol, "bytes" => body_bytes,
+        warn!(self.log, "message dropped: too large, and its sender asks for no confirmation";
+            "connection" => connection.0, "peer" => %peer.address, "protocol" => peer.protocol, "bytes" => body_bytes,
             "key" => key, "max" => max);
     }
 

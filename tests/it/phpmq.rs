@@ -292,7 +292,7 @@ over_both! {
         // The late acknowledgement frees the place. All places taken so for as long again would
         // end the connection, so this one comes first or finds it closed.
         let log = server.process.logged("consumer disconnected");
-        assert!(log.contains("connection="), "{log}");
+        assert!(log.contains("connection=") && log.contains("peer="), "{log}");
         assert_eq!(hung.stream.rest(), "");
         assert_eq!(server.console().number("messages"), 0);
     }
