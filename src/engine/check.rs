@@ -21,6 +21,7 @@ impl Engine {
     /// Panics with what is wrong, if anything is.
     pub(super) fn check_invariants(&self) {
         let doomed = self.doomed();
+        self.check_lists();
         self.check_messages(&doomed);
         self.check_queues(&doomed);
         self.check_reservations();
@@ -48,6 +49,15 @@ impl Engine {
         }
         assert_eq!(doomed.len(), count, "a message was detached twice");
         doomed
+    }
+
+    fn check_lists(&self) {
+        let mut count = 0;
+        for (place, queue) in self.queues.listed_from(0).enumerate() {
+            assert_eq!(queue.place as usize, place, "place of {} in lists", queue.name);
+            count += 1;
+        }
+        assert_eq!(count, self.queues.len(), "queues in lists");
     }
 
     fn check_messages(&self, doomed: &BTreeSet<Slot>) {

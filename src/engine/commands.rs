@@ -69,6 +69,10 @@ impl Engine {
         let session = self.sessions.get_mut(&who).expect("only sessions ask");
         session.used = Some(queue);
         session.watched = vec![queue];
+        if !self.queues[queue].is_first {
+            // The queue that connections start with has been there from the start.
+            self.queues.list_first(queue);
+        }
         let queue = &mut self.queues[queue];
         queue.is_first = true;
         queue.using += 1;
@@ -108,7 +112,8 @@ impl Engine {
             if session.watched.len() == 1 {
                 return turn.reply(who, tag, Reply::NotIgnored);
             }
-            let queue = session.watched.remove(at);
+            // As in lists of queues, the last one takes its place.
+            let queue = session.watched.swap_remove(at);
             turn.reply(who, tag, Reply::Watching(session.watched.len()));
             self.queues[queue].watching -= 1;
             return self.drop_if_unneeded(turn, queue);

@@ -67,9 +67,10 @@ impl Engine {
                 }
                 LetGo::Watched(queue) => {
                     let session = self.sessions.get_mut(&connection).expect("it watches");
-                    session.watched.pop();
+                    // In beanstalkd's order, which shows in lists of queues.
+                    session.watched.swap_remove(0);
                     self.queues[queue].watching -= 1;
-                    touched.push(queue);
+                    self.drop_if_unneeded(turn, queue);
                 }
             }
             next = self.next_to_let_go(connection, &windows);
@@ -101,7 +102,7 @@ impl Engine {
         if let Some(first) = through {
             return Some(LetGo::Dispatched(self.reservations[first].message));
         }
-        window.map(LetGo::Window).or_else(|| session.watched.last().copied().map(LetGo::Watched))
+        window.map(LetGo::Window).or_else(|| session.watched.first().copied().map(LetGo::Watched))
     }
 
     /// Forgets a session that holds, consumes and watches nothing.

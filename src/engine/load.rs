@@ -108,7 +108,9 @@ impl Loader {
     pub fn finish(mut self) -> (Engine, Vec<Change>) {
         let mut effects = Vec::new();
         let mut turn = super::Turn { now: self.now, effects: &mut effects };
-        for slot in self.queues.into_values() {
+        let mut queues: Vec<QueueSlot> = self.queues.into_values().collect();
+        queues.sort_unstable();
+        for slot in queues {
             self.engine.drop_if_unneeded(&mut turn, slot);
         }
         let gone = effects.into_iter().filter_map(|effect| match effect {

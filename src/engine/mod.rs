@@ -392,6 +392,7 @@ impl Engine {
             return;
         }
         let queue = self.queues.remove(slot);
+        self.keep_in_lists(&queue);
         self.deadlines.cancel(queue.delay_armed, Due::Delay(slot));
         self.deadlines.cancel(queue.paused_until, Due::Pause(slot));
         if let Some(id) = queue.id {

@@ -25,6 +25,8 @@ pub const URGENT_BELOW: u32 = 1_024;
 #[derive(Debug)]
 pub struct Queue {
     pub name: QueueName,
+    /// Its place in lists of queues, see [`Queues`].
+    pub place: u32,
     /// Its number in the database, once a message was put.
     pub id: Option<QueueId>,
     pub ready: Line,
@@ -63,9 +65,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    fn new(name: QueueName) -> Queue {
+    fn new(name: QueueName, place: u32) -> Queue {
         Queue {
             name,
+            place,
             id: None,
             ready: Line::default(),
             delayed: BTreeSet::new(),
@@ -121,9 +124,14 @@ impl Queue {
 }
 
 /// All queues.
+///
+/// Lists name them in beanstalkd's order, which its clients' tests rely on: a new queue comes last,
+/// and the last one takes the place of one that goes.
 #[derive(Debug, Default)]
 pub struct Queues {
     slots: Slab<Queue>,
+    /// In the order of lists. Invariant: each queue's `place` is its index in here.
+    listed: Vec<QueueSlot>,
     // Names come from strangers: the standard hasher, which is keyed, keeps them from colliding
     // on purpose.
     by_name: HashMap<QueueName, QueueSlot>,
@@ -139,8 +147,10 @@ impl Queues {
     }
 
     pub fn make(&mut self, name: &QueueName) -> QueueSlot {
-        let slot = self.slots.insert(Queue::new(name.clone()));
+        let place = u32::try_from(self.listed.len()).expect("fewer than 2^32 queues");
+        let slot = self.slots.insert(Queue::new(name.clone(), place));
         let slot = QueueSlot::try_from(slot).expect("fewer than 2^32 queues");
+        self.listed.push(slot);
         self.by_name.insert(name.clone(), slot);
         slot
     }
@@ -148,7 +158,33 @@ impl Queues {
     pub fn remove(&mut self, slot: QueueSlot) -> Queue {
         let queue = self.slots.remove(slot as usize);
         self.by_name.remove(&queue.name);
+        self.listed.swap_remove(queue.place as usize);
+        if let Some(moved) = self.listed.get(queue.place as usize) {
+            self.slots[*moved as usize].place = queue.place;
+        }
         queue
+    }
+
+    /// Has this queue come first in lists; the one that did takes its place.
+    pub fn list_first(&mut self, slot: QueueSlot) {
+        let place = self[slot].place;
+        let first = self.listed[0];
+        self.listed.swap(0, place as usize);
+        self[first].place = place;
+        self[slot].place = 0;
+    }
+
+    /// The queues in the order of lists, from that place on.
+    pub fn listed_from(&self, place: usize) -> impl Iterator<Item = &Queue> {
+        let rest = self.listed.get(place..).unwrap_or_default();
+        rest.iter().map(|slot| &self[*slot])
+    }
+
+    /// The queue that has taken the place of this one, which has just gone, and the place from
+    /// which it came.
+    pub fn moved_up(&self, gone: &Queue) -> Option<(&Queue, usize)> {
+        let moved = self.listed.get(gone.place as usize)?;
+        Some((&self[*moved], self.listed.len()))
     }
 
     pub fn get(&self, slot: QueueSlot) -> Option<&Queue> {

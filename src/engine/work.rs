@@ -15,7 +15,7 @@ use crate::statistics::{QueueSummary, Survey};
 use super::hand::Lost;
 use super::line::Line;
 use super::message::{Slot, State};
-use super::queue::QueueSlot;
+use super::queue::{Queue, QueueSlot};
 use super::session::Hold;
 use super::{Engine, Turn};
 
@@ -39,8 +39,8 @@ pub(super) enum Work {
     Reserve { asker: Asker, until: Time, count: u32 },
     /// Look for the fullest queues from this slot on.
     Survey { asker: Asker, next: QueueSlot, pattern: Option<Box<str>>, lines: usize, found: Found },
-    /// Collect the names of all queues from this slot on.
-    Names { asker: Asker, next: QueueSlot, names: Vec<QueueName> },
+    /// Collect the names of all queues, from this place in their order on.
+    Names { asker: Asker, next: usize, names: Vec<QueueName> },
 }
 
 /// Who gets the answer.
@@ -335,20 +335,32 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        next: QueueSlot,
+        next: usize,
         mut names: Vec<QueueName>,
     ) -> Slice {
-        let (most, mut seen, mut after) = (self.budget.max(1), 0, next);
-        for (slot, queue) in self.queues.iter_from(next).take(most) {
-            (seen, after) = (seen + 1, slot + 1);
-            names.push(queue.name.clone());
-        }
+        let (most, before) = (self.budget.max(1), names.len());
+        names.extend(self.queues.listed_from(next).take(most).map(|queue| queue.name.clone()));
+        let seen = names.len() - before;
         self.budget = self.budget.saturating_sub(seen);
         if seen == most {
-            return Slice::Left(Work::Names { asker, next: after, names });
+            return Slice::Left(Work::Names { asker, next: next + seen, names });
         }
         turn.reply(asker.connection, asker.tag, Reply::Queues(names));
         Slice::Done
+    }
+
+    /// A queue has gone. The one that takes its place, where a list that is being made has been
+    /// already, would be missing in that.
+    pub(super) fn keep_in_lists(&mut self, gone: &Queue) {
+        let Some((moved, from)) = self.queues.moved_up(gone) else { return };
+        for work in &mut self.works {
+            if let Work::Names { next, names, .. } = work
+                && (gone.place as usize) < *next
+                && *next <= from
+            {
+                names.push(moved.name.clone());
+            }
+        }
     }
 }
 

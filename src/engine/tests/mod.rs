@@ -10,6 +10,7 @@ mod ending;
 mod finish;
 mod flush;
 mod ids;
+mod lists;
 mod lives;
 mod load;
 mod much;

@@ -15,13 +15,13 @@ SECONDS_APART_MAX = 1
 
 
 def fields(document):
-    """The document as it must agree: a list's names in any order, or the key-value lines."""
+    """The document as it must agree: a list's names or the key-value lines, in their order."""
     lines = document.split(b"\n")
     if lines[0] != b"---" or lines[-1] != b"":
         return ("no document", document)
     lines = lines[1:-1]
     if all(line.startswith(b"- ") for line in lines):
-        return ("list", sorted(lines))
+        return ("list", lines)
     return ("map", [tuple(line.split(b": ", 1)) for line in lines])
 
 
