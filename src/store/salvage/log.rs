@@ -119,6 +119,12 @@ fn add_checksum([mut one, mut two]: [u32; 2], bytes: &[u8], is_big_endian: bool)
     [one, two]
 }
 
+/// The checksum of a log whose numbers are big-endian.
+#[cfg(test)]
+pub(super) fn checksum_for_tests(bytes: &[u8]) -> [u32; 2] {
+    add_checksum([0, 0], bytes, true)
+}
+
 impl Log {
     /// Reads a log whose pages have this size. What can not be read is as if it were not there.
     pub fn read(file: &File, page_bytes: usize) -> Log {

@@ -70,6 +70,10 @@ fn sizes(header: &[u8]) -> Option<(usize, usize)> {
         .then_some((bytes, reserved))
 }
 
+fn is_page_size(bytes: usize) -> bool {
+    bytes.is_power_of_two() && (512..=65_536).contains(&bytes)
+}
+
 fn read_at(file: Option<&File>, at: u64, into: &mut [u8]) -> usize {
     let Some(file) = file else { return 0 };
     let mut read = 0;
@@ -105,7 +109,8 @@ impl Pages {
         let mut log_header = [0; LOG_HEADER_BYTES];
         let log_read = read_at(log_file.as_ref(), 0, &mut log_header);
         let named = sizes(&header[..read]);
-        let from_log = page_bytes(&log_header[..log_read]).map(|bytes| (bytes, 0));
+        let from_log = page_bytes(&log_header[..log_read]).filter(|bytes| is_page_size(*bytes));
+        let from_log = from_log.map(|bytes| (bytes, 0));
         let ours = (PAGE_BYTES as usize, 0);
         let candidates = [named, from_log, Some(ours)];
         let score = |sizes: &(usize, usize)| tree_bytes(file.as_ref(), *sizes);
@@ -251,4 +256,29 @@ fn tree_bytes(file: Option<&File>, (page_bytes, reserved): (usize, usize)) -> us
         found += page.filter(TreePage::is_whole).map_or(0, |_| page_bytes);
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::folder;
+
+    /// A log whose header is right in itself can name any size.
+    #[test]
+    fn a_size_of_pages_that_cannot_be_is_not_believed() {
+        let (_directory, path) = folder();
+        let paths = Paths::of(&path).unwrap();
+        let mut header = [0_u8; LOG_HEADER_BYTES];
+        header[..4].copy_from_slice(&0x377f_0683_u32.to_be_bytes());
+        for bytes in [0_u32, 1, 1_000, 1 << 17, 1 << 31] {
+            header[8..12].copy_from_slice(&bytes.to_be_bytes());
+            let sum = crate::store::salvage::log::checksum_for_tests(&header[..24]);
+            header[24..28].copy_from_slice(&sum[0].to_be_bytes());
+            header[28..32].copy_from_slice(&sum[1].to_be_bytes());
+            std::fs::write(paths.wal(), header).unwrap();
+            let pages = Pages::open(&paths).unwrap();
+            assert_eq!(pages.page_bytes, PAGE_BYTES as usize, "{bytes}");
+            assert!(!pages.log.is_damaged, "the header is right in itself");
+        }
+    }
 }

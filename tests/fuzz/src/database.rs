@@ -70,7 +70,7 @@ fn serve(path: &Path, opened: Opened, has_log: bool) {
     let facts = opened.facts;
     let limits = Arc::new(Limits::new(&LimitValues::default()));
     let engine = Engine::new(limits, facts.next_id, facts.ids_reserved, facts.next_queue_id);
-    let now = Clock::start().now();
+    let now = Clock::start().now(0);
     let loader = std::cell::RefCell::new(Loader::new(engine, now));
     store::scan(
         &opened.memory,

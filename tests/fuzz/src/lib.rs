@@ -4,6 +4,7 @@ pub mod binlog;
 pub mod database;
 mod decoder;
 mod edit;
+pub mod salvage;
 mod template;
 
 pub use decoder::decode;
