@@ -1,58 +1,19 @@
 //! Trouble at the start that passes by itself: under a service manager it is waited for.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::net::TcpListener;
-use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, PHPMQD, Process, Server};
-
-/// A service manager that starts the daemon.
-struct Manager {
-    socket: UnixDatagram,
-    directory: TempDir,
-    heard: Vec<String>,
-}
+use crate::harness::{Manager, PHPMQD, Process, Server};
 
 impl Manager {
-    fn new() -> Manager {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Manager { socket, directory, heard: Vec::new() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
     /// Starts a program, the daemon or one that becomes it, with this behind it.
     fn start(&self, program: &mut Command, arguments: &[&str]) -> Process {
-        let program = program.args(arguments).current_dir(self.directory.path());
-        Process::start(program.env("NOTIFY_SOCKET", self.path("notify")).env_remove("LISTEN_FDS"))
-    }
-
-    /// Reads until something like this has been said.
-    fn hears(&mut self, start: &str) -> String {
-        let mut bytes = [0; 1024];
-        loop {
-            let count = match self.socket.recv(&mut bytes) {
-                Ok(count) => count,
-                // A process that is stopped for a moment does not go on reading by itself.
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => panic!("{start} was not said ({error}), but {:?}", self.heard),
-            };
-            let text = String::from_utf8(bytes[..count].to_vec()).unwrap();
-            self.heard.push(text.clone());
-            if text.starts_with(start) {
-                return text;
-            }
-        }
+        let program = program.args(arguments).current_dir(self.directory());
+        Process::start(program.env("NOTIFY_SOCKET", self.address()).env_remove("LISTEN_FDS"))
     }
 
     /// The daemon waits, has said so once and has asked for time.

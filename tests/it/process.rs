@@ -6,13 +6,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::harness::Manager;
 
 /// Long enough for a busy machine; only a defect waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -182,50 +184,32 @@ fn an_address_or_database_in_use_ends_with_69() {
 #[test]
 fn the_service_manager_is_told_of_start_reload_and_stop() {
     let directory = directory();
-    let path = directory.path().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let told = |wanted: &str| {
-        // Other lines (status, more time) may stand between.
-        loop {
-            let mut bytes = [0; 1024];
-            let length = manager.recv(&mut bytes).expect("the manager is told in time");
-            let message = text(&bytes[..length]);
-            if message.lines().any(|line| line.starts_with(wanted)) {
-                return message;
-            }
-        }
-    };
+    let mut manager = Manager::new();
     let mut command = phpmqd(directory.path());
-    command.env("NOTIFY_SOCKET", &path).args(["--listen=console=127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", manager.address()).args(["--listen=console=127.0.0.1:0"]);
     let daemon = Daemon::start(&mut command);
-    told("READY=1");
+    manager.hears("READY=1");
     daemon.signal(Signal::HUP);
-    assert!(told("RELOADING=1").contains("\nMONOTONIC_USEC="));
-    told("READY=1");
+    assert!(manager.hears("RELOADING=1").contains("\nMONOTONIC_USEC="));
+    manager.hears("READY=1");
     daemon.signal(Signal::USR1);
-    told("STATUS=Serving, but refusing new messages: draining");
+    manager.hears("STATUS=Serving, but refusing new messages: draining");
     daemon.signal(Signal::USR1);
-    told("STATUS=Serving");
+    manager.hears("STATUS=Serving");
     daemon.signal(Signal::TERM);
-    told("STOPPING=1");
+    manager.hears("STOPPING=1");
     assert_eq!(daemon.exit_code(), Some(0));
 }
 
 #[test]
 fn the_watchdog_hears_of_progress() {
     let directory = directory();
-    let path = directory.path().join("notify");
-    let manager = UnixDatagram::bind(&path).unwrap();
-    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut manager = Manager::new();
     let mut command = phpmqd(directory.path());
-    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000");
+    command.env("NOTIFY_SOCKET", manager.address()).env("WATCHDOG_USEC", "100000");
     let _daemon = Daemon::start(command.arg("--listen=console=127.0.0.1:0"));
-    let mut heard = 0;
-    while heard < 3 {
-        let mut bytes = [0; 1024];
-        let length = manager.recv(&mut bytes).expect("the manager hears in time");
-        heard += usize::from(text(&bytes[..length]) == "WATCHDOG=1");
+    for _ in 0..3 {
+        manager.hears("WATCHDOG=1");
     }
 }
 

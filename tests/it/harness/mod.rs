@@ -6,6 +6,7 @@
 
 mod console;
 mod dialogue;
+mod manager;
 mod message;
 mod process;
 mod server;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use console::Console;
 pub use dialogue::{Beanstalk, check};
+pub use manager::Manager;
 pub use message::{Phpmq, REVISIONS, packets};
 pub use process::Process;
 pub use server::{PHPMQD, Server, Setup};
