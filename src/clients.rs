@@ -22,6 +22,8 @@ pub struct Clients {
     stopping: AtomicBool,
     accepted: AtomicU64,
     refused: AtomicU64,
+    /// Whether `limits.max_connections` was reached and there is no room to speak of yet.
+    is_full: AtomicBool,
     open: Mutex<Open>,
 }
 
@@ -108,6 +110,19 @@ impl Clients {
         open.count += 1;
         open.by_owner.insert(owner, of_owner + 1);
         Ok(Place { clients: Arc::clone(self), owner })
+    }
+
+    /// Notes that the daemon is full. Says whether it was not before.
+    pub fn note_full(&self) -> bool {
+        !self.is_full.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether a full daemon has room again. Ten per cent of slack keep that from flickering.
+    pub fn has_room_again(&self, limits: &Limits) -> bool {
+        let max = limits.max_connections();
+        self.is_full.load(Ordering::Relaxed)
+            && self.count() <= max - max.div_ceil(10)
+            && self.is_full.swap(false, Ordering::Relaxed)
     }
 
     /// The number of the next connection, from 1.

@@ -24,7 +24,7 @@ use socket2::{SockAddr, Socket, TcpKeepalive};
 
 use crate::bind::{ListeningSocket, LocalAddress};
 use crate::channels::{End, Event, Opened, Peer, Profile};
-use crate::clients::Owner;
+use crate::clients::{Full, Owner};
 use crate::clock::Time;
 use crate::connection::{Connection, Shared};
 use crate::gate::Gate;
@@ -234,6 +234,9 @@ impl Listener {
         let (peer, owner) = who(&socket, address);
         match self.shared.clients.admit(&self.shared.limits, owner) {
             Ok(place) => {
+                if self.shared.clients.has_room_again(&self.shared.limits) {
+                    info!(self.shared.log, "limits.max_connections has room again");
+                }
                 let gate = Arc::new(Gate::holding(place));
                 if let (Some(options), true) = (self.prepared, self.has_unprepared) {
                     // Where they cannot be set the peer has gone: its thread will see.
@@ -242,6 +245,11 @@ impl Listener {
                 self.open(Arc::new(socket), gate, peer)
             }
             Err(full) => {
+                // One peer's own limit is one peer's story.
+                if full == Full::Daemon && self.shared.clients.note_full() {
+                    warn!(self.shared.log, "limits.max_connections is reached, connections are refused";
+                        "max_connections" => self.shared.limits.max_connections());
+                }
                 debug!(self.shared.log, "connection refused"; "peer" => %peer, "error" => %full);
                 self.turn_away(&socket);
                 Next::Accept

@@ -181,8 +181,8 @@ impl Checker<'_> {
         self.sizes(typed, &mut values);
         self.times(typed, queue, &mut values);
         if values.max_memory == 0 {
-            let Environment { machine_bytes, root, .. } = self.environment;
-            let half = memory::available_bytes(*machine_bytes, root) / 2;
+            let Environment { machine_bytes, process_bytes, root, .. } = self.environment;
+            let half = memory::available_bytes(*machine_bytes, *process_bytes, root) / 2;
             values.max_memory = half.max(MEMORY_LEAST.0);
         }
         values

@@ -146,6 +146,8 @@ pub struct Environment {
     pub default_config: Option<PathBuf>,
     /// The machine's memory in bytes, where it is known.
     pub machine_bytes: Option<u64>,
+    /// What the limits of the process leave of it in bytes, where there are any.
+    pub process_bytes: Option<u64>,
     /// Where `/proc` and `/sys` are: `/`.
     pub root: PathBuf,
 }
@@ -160,6 +162,7 @@ impl Environment {
             home: path("HOME"),
             default_config: Some(PathBuf::from(DEFAULT_CONFIG_PATH)),
             machine_bytes: memory::machine_bytes(),
+            process_bytes: memory::process_bytes(),
             root: PathBuf::from("/"),
         }
     }

@@ -207,6 +207,12 @@ impl StoreError {
         match self {
             StoreError::Full { .. } => Remedy::RefusePuts,
             StoreError::Busy { .. } | StoreError::Moved { .. } => Remedy::Retry,
+            // The library has undone all of it: memory is short, and nothing is wrong with the file.
+            StoreError::Internal { source, .. }
+                if source.sqlite_error_code() == Some(ErrorCode::OutOfMemory) =>
+            {
+                Remedy::Retry
+            }
             _ => Remedy::Rewrite,
         }
     }
@@ -457,6 +463,16 @@ mod tests {
         assert_eq!(remedy(io::ErrorKind::FileTooLarge), Remedy::RefusePuts);
         assert_eq!(remedy(io::ErrorKind::Other), Remedy::Rewrite);
         assert_eq!(StoreError::Busy { file: file.into() }.remedy(), Remedy::Retry);
+    }
+
+    #[test]
+    fn a_want_of_memory_says_nothing_against_the_file() {
+        let said = |code| {
+            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
+            StoreError::database(Path::new("/x"), source).remedy()
+        };
+        assert_eq!(said(rusqlite::ffi::SQLITE_NOMEM), Remedy::Retry);
+        assert_eq!(said(rusqlite::ffi::SQLITE_INTERNAL), Remedy::Rewrite);
     }
 
     #[test]

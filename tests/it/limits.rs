@@ -328,6 +328,45 @@ fn messages_larger_than_what_is_left_of_the_memory_after_a_reload_are_removed() 
 }
 
 #[test]
+fn a_daemon_full_of_connections_is_warned_of_once() {
+    let server = Setup::new().limits("max_connections = 2").log_level("info").start();
+    let held = [server.beanstalk(), server.beanstalk()];
+    for _ in 0..3 {
+        assert_eq!(server.connect("beanstalk").rest(), "OUT_OF_MEMORY\r\n");
+    }
+    server.process.logged("limits.max_connections is reached");
+    drop(held);
+    eventually("there is room again", || {
+        let mut peer = server.connect("beanstalk");
+        let _ = peer.try_send("list-tube-used\r\n");
+        peer.try_line().is_some_and(|line| line == "USING default")
+    });
+    server.process.logged("limits.max_connections has room again");
+    assert_eq!(server.process.count_logged("limits.max_connections is reached"), 1);
+}
+
+#[test]
+fn the_default_of_max_memory_respects_the_limits_of_the_process() {
+    let prefix = ["bash", "-c", "ulimit -v 400000; exec \"$0\" \"$@\""];
+    let server = Setup::new().prefix(&prefix).without_database().start();
+    let mut peer = server.beanstalk();
+    // A sixteenth of the address space: 25 MB.
+    let body = "x".repeat(1_000_000);
+    let mut accepted = 0;
+    let refused = loop {
+        let answer = peer.ask(&format!("put 0 0 60 1000000\r\n{body}"));
+        if !answer.starts_with("INSERTED") {
+            break answer;
+        }
+        accepted += 1;
+    };
+    assert_eq!(refused, "OUT_OF_MEMORY");
+    assert!((18..27).contains(&accepted), "{accepted}");
+    let (id, _) = peer.reserve();
+    assert_eq!(peer.ask(&format!("delete {id}")), "DELETED");
+}
+
+#[test]
 fn without_a_limit_on_peers_hundreds_of_connections_are_served() {
     let server = Setup::new().without_database().log_level("info").start();
     let mut peers: Vec<_> = (0..300).map(|_| server.beanstalk()).collect();
