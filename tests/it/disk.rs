@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use crate::harness::{Beanstalk, Process, Server, Setup, Transport, eventually, over_both};
+use crate::harness::{
+    Beanstalk, Process, Server, Setup, Transport, eventually, namespaces, over_both,
+};
 
 const BODY_BYTES: usize = 10_000;
 
@@ -126,8 +128,7 @@ fn a_file_that_cannot_be_trusted_ends_the_daemon_where_that_is_wanted() {
 
 #[test]
 fn a_disk_with_little_room_refuses_puts_until_there_is_more() {
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can mount a small disk");
+    if !namespaces::can_be_made() {
         return;
     }
     let mut server = Setup::new()

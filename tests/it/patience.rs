@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::harness::{Manager, PHPMQD, Process, Server};
+use crate::harness::{Manager, PHPMQD, Process, Server, namespaces};
 
 impl Manager {
     /// Starts a program, the daemon or one that becomes it, with this behind it.
@@ -164,22 +164,10 @@ fn what_a_person_must_mend_is_not_waited_for() {
     ends(78, &manager, &["--database=", &one, &two]);
 }
 
-/// Whether this may make namespaces and change them; says so when not.
-fn has_tools() -> bool {
-    let runs = |tool: &str, argument: &str| Command::new(tool).arg(argument).output().is_ok();
-    let all = rustix::process::geteuid().is_root()
-        && runs("unshare", "--version")
-        && runs("nsenter", "--version");
-    if !all {
-        println!("skipped: needs root, unshare and nsenter");
-    }
-    all
-}
-
 /// A file system that has bytes left but no inode, so that SQLite cannot make its log.
 #[test]
 fn a_file_system_without_inodes_is_told_and_waited_for() {
-    if !has_tools() {
+    if !namespaces::can_be_made() {
         return;
     }
     let mut manager = Manager::new();
@@ -211,7 +199,7 @@ fn a_file_system_without_inodes_is_told_and_waited_for() {
 
 #[test]
 fn a_host_name_that_is_not_known_is_waited_for() {
-    if !has_tools() {
+    if !namespaces::can_be_made() {
         return;
     }
     let mut manager = Manager::new();
@@ -233,7 +221,7 @@ fn a_host_name_that_is_not_known_is_waited_for() {
 
 #[test]
 fn a_name_that_others_reach_is_refused_when_it_is_known() {
-    if !has_tools() {
+    if !namespaces::can_be_made() {
         return;
     }
     let manager = Manager::new();
@@ -251,7 +239,7 @@ fn a_name_that_others_reach_is_refused_when_it_is_known() {
 
 #[test]
 fn an_address_that_this_machine_does_not_have_yet_is_waited_for() {
-    if !has_tools() || Command::new("ip").arg("-V").output().is_err() {
+    if !namespaces::can_be_made() || Command::new("ip").arg("-V").output().is_err() {
         println!("skipped: needs ip");
         return;
     }
@@ -275,7 +263,7 @@ fn an_address_that_this_machine_does_not_have_yet_is_waited_for() {
 /// A name may stand for an IPv6 address where there is no IPv6.
 #[test]
 fn an_address_of_a_family_that_is_off_is_left_out_of_a_name() {
-    if !has_tools() || Command::new("ip").arg("-V").output().is_err() {
+    if !namespaces::can_be_made() || Command::new("ip").arg("-V").output().is_err() {
         println!("skipped: needs ip");
         return;
     }

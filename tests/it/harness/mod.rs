@@ -8,6 +8,7 @@ mod console;
 mod dialogue;
 mod manager;
 mod message;
+pub mod namespaces;
 mod process;
 mod server;
 mod stream;
