@@ -27,6 +27,40 @@ pub struct ConnectionId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommitNumber(pub u64);
 
+/// The parts of a commit, in the order in which they go to a disk that is full: removals free room,
+/// moves take a little of what is set aside, and puts have to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// Messages that are done, and the reservation of ids.
+    Removals,
+    /// Messages that were released, buried or kicked.
+    Moves,
+    /// Messages that were put, and what was moved of those.
+    Puts,
+}
+
+/// Up to which commit each part is in the database file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed([CommitNumber; 3]);
+
+impl Committed {
+    /// Whether the file has this part of that commit.
+    pub fn has(self, commit: CommitNumber, part: Part) -> bool {
+        commit <= self.0[part as usize]
+    }
+
+    /// Notes that the file has a commit up to this part, and all commits before it up to there.
+    pub fn note(&mut self, commit: CommitNumber, up_to: Part) {
+        self.0[..=up_to as usize].fill(commit);
+    }
+}
+
+impl From<CommitNumber> for Committed {
+    fn from(commit: CommitNumber) -> Committed {
+        Committed([commit; 3])
+    }
+}
+
 macro_rules! display_as_number {
     ($($name:ident)*) => {$(
         impl fmt::Display for $name {

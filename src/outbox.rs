@@ -28,7 +28,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg
 use socket2::Socket;
 
 use crate::gate::Gate;
-use crate::ids::{CommitNumber, ConnectionId};
+use crate::ids::{CommitNumber, Committed, ConnectionId, Part};
 use crate::limits::{CHUNK_BYTES_MAX, PIECES_PER_SEND_MAX};
 use crate::output::Output;
 use crate::writer::Writers;
@@ -54,6 +54,7 @@ pub struct Outbox {
 struct Hold {
     end: u64,
     commit: CommitNumber,
+    part: Part,
 }
 
 /// The writer that has taken over.
@@ -116,16 +117,16 @@ impl Outbox {
         &mut self.output
     }
 
-    /// Everything appended so far must not leave before that commit, as far as it is not free or
-    /// held already. Commits are named in rising order.
-    pub fn hold_until(&mut self, commit: CommitNumber) {
+    /// Everything appended so far must not leave before that part of that commit, as far as it is
+    /// not free or held already. Commits are named in rising order.
+    pub fn hold_until(&mut self, commit: CommitNumber, part: Part) {
         let (end, released) = (self.output.end(), self.released_now());
         match self.holds.back_mut() {
             // Nothing was appended since: there is nothing to hold.
             Some(last) if last.end == end => {}
             None if released == end => {}
-            Some(last) if commit <= last.commit => last.end = end,
-            _ => self.holds.push_back(Hold { end, commit }),
+            Some(last) if commit <= last.commit && part == last.part => last.end = end,
+            _ => self.holds.push_back(Hold { end, commit, part }),
         }
     }
 
@@ -141,7 +142,7 @@ impl Outbox {
 
     /// Sends what may leave without waiting, with one system call unless there are very many large
     /// bodies in it; the writer, if there is one, gets its next chunk instead.
-    pub fn flush(&mut self, committed: CommitNumber) -> Flush {
+    pub fn flush(&mut self, committed: Committed) -> Flush {
         let mut free = self.free_bytes(committed);
         if self.writer.is_some() {
             return self.feed(free);
@@ -178,7 +179,7 @@ impl Outbox {
     }
 
     /// Takes the writer's report and gives it its next chunk, or ends it when there is none.
-    pub fn written(&mut self, result: io::Result<()>, committed: CommitNumber) -> Flush {
+    pub fn written(&mut self, result: io::Result<()>, committed: Committed) -> Flush {
         if let Err(error) = result {
             self.writer = None;
             return Flush::Broken(error);
@@ -267,9 +268,9 @@ impl Outbox {
     }
 
     /// Drops the holds that this commit fulfils; how many bytes may leave now.
-    fn free_bytes(&mut self, committed: CommitNumber) -> usize {
+    fn free_bytes(&mut self, committed: Committed) -> usize {
         while let Some(hold) = self.holds.front()
-            && hold.commit <= committed
+            && committed.has(hold.commit, hold.part)
         {
             self.released = hold.end;
             self.holds.pop_front();

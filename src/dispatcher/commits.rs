@@ -5,7 +5,8 @@
 //! while something is not on the disk: an idle daemon has none.
 //!
 //! # Failure
-//! The batch of a commit that fails is kept and tried again with every tick; when the file is
+//! A disk that has no room for what is put takes the rest: who has removed or moved messages is
+//! answered, and puts wait. The batch of a commit that fails whole is kept and tried again with every tick; when the file is
 //! suspect, a new one is written instead (`rewrite`). Until one succeeds,
 //! puts are refused. An answer that has waited for `storage.commit_timeout`, for a commit that
 //! failed or for one that does not end, is given up: its peer is told that the outcome is unknown,
@@ -18,8 +19,9 @@ use slog::{crit, info};
 use crate::change::{Change, MessageRow};
 use crate::channels::{Durability, Event, Finished, Order};
 use crate::clock::{Now, Time};
+use crate::command::Reply;
 use crate::engine::Input;
-use crate::ids::{CommitNumber, ConnectionId, MessageId};
+use crate::ids::{CommitNumber, Committed, ConnectionId, MessageId, Part};
 use crate::journal::Journal;
 use crate::limits::{PAUSE_MS, TICK_BYTES_MAX};
 use crate::statistics::StoreFacts;
@@ -36,7 +38,7 @@ pub(super) struct Commits {
     finished: Receiver<Finished>,
     interval_ms: u64,
     timeout_ms: u64,
-    committed: CommitNumber,
+    committed: Committed,
     /// The batch that the database in memory is being given.
     pub staged: Option<Staged>,
     /// What has come since it was last brought further.
@@ -62,6 +64,12 @@ pub(super) struct Commits {
     waiting_since: Option<Time>,
     /// Whether the last commit failed.
     pub failing: bool,
+    /// Whether some commit failed, or a part of one, since the file was known good.
+    unsure: bool,
+    /// Whether the disk has no room for messages that are put.
+    pub no_room: bool,
+    /// Whether a message was moved that the file does not have yet, since the last answer to a move.
+    moved_put: bool,
     /// Whether the file has to be written anew.
     pub rewrite: Rewrite,
     /// Whether the disk has less room than `storage.min_free_disk`; only commits measure it.
@@ -97,7 +105,7 @@ impl Commits {
             finished,
             interval_ms,
             timeout_ms,
-            committed: CommitNumber(0),
+            committed: Committed::default(),
             staged: None,
             come: Come::default(),
             lag_due: Time::NEVER,
@@ -111,6 +119,9 @@ impl Commits {
             holding: Vec::new(),
             waiting_since: None,
             failing: false,
+            unsure: false,
+            no_room: false,
+            moved_put: false,
             rewrite: Rewrite::default(),
             disk_low: false,
         }
@@ -119,6 +130,9 @@ impl Commits {
     /// Notes a change for the file.
     pub fn record(&mut self, change: Change, now: Time) {
         self.come.count(&change);
+        if let Change::Moved(row) = &change {
+            self.moved_put |= self.journal.is_put_pending(row.id);
+        }
         self.journal.record(change);
         self.start_tick(now);
     }
@@ -140,10 +154,22 @@ impl Commits {
         self.demand(Durability::Sync, now);
     }
 
+    /// The part of a commit that has what an answer promises.
+    pub fn part_of(&mut self, reply: &Reply) -> Part {
+        match reply {
+            Reply::Put(_) => Part::Puts,
+            Reply::Acknowledged | Reply::Removed | Reply::Flushed(_) => Part::Removals,
+            // What is moved of a message comes with that message.
+            _ if std::mem::take(&mut self.moved_put) => Part::Puts,
+            _ => Part::Moves,
+        }
+    }
+
     /// An answer promises this level: the commit that it has to wait for.
     pub fn demand(&mut self, level: Durability, now: Time) -> CommitNumber {
         if self.orders.is_none() {
-            return self.committed;
+            // Nothing is waited for.
+            return CommitNumber(0);
         }
         self.demanded = self.demanded.max(Some(level));
         self.waiting_since.get_or_insert(now);
@@ -158,8 +184,13 @@ impl Commits {
     }
 
     /// The commit up to which answers may leave.
-    pub fn committed(&self) -> CommitNumber {
+    pub fn committed(&self) -> Committed {
         self.committed
+    }
+
+    /// Whether the disk has no room for what is put, or is about to have none.
+    pub fn is_short_of_room(&self) -> bool {
+        self.disk_low || self.no_room
     }
 
     /// A message that the database in memory does not have, or not for long.
@@ -195,8 +226,9 @@ impl Commits {
     }
 
     fn start_tick(&mut self, now: Time) {
-        if self.tick == Time::NEVER {
-            self.tick = now.plus(self.interval_ms);
+        // Where puts wait for room the tick is for asking for that, and later.
+        if self.tick == Time::NEVER || (self.no_room && !self.failing) {
+            self.tick = self.tick.min(now.plus(self.interval_ms));
         }
     }
 
@@ -239,12 +271,10 @@ impl<'c> Dispatcher<'c> {
             UnderWay::Commit { sync } => sync,
         };
         commits.rewrite = Rewrite::Trusted;
-        commits.committed = number;
+        commits.committed = number.into();
         commits.unsynced = !synced;
-        if let Some(up_to) = commits.ids_under_way.take() {
-            self.input(Input::IdsReserved(up_to))?;
-        }
-        if self.commits.disk_low {
+        self.ids_are_reserved()?;
+        if self.commits.is_short_of_room() {
             self.commits.tick = self.commits.tick.min(now.plus(MEASURE_AGAIN_MS));
         }
         self.release_held();
@@ -252,6 +282,10 @@ impl<'c> Dispatcher<'c> {
     }
 
     fn order_failed(&mut self, error: StoreError) -> Result<(), StoreError> {
+        self.commits.unsure = true;
+        if let StoreError::NoRoom { kept, .. } = error {
+            return self.order_kept_up_to(kept);
+        }
         let commits = &mut self.commits;
         commits.journal.failed();
         let asked = commits.ids_under_way.take();
@@ -266,6 +300,27 @@ impl<'c> Dispatcher<'c> {
         self.exit_if_suspect(error)
     }
 
+    /// The disk had no room for all of it. Who has removed or moved messages is told of that, and
+    /// the rest is tried again once there may be room.
+    fn order_kept_up_to(&mut self, part: Part) -> Result<(), StoreError> {
+        let number = self.commits.journal.failed_beyond(part);
+        self.commits.committed.note(number, part);
+        self.commits.tick = self.time().plus(MEASURE_AGAIN_MS);
+        self.ids_are_reserved()?;
+        self.release_held();
+        if self.end_of_failure() {
+            self.update_refusal()?;
+        }
+        self.set_no_room(true)
+    }
+
+    fn ids_are_reserved(&mut self) -> Result<(), StoreError> {
+        match self.commits.ids_under_way.take() {
+            Some(up_to) => self.input(Input::IdsReserved(up_to)),
+            None => Ok(()),
+        }
+    }
+
     /// Sends on the answers that waited for the commit that has just been made.
     fn release_held(&mut self) {
         self.commits.waiting_since = None;
@@ -278,12 +333,19 @@ impl<'c> Dispatcher<'c> {
     }
 
     fn recover_from_failure(&mut self) -> Result<(), StoreError> {
-        if std::mem::take(&mut self.commits.failing) {
+        if std::mem::take(&mut self.commits.unsure) {
             self.commits.journal.known_good();
-            info!(self.log, "changes are written to the disk again");
-            self.update_refusal()?;
         }
-        Ok(())
+        if self.end_of_failure() { self.update_refusal() } else { Ok(()) }
+    }
+
+    /// Says that changes are written again, if they were not.
+    fn end_of_failure(&mut self) -> bool {
+        let was_failing = std::mem::take(&mut self.commits.failing);
+        if was_failing {
+            info!(self.log, "changes are written to the disk again");
+        }
+        was_failing
     }
 
     fn commit_failed(&mut self, error: &StoreError) -> Result<(), StoreError> {
@@ -331,18 +393,19 @@ impl<'c> Dispatcher<'c> {
         let commits = &mut self.commits;
         let tick_due = commits.tick <= now || bad_news;
         let demanded = commits.demanded.filter(|_| commits.is_demanded());
-        let is_much = commits.journal.recorded_bytes() > TICK_BYTES_MAX && !commits.failing;
+        let is_waiting = commits.failing || commits.no_room;
+        let is_much = commits.journal.recorded_bytes() > TICK_BYTES_MAX && !is_waiting;
         if !tick_due && !is_much && demanded.is_none() {
             return;
         }
         let sync = tick_due || demanded == Some(Durability::Sync);
-        let asks = bad_news || (commits.disk_low && tick_due);
+        let asks = bad_news || (commits.is_short_of_room() && tick_due);
         if commits.journal.is_empty() && !(sync && commits.unsynced) && !asks {
             // What was to be kept has come and gone: there is nothing that could get lost.
             drop(commits.journal.take());
-            commits.committed = commits.journal.succeeded();
+            commits.committed = commits.journal.succeeded().into();
             commits.demanded = None;
-            let again = commits.unsynced || commits.disk_low;
+            let again = commits.unsynced || commits.is_short_of_room();
             commits.tick = if again { commits.tick } else { Time::NEVER };
             return self.release_held();
         }
@@ -375,7 +438,7 @@ impl<'c> Dispatcher<'c> {
         self.commits.waiting_since = None;
         for connection in std::mem::take(&mut self.commits.holding) {
             if let Some(peer) = self.peers.get_mut(&connection) {
-                peer.give_up(since);
+                peer.give_up(since, self.commits.committed);
                 // The next flush notes it again if it still has answers that wait.
                 peer.holding = false;
                 peer.mark(connection, &mut self.dirty);
@@ -391,7 +454,7 @@ impl<'c> Dispatcher<'c> {
             rows_rewritten: self.progress.rows_rewritten(),
             file_bytes: self.progress.file_bytes(),
             wal_bytes: self.progress.wal_bytes(),
-            degraded: self.commits.failing,
+            degraded: self.commits.failing || self.commits.no_room,
             log_held_up: self.progress.log_held_up(),
         }
     }

@@ -57,6 +57,9 @@ impl Dispatcher<'_> {
 
     pub(super) fn answer(&mut self, connection: ConnectionId, tag: &Tag, mut reply: Reply) {
         self.add_facts(&mut reply);
+        // At level `periodic` a message is confirmed before it is in the file, but not before there
+        // is room for it.
+        let waits = matches!(reply, Reply::Put(_)) && !self.has_room_for(0);
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         if peer.broken {
             return;
@@ -76,10 +79,11 @@ impl Dispatcher<'_> {
                 "protocol" => peer.protocol, "error" => %refusal);
             peer.shut();
         }
-        if said && peer.durability != Durability::Periodic {
+        if said && (peer.durability != Durability::Periodic || waits) {
             if reply.promises() {
+                let part = self.commits.part_of(&reply);
                 let commit = self.commits.demand(peer.durability, self.now.time);
-                peer.hold(tag, start, commit, self.now.time);
+                peer.hold(tag, start, (commit, part), self.now.time);
             } else {
                 peer.outbox.free();
             }

@@ -15,13 +15,15 @@ pub(super) enum Ill {
     Failing = 2,
     DiskLow = 4,
     OutOfMemory = 8,
+    NoRoom = 16,
 }
 
 /// What is said of each.
-const WORDS: [(Ill, &str); 4] = [
+const WORDS: [(Ill, &str); 5] = [
     (Ill::Draining, "draining"),
     (Ill::Failing, "degraded, changes cannot be written to the disk"),
     (Ill::DiskLow, "the disk has less room than storage.min_free_disk"),
+    (Ill::NoRoom, "degraded, the disk is full"),
     (Ill::OutOfMemory, "limits.max_memory is reached"),
 ];
 

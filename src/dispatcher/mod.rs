@@ -53,7 +53,7 @@ use crate::clock::{Clock, Now, Time};
 use crate::engine::{Effect, Engine, Input};
 use crate::facts::Facts;
 use crate::hang_ups::HangUps;
-use crate::ids::{CommitNumber, ConnectionId};
+use crate::ids::{Committed, ConnectionId};
 use crate::journal::Journal;
 use crate::limits::{Budget, CATCH_UP_SLICES_MAX, Limits};
 use crate::persistence::Progress;
@@ -215,6 +215,8 @@ impl<'c> Dispatcher<'c> {
         if self.clock.behind_ms() > 0 {
             self.commits.note_clock(self.now);
         }
+        // A disk that was full at the start refuses the first put already.
+        self.relieve()?;
         while !self.stopping {
             self.turn()?;
         }
@@ -347,7 +349,7 @@ impl<'c> Dispatcher<'c> {
     }
 
     /// The commit up to which answers may leave.
-    fn committed(&self) -> CommitNumber {
+    fn committed(&self) -> Committed {
         self.commits.committed()
     }
 

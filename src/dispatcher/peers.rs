@@ -11,7 +11,7 @@ use crate::clock::Time;
 use crate::command::{Manner, Refusal, Reply, Tag};
 use crate::engine::Input;
 use crate::gate::Gate;
-use crate::ids::{CommitNumber, ConnectionId};
+use crate::ids::{CommitNumber, Committed, ConnectionId, Part};
 use crate::outbox::{Flush, Outbox};
 use crate::protocol::Encoder;
 use crate::store::StoreError;
@@ -60,7 +60,14 @@ struct Promise {
     /// Where it lies in the outbox.
     place: Range<u64>,
     commit: CommitNumber,
+    part: Part,
     since: Time,
+}
+
+impl Promise {
+    fn is_kept(&self, committed: Committed) -> bool {
+        committed.has(self.commit, self.part)
+    }
 }
 
 /// Why a gate is closed.
@@ -103,16 +110,18 @@ impl Peer {
         }
     }
 
-    /// Holds the answer that begins at `start`, the last one in the outbox, until that commit.
-    pub fn hold(&mut self, tag: &Tag, start: u64, commit: CommitNumber, now: Time) {
-        self.outbox.hold_until(commit);
+    /// Holds the answer that begins at `start`, the last one in the outbox, until that part of that
+    /// commit.
+    pub fn hold(&mut self, tag: &Tag, start: u64, commit: (CommitNumber, Part), now: Time) {
+        let (commit, part) = commit;
+        self.outbox.hold_until(commit, part);
         let place = start..self.outbox.position();
-        self.promises.push_back(Promise { tag: tag.clone(), place, commit, since: now });
+        self.promises.push_back(Promise { tag: tag.clone(), place, commit, part, since: now });
     }
 
     /// Forgets the answers that this commit has let go.
-    fn keep_promises(&mut self, committed: CommitNumber) {
-        while self.promises.front().is_some_and(|promise| promise.commit <= committed) {
+    fn keep_promises(&mut self, committed: Committed) {
+        while self.promises.front().is_some_and(|promise| promise.is_kept(committed)) {
             self.promises.pop_front();
         }
     }
@@ -147,10 +156,13 @@ impl Peer {
         self.promises.front().map(|promise| promise.since)
     }
 
-    /// Says of the answers that have waited since then or longer that their outcome is unknown.
-    pub fn give_up(&mut self, since: Time) {
+    /// Says of the answers that have waited since then or longer that their outcome is unknown, but
+    /// for those that only wait behind such an answer.
+    pub fn give_up(&mut self, since: Time, committed: Committed) {
+        self.keep_promises(committed);
         let count = self.promises.partition_point(|promise| promise.since <= since);
-        let given_up: Vec<Promise> = self.promises.drain(..count).collect();
+        let over = self.promises.drain(..count).filter(|promise| !promise.is_kept(committed));
+        let given_up: Vec<Promise> = over.collect();
         if given_up.is_empty() || self.broken {
             return;
         }

@@ -5,7 +5,7 @@
 //! room, unless memory is exceeded by far; one that is held back goes on when it is handed one.
 
 use rustc_hash::FxHashSet;
-use slog::{info, warn};
+use slog::{crit, info, warn};
 
 use crate::channels::Notice;
 use crate::clock::Time;
@@ -22,6 +22,14 @@ use super::peers::Closed;
 
 /// When it has not happened for so long, the next time is worth a warning again, in milliseconds.
 const EPISODE_MS: u64 = 60_000;
+/// On a full disk puts are refused when there is room for less than this beside what is under way,
+/// in bytes.
+const ROOM_BYTES_MIN: u64 = 128 * 1024;
+/// They are accepted again when there is room for so much, in bytes, ...
+const ROOM_AGAIN_BYTES: u64 = 4 * ROOM_BYTES_MIN;
+/// ... and not sooner than this, in milliseconds, unless the disk has more: consumers that make room
+/// and producers that use it up must not fill the log of the daemon.
+const ROOM_AGAIN_AFTER_MS: u64 = 5_000;
 
 /// The state of the pressure.
 #[derive(Debug, Default)]
@@ -31,6 +39,8 @@ pub(super) struct Pressure {
     /// Memory is exceeded by so much that who holds messages is held back too when it puts.
     far_out_of_memory: bool,
     journal_full: bool,
+    /// When the disk had no room for messages any more.
+    no_room_since: Time,
     /// Messages that were too large, and whose senders could not be told.
     pub(super) dropped: Episodes,
     /// Turns in which large messages were refused for want of room.
@@ -88,7 +98,7 @@ impl Dispatcher<'_> {
     pub(super) fn update_refusal(&mut self) -> Result<(), StoreError> {
         let refusal = if self.pressure.draining {
             Some(Refusal::Draining)
-        } else if self.commits.failing || self.commits.disk_low {
+        } else if self.disk_refuses() {
             Some(Refusal::StoreUnavailable)
         } else if self.pressure.out_of_memory {
             Some(Refusal::OutOfMemory)
@@ -99,6 +109,7 @@ impl Dispatcher<'_> {
             (Ill::Draining, self.pressure.draining),
             (Ill::Failing, self.commits.failing),
             (Ill::DiskLow, self.commits.disk_low),
+            (Ill::NoRoom, self.commits.no_room),
             (Ill::OutOfMemory, self.pressure.out_of_memory),
         ]);
         if changed {
@@ -181,6 +192,7 @@ impl Dispatcher<'_> {
             self.update_refusal()?;
         }
         self.watch_disk()?;
+        self.watch_room()?;
         self.pressure.journal_full = journal_bytes > JOURNAL_BYTES_MAX;
         if !self.pressure.is_on(self.disk_refuses()) {
             for connection in std::mem::take(&mut self.pressure.held_back) {
@@ -202,7 +214,44 @@ impl Dispatcher<'_> {
 
     /// Whether the disk takes no new messages.
     fn disk_refuses(&self) -> bool {
-        self.commits.failing || self.commits.disk_low
+        self.commits.failing || self.commits.is_short_of_room()
+    }
+
+    /// Puts are refused when what they would be written to cannot be had any more.
+    fn watch_room(&mut self) -> Result<(), StoreError> {
+        let was_without = self.commits.no_room;
+        let least = if was_without { ROOM_AGAIN_BYTES } else { ROOM_BYTES_MIN };
+        let is_early =
+            was_without && self.time() < self.pressure.no_room_since.plus(ROOM_AGAIN_AFTER_MS);
+        let no_room = self.progress.disk_is_full() && (is_early || !self.has_room_for(least));
+        self.set_no_room(no_room)
+    }
+
+    /// Whether there is room for what was put and so much more, whatever becomes of the disk.
+    pub(super) fn has_room_for(&self, bytes: u64) -> bool {
+        // On pages of its own a message can take twice its bytes.
+        let pending = self.commits.journal.pending_put_bytes().saturating_mul(2);
+        pending.saturating_add(bytes) <= self.progress.own_room_bytes()
+    }
+
+    /// Notes whether there is room for what is put.
+    pub(super) fn set_no_room(&mut self, no_room: bool) -> Result<(), StoreError> {
+        if std::mem::replace(&mut self.commits.no_room, no_room) == no_room {
+            return Ok(());
+        }
+        if no_room {
+            crit!(
+                self.log,
+                "the disk is full: puts are refused; messages are still handed out and \
+                removed"
+            );
+            let now = self.time();
+            self.pressure.no_room_since = now;
+            self.commits.tick = self.commits.tick.min(now.plus(MEASURE_AGAIN_MS));
+        } else {
+            info!(self.log, "the disk has room for messages again");
+        }
+        self.update_refusal()
     }
 
     /// Puts are refused before the disk is full, so that there is room for what removes messages.

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::puts::Puts;
 use crate::change::{MessageRow, StateRow};
 use crate::clock::Now;
-use crate::ids::{CommitNumber, MessageId, QueueId, QueueName};
+use crate::ids::{CommitNumber, MessageId, Part, QueueId, QueueName};
 use crate::limits::MESSAGE_OVERHEAD_BYTES;
 
 /// Changes handed over to persistence as one commit.
@@ -61,8 +61,23 @@ impl Batch {
     }
 
     /// Those of messages that were put.
-    pub(super) fn put_bytes(&self) -> u64 {
+    pub fn put_bytes(&self) -> u64 {
         self.put_bytes
+    }
+
+    /// How many messages were put.
+    pub fn puts(&self) -> u64 {
+        self.puts.len() as u64
+    }
+
+    /// How many messages are removed.
+    pub fn removals(&self) -> u64 {
+        self.removals.len() as u64
+    }
+
+    /// How many messages were moved.
+    pub fn moves(&self) -> u64 {
+        (self.states.len() + self.sorted_states.len()) as u64
     }
 
     /// Rows that it writes or deletes.
@@ -87,6 +102,16 @@ impl Batch {
     /// How many places there are for [`Batch::part`].
     pub fn places(&self) -> usize {
         self.removals.len() + self.puts.slots() + self.sorted_states.len()
+    }
+
+    /// The places of one part. What is moved of messages that are put is in the places of the moves.
+    pub fn places_of(&self, part: Part) -> Range<usize> {
+        let (removals, slots) = (self.removals.len(), self.puts.slots());
+        match part {
+            Part::Removals => 0..removals,
+            Part::Puts => removals..removals + slots,
+            Part::Moves => removals + slots..self.places(),
+        }
     }
 
     /// What is to be done in these places: messages are removed, then others put, then moved, each
@@ -122,6 +147,29 @@ impl Batch {
     /// How the clock stands, where that is to be stored.
     pub fn clock(&self) -> Option<Now> {
         self.clock
+    }
+
+    /// Takes out what is in the file although the whole is not: everything up to this part.
+    pub(super) fn split_up_to(&mut self, part: Part) -> Batch {
+        let mut kept = Batch {
+            number: self.number,
+            removals: std::mem::take(&mut self.removals),
+            gone: std::mem::take(&mut self.gone),
+            ..Batch::default()
+        };
+        self.ids_reserved = None;
+        self.clock = None;
+        if part >= Part::Moves {
+            let puts = &self.puts;
+            let moved = |row: &StateRow| puts.get(row.id).is_none();
+            kept.sorted_states = self.sorted_states.extract_if(.., |row| moved(row)).collect();
+        }
+        for batch in [&mut kept, self] {
+            let removals = (batch.removals.len() + batch.gone.len()) as u64 * REMOVAL_BYTES;
+            let queues = batch.named.len() as u64 * QUEUE_BYTES;
+            batch.bytes = batch.put_bytes + removals + batch.moves() * STATE_BYTES + queues;
+        }
+        kept
     }
 
     /// Empties it. The allocations stay unless a burst has made them far larger than what they were

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use crate::change::{Change, MessageRow};
 use crate::clock::Now;
-use crate::ids::{CommitNumber, MessageId};
+use crate::ids::{CommitNumber, MessageId, Part};
 
 use lag::Lag;
 
@@ -196,6 +196,33 @@ impl Journal {
         self.current = older;
         self.current.number = number;
         self.keep(newer);
+    }
+
+    /// Only what comes up to this part of the batch under way is in the file; the rest becomes part
+    /// of the next one. Says its number.
+    pub fn failed_beyond(&mut self, part: Part) -> CommitNumber {
+        let Some(batch) = self.under_way.as_mut().and_then(Arc::get_mut) else {
+            panic!("a batch has come back that somebody still has")
+        };
+        let kept = batch.split_up_to(part);
+        let number = kept.number;
+        if let Some(batch) = self.lag.add(kept) {
+            self.keep(batch);
+        }
+        self.failed();
+        number
+    }
+
+    /// Whether this message was put by what the file does not have yet.
+    pub fn is_put_pending(&self, id: MessageId) -> bool {
+        let under_way = || self.under_way.as_ref()?.message(id);
+        self.current.message(id).or_else(under_way).is_some()
+    }
+
+    /// Bytes of bodies and overhead of messages that the file does not have yet.
+    pub fn pending_put_bytes(&self) -> u64 {
+        let under_way = self.under_way.as_ref().map_or(0, |batch| batch.put_bytes());
+        self.current.put_bytes() + under_way
     }
 
     fn come_back(&mut self) -> Batch {

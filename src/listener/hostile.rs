@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use super::tests::{Scene, scene};
 use crate::channels::{self, Notice};
 use crate::command::Command;
-use crate::ids::{CommitNumber, ConnectionId};
+use crate::ids::{Committed, ConnectionId};
 use crate::limits::LimitValues;
 use crate::outbox::{Flush, Outbox};
 use crate::threads::Joiner;
@@ -78,12 +78,12 @@ impl Echo {
                     }
                     outbox.buffer().push(b'\n');
                 }
-                let flush = outbox.flush(CommitNumber(0));
+                let flush = outbox.flush(Committed::default());
                 self.after(connection, flush);
             }
             Event::Written { connection, result } => {
                 let Some((outbox, _)) = self.outboxes.get_mut(&connection) else { return };
-                let flush = outbox.written(result, CommitNumber(0));
+                let flush = outbox.written(result, Committed::default());
                 self.after(connection, flush);
             }
             Event::Ended { connection, end } => {

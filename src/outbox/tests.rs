@@ -50,11 +50,11 @@ impl Scene {
     }
 
     fn flush(&mut self, committed: u64) -> Flush {
-        self.outbox.flush(CommitNumber(committed))
+        self.outbox.flush(CommitNumber(committed).into())
     }
 
     fn hold(&mut self, commit: u64) {
-        self.outbox.hold_until(CommitNumber(commit));
+        self.outbox.hold_until(CommitNumber(commit), Part::Puts);
     }
 
     /// What has reached the peer.
@@ -85,7 +85,7 @@ impl Scene {
             match self.events.recv().unwrap() {
                 Event::Written { connection, result } => {
                     assert_eq!(connection, ConnectionId(5));
-                    match self.outbox.written(result, CommitNumber(committed)) {
+                    match self.outbox.written(result, CommitNumber(committed).into()) {
                         Flush::Slow => {}
                         other => return other,
                     }
@@ -449,4 +449,21 @@ fn a_writer_brings_the_rest_of_a_large_body_that_has_left_in_part() {
         .unwrap();
     assert!(matches!(scene.serve_writer(0), Flush::Empty));
     assert!(reader.join().unwrap() == [&b"head "[..], &letters, b" tail"].concat());
+}
+
+#[test]
+fn an_answer_for_a_removal_does_not_wait_for_what_was_put_by_others() {
+    let mut scene = scene();
+    scene.outbox.buffer().extend_from_slice(b"DELETED");
+    scene.outbox.hold_until(CommitNumber(3), Part::Removals);
+    scene.outbox.buffer().extend_from_slice(b"INSERTED");
+    scene.outbox.hold_until(CommitNumber(3), Part::Puts);
+    let mut committed = Committed::from(CommitNumber(2));
+    assert!(matches!(scene.outbox.flush(committed), Flush::Held));
+    assert_eq!(scene.outbox.unsent_bytes(), 15);
+    committed.note(CommitNumber(3), Part::Moves);
+    assert!(matches!(scene.outbox.flush(committed), Flush::Held));
+    assert_eq!(scene.outbox.unsent_bytes(), 8);
+    committed.note(CommitNumber(3), Part::Puts);
+    assert!(matches!(scene.outbox.flush(committed), Flush::Empty));
 }

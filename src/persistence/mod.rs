@@ -10,7 +10,8 @@
 //! - A commit that fails is rolled back whole; the dispatcher, which has kept its batch, tries
 //!   again. Nothing is ever given up quietly.
 //! - A full disk, a quota, a file size limit, a lock held by another program: the file is sound,
-//!   and the next commit may succeed.
+//!   and the next commit may succeed. Where there is room for a part of it only, that is committed,
+//!   and the answer says so ([`StoreError::NoRoom`]).
 //! - Any other error makes the file suspect, for after a failed fsync a later one may succeed
 //!   without having written anything. From then on every commit is refused with
 //!   [`StoreError::Suspect`] and the log is not moved into the file any more, until the dispatcher
@@ -35,7 +36,9 @@ use slog::{Logger, crit, info, warn};
 
 use crate::channels::{Event, Finished, Order};
 use crate::journal::Batch;
-use crate::store::{Checkpoint, File, Held, Remedy, Sizes, Slice, StoreError, StoreFile};
+use crate::store::{
+    Checkpoint, File, Held, OwnRoom, Remedy, SHARE_BYTES, Sizes, Slice, StoreError, StoreFile,
+};
 use crate::waiting::Waiting;
 
 pub use progress::Progress;
@@ -47,6 +50,9 @@ trait Disk {
     fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError>;
     fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError>;
     fn sizes(&mut self) -> Result<Sizes, StoreError>;
+    fn room(&self) -> OwnRoom {
+        OwnRoom::ENDLESS
+    }
     /// The error that further commits get.
     fn distrust(&mut self) -> StoreError;
 }
@@ -66,6 +72,10 @@ impl Disk for File<'_> {
 
     fn sizes(&mut self) -> Result<Sizes, StoreError> {
         File::sizes(self)
+    }
+
+    fn room(&self) -> OwnRoom {
+        File::room(self)
     }
 
     fn distrust(&mut self) -> StoreError {
@@ -96,12 +106,14 @@ pub fn run(
         let end = match &held {
             Held::Open(file) => {
                 let mut disk = File::new(file)?;
-                Persistence::new(&mut disk, &link).serve(next.take())
+                let shares = !file.locks_others_out();
+                Persistence { shares, ..Persistence::new(&mut disk, &link) }.serve(next.take())
             }
             Held::Closed(_) => link.refuse_all(&held, next.take()),
         };
         match end {
             End::Over => break,
+            End::Share => (held, next) = (share(held, &link), None),
             End::Replace(slice, batch) => {
                 (held, next) = replace::replace(held, slice, batch, &link)
             }
@@ -133,6 +145,22 @@ enum End {
     /// The last batch, whose answer is still to be given, is in the file, which is to be closed
     /// with so many messages in it.
     Close(Arc<Batch>, Option<u64>),
+    /// The disk has room for what other programs need to read the file.
+    Share,
+}
+
+/// Lets other programs read a file that they were locked out of.
+fn share(held: Held, link: &Link) -> Held {
+    let (held, result) = held.share();
+    match result {
+        Ok(()) => info!(link.log, "other programs can read the database file again"),
+        Err(error) => {
+            crit!(link.log, "database file is suspect"; "error" => %error);
+            link.progress.suspect.store(true, Ordering::Relaxed);
+            let _ = link.events.try_send(Event::Persisted);
+        }
+    }
+    held
 }
 
 /// The thread's ends of its channels.
@@ -204,11 +232,13 @@ struct Persistence<'a, D: Disk> {
     untidy: bool,
     /// Where the file is now, when it was found to be somewhere else.
     moved: Option<PathBuf>,
+    /// Whether other programs can read the file.
+    shares: bool,
 }
 
 impl<'a, D: Disk> Persistence<'a, D> {
     fn new(disk: &'a mut D, link: &'a Link) -> Persistence<'a, D> {
-        Persistence { disk, link, late_error: None, untidy: false, moved: None }
+        Persistence { disk, link, late_error: None, untidy: false, moved: None, shares: true }
     }
 
     fn serve(&mut self, mut next: Option<Order>) -> End {
@@ -222,7 +252,11 @@ impl<'a, D: Disk> Persistence<'a, D> {
             let Some(order) = next.take().or_else(|| self.link.next()) else { break };
             match order {
                 Order::Commit { batch, sync } => {
-                    self.commit(batch, sync);
+                    let synced = self.commit(batch, sync) && sync;
+                    let free = self.link.progress.disk_free_bytes();
+                    if synced && !self.shares && !self.is_suspect() && free >= Some(SHARE_BYTES) {
+                        return End::Share;
+                    }
                 }
                 Order::Close { batch, messages } => match self.try_commit(&batch, true) {
                     Ok(()) => return End::Close(batch, messages),
@@ -251,6 +285,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
         self.link.answer(batch, result);
         if !self.is_suspect() {
             self.checkpoint();
+            self.link.progress.has_room(self.disk.room());
         }
         // With every tick is often enough.
         if sync && !self.is_suspect() {
@@ -268,7 +303,9 @@ impl<'a, D: Disk> Persistence<'a, D> {
             return Err(self.disk.distrust());
         }
         let rows = batch.rows();
-        self.disk.commit(batch, sync).inspect_err(|error| {
+        let result = self.disk.commit(batch, sync);
+        self.link.progress.has_room(self.disk.room());
+        result.inspect_err(|error| {
             if error.remedy() == Remedy::Rewrite {
                 self.link.note_loss(error);
                 self.distrust();
@@ -323,6 +360,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
             }
             Err(error) => self.late(error),
         }
+        self.link.progress.has_room(self.disk.room());
     }
 
     /// An error that no order waits for. The log still has everything, so a full disk is only

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::store::Sizes;
+use crate::store::{OwnRoom, Sizes};
 
 /// Figures of the persistence thread, for statistics and the watchdog.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Progress {
     pub(super) turns: AtomicU64,
     pub(super) commits: AtomicU64,
@@ -15,9 +15,31 @@ pub struct Progress {
     wal_bytes: AtomicU64,
     disk_free_bytes: AtomicU64,
     measured: AtomicBool,
+    own_room_bytes: AtomicU64,
+    disk_is_full: AtomicBool,
     pub(super) log_held_up: AtomicBool,
     pub(super) suspect: AtomicBool,
     pub(super) file_lost: AtomicBool,
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress {
+            turns: AtomicU64::default(),
+            commits: AtomicU64::default(),
+            rows_written: AtomicU64::default(),
+            rows_rewritten: AtomicU64::default(),
+            file_bytes: AtomicU64::default(),
+            wal_bytes: AtomicU64::default(),
+            disk_free_bytes: AtomicU64::default(),
+            measured: AtomicBool::default(),
+            own_room_bytes: AtomicU64::new(OwnRoom::ENDLESS.bytes),
+            disk_is_full: AtomicBool::default(),
+            log_held_up: AtomicBool::default(),
+            suspect: AtomicBool::default(),
+            file_lost: AtomicBool::default(),
+        }
+    }
 }
 
 impl Progress {
@@ -70,6 +92,22 @@ impl Progress {
         self.measured.load(Ordering::Acquire).then(|| self.disk_free_bytes.load(Ordering::Relaxed))
     }
 
+    /// Bytes of messages for which there is room, whatever becomes of the disk.
+    pub fn own_room_bytes(&self) -> u64 {
+        self.own_room_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk has no more than that.
+    pub fn disk_is_full(&self) -> bool {
+        self.disk_is_full.load(Ordering::Relaxed)
+    }
+
+    /// Notes for how much there is room.
+    pub fn has_room(&self, room: OwnRoom) {
+        self.own_room_bytes.store(room.bytes, Ordering::Relaxed);
+        self.disk_is_full.store(room.is_all, Ordering::Relaxed);
+    }
+
     /// Whether another program that reads the file keeps the log from being moved into it.
     pub fn log_held_up(&self) -> bool {
         self.log_held_up.load(Ordering::Relaxed)
@@ -82,6 +120,7 @@ impl Progress {
         self.disk_free_bytes.store(sizes.disk_free_bytes, Ordering::Relaxed);
         self.measured.store(true, Ordering::Release);
     }
+
     /// Notes that the thread waits for an order.
     pub(super) fn rest(&self) {
         let turns = self.turns.load(Ordering::Relaxed);

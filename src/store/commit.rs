@@ -8,14 +8,15 @@
 //! A commit that fails is rolled back whole. Checkpoints are never automatic: SQLite would swallow
 //! their errors, and a second try after a failed fsync would lie about what is on the disk.
 
-use std::io::{Seek as _, SeekFrom, Write as _};
-
 use rusqlite::{OptionalExtension as _, Result, Statement};
 
 use super::StoreError;
 use super::ballast::Ballast;
 use super::file::{Sizes, StoreFile, keep_log_on_close, run_checkpoint};
-use super::paths::{Paths, file_bytes, remove_if_there};
+use super::parts::is_full;
+use super::probe::store_error;
+use super::reserve::Reserve;
+use super::room::{LOG_BYTES, Room, pages_needed};
 use super::rows::unsigned;
 use super::schema::{PAGE_BYTES, setting};
 use super::suspect;
@@ -24,7 +25,7 @@ use crate::journal::Batch;
 
 /// The statements for the file, which they borrow.
 pub struct File<'c> {
-    file: &'c StoreFile,
+    pub(super) file: &'c StoreFile,
     tables: Tables<'c>,
     begin: Statement<'c>,
     commit: Statement<'c>,
@@ -37,7 +38,7 @@ pub struct File<'c> {
     /// Whether commits fsync now (`synchronous = FULL`).
     syncing: bool,
     /// Whether something was committed since the last fsync.
-    unsynced: bool,
+    pub(super) unsynced: bool,
     /// What the file has under this name, for writing it once more would change no page either.
     tick: u64,
     /// Frames in the log when it was last checkpointed; 0 once it has begun anew.
@@ -51,12 +52,28 @@ pub struct File<'c> {
     syncs: u64,
     /// Bytes of the file when it was last measured.
     file_bytes: u64,
-    free_pages: Statement<'c>,
-    pages: Statement<'c>,
+    pub(super) free_pages: Statement<'c>,
+    pub(super) pages: Statement<'c>,
     vacuum: Statement<'c>,
-    ballast: Ballast,
+    pub(super) ballast: Ballast,
+    pub(super) reserve: Reserve,
+    pub(super) room: Room,
     /// Whether a mark says that the file is suspect.
     marked: bool,
+}
+
+/// For what there is room, whatever becomes of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnRoom {
+    /// Bytes of messages.
+    pub bytes: u64,
+    /// Whether the disk had no more when it was last asked.
+    pub is_all: bool,
+}
+
+impl OwnRoom {
+    /// Where nobody counts.
+    pub const ENDLESS: OwnRoom = OwnRoom { bytes: u64::MAX, is_all: false };
 }
 
 /// What became of a checkpoint.
@@ -81,7 +98,7 @@ impl<'c> File<'c> {
         // An unknown state, which the first commit of either kind sets.
         connection.execute_batch("PRAGMA synchronous = FULL").map_err(failed)?;
         let prepare = |sql| connection.prepare(sql).map_err(failed);
-        Ok(File {
+        let mut file = File {
             file,
             tables: Tables::new(connection).map_err(failed)?,
             begin: prepare("BEGIN IMMEDIATE")?,
@@ -108,8 +125,12 @@ impl<'c> File<'c> {
             pages: prepare("PRAGMA page_count")?,
             vacuum: prepare("VACUUM")?,
             ballast: Ballast::find(&file.place.paths),
+            reserve: Reserve::find(connection).map_err(failed)?,
+            room: Room::default(),
             marked: false,
-        })
+        };
+        file.own_all()?;
+        Ok(file)
     }
 
     /// Commits a batch whole. With `sync` it is on the disk afterwards, and with it all that was
@@ -122,57 +143,111 @@ impl<'c> File<'c> {
         if batch.is_empty() && !(sync && self.unsynced) {
             return Ok(());
         }
+        let pages = pages_needed(batch);
+        let fits = self.has_room(pages)?;
+        let mut result = if fits { self.commit_whole(batch, sync) } else { Err(self.no_room()) };
+        if is_full(&result) {
+            result = self.commit_in_parts(batch, sync);
+            self.measure_room()?;
+        } else if self.room.is_all_there_is() {
+            // To the page, where each counts.
+            self.measure_room()?;
+        } else {
+            self.room.used += pages;
+        }
+        let place = &self.file.place;
+        if let Err(StoreError::NoRoom { .. }) = result {
+            place.note(batch);
+            place.count(0, batch.removals());
+        }
+        result?;
+        self.unsynced &= !sync;
+        self.changed_bytes += batch.bytes();
+        self.syncs += u64::from(sync);
+        let body_pages = batch.bytes() / u64::from(PAGE_BYTES);
+        self.frames_guessed += FRAMES_PER_COMMIT + FRAMES_PER_ROW * batch.rows() + 2 * body_pages;
+        place.count(batch.puts(), batch.removals());
+        place.note(batch);
+        Ok(())
+    }
+
+    fn commit_whole(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
         let held = self.holding;
         let mut result = self.write_or_roll_back(batch, sync);
         if held && matches!(result, Err(StoreError::Busy { .. })) {
             // Somebody has written all the same, and what was held was an old state.
             result = self.write_or_roll_back(batch, sync);
         }
-        if is_full(&result) && self.ballast.throw_off(&self.file.place.paths) {
-            result = self.write_or_roll_back(batch, sync);
-        }
-        if is_full(&result) && self.empty_log()? {
-            result = self.write_or_roll_back(batch, sync);
-        }
-        result?;
-        self.unsynced = !sync;
-        self.changed_bytes += batch.bytes();
-        self.syncs += u64::from(sync);
-        let body_pages = batch.bytes() / u64::from(PAGE_BYTES);
-        self.frames_guessed += FRAMES_PER_COMMIT + FRAMES_PER_ROW * batch.rows() + 2 * body_pages;
-        self.file.place.note(batch);
-        Ok(())
+        self.unsynced |= result.is_ok();
+        result
     }
 
     fn write_or_roll_back(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
-        self.write(batch, sync).map_err(|error| {
-            if !self.file.connection.is_autocommit() {
-                // When this fails, the transaction is rolled back already or the next BEGIN says
-                // what is wrong.
-                let _ = self.rollback.raw_execute();
-            }
-            self.let_go();
-            self.error(error)
-        })
+        self.write(batch, sync).map_err(|error| self.roll_back(error))
+    }
+
+    fn roll_back(&mut self, error: rusqlite::Error) -> StoreError {
+        if !self.file.connection.is_autocommit() {
+            // When this fails, the transaction is rolled back already or the next BEGIN says
+            // what is wrong.
+            let _ = self.rollback.raw_execute();
+        }
+        self.let_go();
+        self.error(error)
+    }
+
+    /// One transaction beside the commits.
+    pub(super) fn transaction(
+        &mut self,
+        sync: bool,
+        write: impl FnOnce(&mut Tables<'c>) -> Result<()>,
+    ) -> Result<(), StoreError> {
+        let run = || {
+            self.set_syncing(sync)?;
+            self.begin.raw_execute()?;
+            self.forget_clean_stop()?;
+            write(&mut self.tables)?;
+            self.commit.raw_execute()
+        };
+        let result = run().map(drop);
+        result.map_err(|error| self.roll_back(error))?;
+        self.file.place.clean_mark.set(false);
+        Ok(())
+    }
+
+    /// Takes the mark of an orderly stop away, which a start could not do on a full disk.
+    fn forget_clean_stop(&mut self) -> Result<()> {
+        if self.file.place.clean_mark.get() {
+            self.tables.set_number(setting::CLEAN_STOP, 0)?;
+        }
+        Ok(())
     }
 
     fn write(&mut self, batch: &Batch, sync: bool) -> Result<()> {
         self.set_syncing(sync)?;
         self.begin.raw_execute()?;
         self.hold_on()?;
+        self.forget_clean_stop()?;
         self.tables.apply_batch(batch)?;
         if sync && self.unsynced {
             // A transaction that changes no page does not fsync. The batch may be such a one even
             // when it has rows, which are in the file already.
-            self.tick = (self.tick + 1) % TICK_END;
-            self.tables.set_number(setting::TICK, self.tick)?;
+            let tick = self.next_tick();
+            self.tables.set_number(setting::TICK, tick)?;
         }
         self.commit.raw_execute()?;
+        self.file.place.clean_mark.set(false);
         if sync {
             // An idle daemon holds nothing.
             self.let_go();
         }
         Ok(())
+    }
+
+    /// A value that the file does not have yet.
+    pub(super) fn next_tick(&mut self) -> u64 {
+        self.tick = (self.tick + 1) % TICK_END;
+        self.tick
     }
 
     /// Keeps a read transaction open beyond the commit: a statement with a row to come. Taking the
@@ -192,24 +267,41 @@ impl<'c> File<'c> {
         Ok(())
     }
 
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         if std::mem::take(&mut self.holding) {
             drop(self.hold.raw_query());
         }
     }
 
-    /// Moves the log into the file, where that needs no room, so that it begins anew in the room
+    /// Moves the log into the file, which owns the room for that, so that it begins anew in the room
     /// that it has. Says whether all of it was moved.
-    fn empty_log(&mut self) -> Result<bool, StoreError> {
+    pub(super) fn empty_log(&mut self) -> Result<bool, StoreError> {
         self.let_go();
         self.file.look()?;
         let moved = run_checkpoint(&mut self.checkpoint);
         self.file.log_was_moved();
         match moved.map_err(|error| self.error(error)) {
-            Ok((_, frames, moved)) => Ok(frames > 0 && moved == frames),
+            Ok((_, frames, moved)) => {
+                self.log_was_moved(frames, moved)?;
+                Ok(frames > 0 && moved == frames)
+            }
             Err(StoreError::Full { .. } | StoreError::Busy { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Notes that the log has grown beside the commits.
+    pub(super) fn wrote_frames(&mut self, frames: u64) {
+        self.frames_guessed += frames;
+    }
+
+    /// Notes what a checkpoint has done. When it has moved all, it has cut the file to its pages.
+    fn log_was_moved(&mut self, frames: u32, moved: u32) -> Result<(), StoreError> {
+        self.checkpointed_frames = frames;
+        self.frames_guessed = 0;
+        self.changed_bytes = 0;
+        self.syncs = 0;
+        if moved == frames { self.disown_rest() } else { Ok(()) }
     }
 
     fn set_syncing(&mut self, sync: bool) -> Result<()> {
@@ -233,12 +325,19 @@ impl<'c> File<'c> {
             // Moving the log into what is not our file any more would leave neither whole.
             self.file.look()?;
         }
-        self.checkpoint().map_err(|error| self.error(error))
+        match self.checkpoint().map_err(|error| self.error(error))? {
+            None => Ok(Checkpoint::NotDue),
+            Some((frames, moved)) => {
+                self.log_was_moved(frames, moved)?;
+                Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
+            }
+        }
     }
 
-    fn checkpoint(&mut self) -> Result<Checkpoint> {
+    /// Frames of the log, and those that are in the file now.
+    fn checkpoint(&mut self) -> Result<Option<(u32, u32)>> {
         if self.frames_guessed < self.frames_due() {
-            return Ok(Checkpoint::NotDue);
+            return Ok(None);
         }
         self.let_go();
         let (_, frames, _) = run_checkpoint(&mut self.log_frames)?;
@@ -249,16 +348,12 @@ impl<'c> File<'c> {
         let grown = frames - self.checkpointed_frames;
         self.frames_guessed = u64::from(grown);
         if self.frames_guessed < self.frames_due() {
-            return Ok(Checkpoint::NotDue);
+            return Ok(None);
         }
         let moved = run_checkpoint(&mut self.checkpoint);
         self.file.log_was_moved();
         let (_, frames, moved) = moved?;
-        self.checkpointed_frames = frames;
-        self.frames_guessed = 0;
-        self.changed_bytes = 0;
-        self.syncs = 0;
-        Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
+        Ok(Some((frames, moved)))
     }
 
     /// By how many frames the log has to grow for a checkpoint.
@@ -286,21 +381,30 @@ impl<'c> File<'c> {
     /// # Errors
     /// What failed; then the file is as it was, unless the error makes it suspect.
     pub fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
-        self.shrink().map_err(|error| self.error(error))
+        match self.shrink().map_err(|error| self.error(error))? {
+            None => Ok(false),
+            Some((frames, moved)) => self.log_was_moved(frames, moved).map(|()| true),
+        }
     }
 
-    fn shrink(&mut self) -> Result<bool> {
+    /// Frames of the log, and those that are in the file now, if it was worth it.
+    fn shrink(&mut self) -> Result<Option<(u32, u32)>> {
         if self.file_bytes < u64::from(SHRINK_PAGES_MIN) * u64::from(PAGE_BYTES) {
-            return Ok(false);
+            return Ok(None);
         }
         let free: u32 = self.free_pages.query_row([], |row| row.get(0))?;
         if free < SHRINK_PAGES_MIN {
-            return Ok(false);
+            return Ok(None);
         }
         let pages: u32 = self.pages.query_row([], |row| row.get(0))?;
         let kept = pages.saturating_sub(free);
         if kept > free || kept > SHRINK_KEPT_PAGES_MAX {
-            return Ok(false);
+            return Ok(None);
+        }
+        // On a full disk only what fits into the log that there is.
+        let kept_bytes = u64::from(kept) * u64::from(PAGE_BYTES);
+        if kept_bytes > LOG_BYTES / 2 && self.room.disk_free_bytes < 2 * kept_bytes + LOG_BYTES {
+            return Ok(None);
         }
         self.let_go();
         self.set_syncing(true)?;
@@ -309,38 +413,30 @@ impl<'c> File<'c> {
         // The file is cut when the log is moved into it.
         let moved = run_checkpoint(&mut self.checkpoint);
         self.file.log_was_moved();
-        self.checkpointed_frames = moved?.1;
-        Ok(true)
+        let (_, frames, moved) = moved?;
+        Ok(Some((frames, moved)))
     }
 
-    /// How large everything is now. Takes new ballast in when the disk has room again.
+    /// How large everything is now. Sets room aside where the disk has it.
     ///
     /// # Errors
     /// What the system said.
     pub fn sizes(&mut self) -> Result<Sizes, StoreError> {
         let sizes = self.file.sizes()?;
         self.file_bytes = sizes.file_bytes;
-        self.ballast.take_in(&self.file.place.paths, sizes.disk_free_bytes);
+        self.room.disk_free_bytes = sizes.disk_free_bytes;
+        self.set_aside()?;
         Ok(sizes)
     }
 
-    fn error(&self, error: rusqlite::Error) -> StoreError {
-        let is_io = error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure);
-        let is_write = error
-            .sqlite_extended_error_code()
-            .is_some_and(|code| matches!(code, IOERR_WRITE | IOERR_TRUNCATE | IOERR_SHMSIZE));
-        if is_io
-            && is_write
-            && let Err(full) = probe_growth(&self.file.place.paths)
-        {
-            return full;
-        }
-        StoreError::database(self.file.path(), error)
+    /// For how much there is room.
+    pub fn room(&self) -> OwnRoom {
+        OwnRoom { bytes: self.room.owned_bytes(), is_all: self.room.is_all_there_is() }
     }
-}
 
-fn is_full(result: &Result<(), StoreError>) -> bool {
-    matches!(result, Err(StoreError::Full { .. }))
+    pub(super) fn error(&self, error: rusqlite::Error) -> StoreError {
+        store_error(&self.file.place.paths, error)
+    }
 }
 
 /// The log is moved into the file when it has grown by 4 MB: a larger one makes commits slower
@@ -366,31 +462,6 @@ const SHRINK_KEPT_PAGES_MAX: u32 = 32 * 1024 * 1024 / PAGE_BYTES;
 /// Beyond what the database can tell apart.
 const TICK_END: u64 = i64::MAX as u64;
 const TICK: &str = "SELECT value FROM meta WHERE name = ?";
-// Extended result codes that also stand for a full disk.
-const IOERR_WRITE: i32 = rusqlite::ffi::SQLITE_IOERR_WRITE;
-const IOERR_TRUNCATE: i32 = rusqlite::ffi::SQLITE_IOERR_TRUNCATE;
-const IOERR_SHMSIZE: i32 = rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
-
-/// The database library tells a full disk from other errors, but not a quota or a file size limit:
-/// so the file of which these would be true is tried. The error is the system's.
-fn probe_growth(paths: &Paths) -> Result<(), StoreError> {
-    const PROBE_BYTES: usize = 64 * 1024;
-    let path = paths.with(".probe");
-    let end = file_bytes(paths.database())?.max(file_bytes(&paths.wal())?);
-    let written = std::fs::File::create(&path).and_then(|mut file| {
-        file.seek(SeekFrom::Start(end))?;
-        file.write_all(&[0xff; PROBE_BYTES])?;
-        file.sync_all()
-    });
-    let _ = remove_if_there(&path);
-    match written {
-        Err(error) => match StoreError::system(paths.database(), error) {
-            full @ StoreError::Full { .. } => Err(full),
-            _ => Ok(()),
-        },
-        Ok(()) => Ok(()),
-    }
-}
 
 #[cfg(test)]
 mod tests {
@@ -509,46 +580,6 @@ mod tests {
         drop(file);
         store_file.abandon();
         assert_eq!(ids(&path), [1, 2]);
-    }
-
-    #[test]
-    fn a_failed_commit_leaves_nothing_and_the_next_one_succeeds() {
-        let (_directory, path) = folder();
-        let store_file = reopen(&path).file.unwrap();
-        let mut file = File::new(&store_file).unwrap();
-        commit_to(&mut file, vec![queue(1, "q"), put(1, 1, b"kept")]);
-        // A limit of the database stands for a full disk.
-        let pages: u32 =
-            store_file.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-        let limit = |pages: u32| {
-            let sql = format!("PRAGMA max_page_count = {pages}");
-            store_file.connection.query_row(&sql, [], |_| Ok(())).unwrap();
-        };
-        limit(pages + 2);
-        let large = batch((2..=200).map(|id| put(id, 1, &[b'x'; 1_000])).collect());
-        let error = file.commit(&large, true).unwrap_err();
-        assert!(matches!(error, StoreError::Full { .. }), "{error}");
-        assert_eq!(large.rows(), 199, "the batch is whole");
-        limit(1_000_000);
-        commit_to(&mut file, vec![put(300, 1, b"after")]);
-        drop(file);
-        store_file.abandon();
-        assert_eq!(ids(&path), [1, 300]);
-    }
-
-    #[test]
-    fn a_full_disk_throws_the_ballast_off() {
-        let (_directory, path) = folder();
-        let store_file = reopen(&path).file.unwrap();
-        let ballast = store_file.place.paths.ballast();
-        let mut file = File::new(&store_file).unwrap();
-        commit_to(&mut file, vec![queue(1, "q")]);
-        file.ballast.take_in(&store_file.place.paths, u64::MAX);
-        assert!(ballast.exists());
-        store_file.connection.query_row("PRAGMA max_page_count = 20", [], |_| Ok(())).unwrap();
-        let large = batch((1..=500).map(|id| put(id, 1, &[b'x'; 1_000])).collect());
-        assert!(file.commit(&large, true).is_err());
-        assert!(!ballast.exists());
     }
 
     #[test]

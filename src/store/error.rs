@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
+use crate::ids::Part;
+
 /// What can go wrong with a database.
 #[derive(Debug)]
 pub enum StoreError {
@@ -94,6 +96,16 @@ pub enum StoreError {
         /// What the system said.
         source: Cause,
     },
+    /// No room is left for all of a commit: only what comes up to a part of it is in the file, and on
+    /// the disk if that was asked for.
+    NoRoom {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: Cause,
+        /// The last part that is in the file.
+        kept: Part,
+    },
     /// Reading, writing or syncing failed: the file is suspect.
     Io {
         /// The file.
@@ -178,6 +190,14 @@ pub enum Remedy {
 }
 
 impl StoreError {
+    /// A full disk that took a commit up to this part.
+    pub(super) fn beyond(self, kept: Part) -> StoreError {
+        match self {
+            StoreError::Full { file, source } => StoreError::NoRoom { file, source, kept },
+            other => other,
+        }
+    }
+
     /// The exit code of a daemon that ends for this (phpmqd(8)).
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -193,6 +213,7 @@ impl StoreError {
             | StoreError::NoWriteAheadLog { .. }
             | StoreError::CannotCreate { .. } => 73,
             StoreError::Full { .. }
+            | StoreError::NoRoom { .. }
             | StoreError::Io { .. }
             | StoreError::Suspect { .. }
             | StoreError::Replaced { .. }
@@ -205,7 +226,7 @@ impl StoreError {
     /// What to do when a commit failed with this.
     pub fn remedy(&self) -> Remedy {
         match self {
-            StoreError::Full { .. } => Remedy::RefusePuts,
+            StoreError::Full { .. } | StoreError::NoRoom { .. } => Remedy::RefusePuts,
             StoreError::Busy { .. } | StoreError::Moved { .. } => Remedy::Retry,
             // The library has undone all of it: memory is short, and nothing is wrong with the file.
             StoreError::Internal { source, .. }
@@ -325,7 +346,7 @@ impl fmt::Display for StoreError {
             StoreError::Permission { file, source } => {
                 write!(f, "no permission for {}: {source}", file.display())
             }
-            StoreError::Full { file, source } => {
+            StoreError::Full { file, source } | StoreError::NoRoom { file, source, .. } => {
                 write!(f, "no room for {}: {source}", file.display())
             }
             StoreError::Io { file, source } => {
@@ -384,6 +405,7 @@ impl std::error::Error for StoreError {
             StoreError::CannotCreate { source, .. } => Some(source),
             StoreError::Permission { source, .. }
             | StoreError::Full { source, .. }
+            | StoreError::NoRoom { source, .. }
             | StoreError::Io { source, .. } => Some(match source {
                 Cause::System(error) => error,
                 Cause::Database(error) => error,

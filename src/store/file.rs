@@ -9,16 +9,20 @@
 //! so that a new one can be put there.
 
 use std::cell::{Cell, RefCell};
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Statement};
+use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::StoreError;
+use super::ballast::Ballast;
 use super::guard::{Guard, Identity};
 use super::lock::Lock;
 use super::paths::Paths;
 use super::rewrite;
+use super::room::{Allocated, allocate};
 use super::schema::setting;
 use super::standing::Seen;
 use super::tables::Tables;
@@ -28,16 +32,25 @@ use crate::journal::Batch;
 /// The database file, open and locked.
 pub struct StoreFile {
     pub(super) connection: Connection,
+    /// The index of its log. Dropped after the connection: whoever closes a file takes all locks of
+    /// this process on it away, those of the database library included.
+    _index: Option<File>,
     pub(super) place: Place,
     /// File and log: somebody may put other files in their places.
     pub(super) identities: [Option<Identity>; 2],
     pub(super) seen: Cell<Seen>,
+    index: Index,
 }
 
 /// Where a database is, locked for us whether it is open or not.
 pub struct Place {
     pub(super) paths: Paths,
     pub(super) settings: Cell<Settings>,
+    /// Messages in the file, about.
+    messages: Cell<u64>,
+    /// Whether the mark of an orderly stop is in the file still, because a full disk kept the start
+    /// from taking it away.
+    pub(super) clean_mark: Cell<bool>,
     lock: RefCell<Lock>,
 }
 
@@ -81,12 +94,33 @@ pub enum LockFile {
 
 impl Place {
     pub(super) fn new(paths: Paths, lock: Lock, settings: Settings) -> Place {
-        Place { paths, settings: Cell::new(settings), lock: RefCell::new(lock) }
+        Place {
+            paths,
+            settings: Cell::new(settings),
+            messages: Cell::new(0),
+            clean_mark: Cell::new(false),
+            lock: RefCell::new(lock),
+        }
+    }
+
+    /// How many messages are in the file, about: the same one may have been put twice.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages.get()
+    }
+
+    /// Notes that so many were put and so many removed.
+    pub(super) fn count(&self, put: u64, removed: u64) {
+        self.messages.set((self.messages.get() + put).saturating_sub(removed));
     }
 
     /// The name of the database.
     pub fn path(&self) -> &Path {
         self.paths.database()
+    }
+
+    /// Does something with the database file that needs no connection, if it is ours.
+    pub(super) fn with_file<T>(&self, act: impl FnOnce(&File) -> T) -> Option<T> {
+        self.with_guard(|guard| Some(act(guard.file())))
     }
 
     /// Makes sure that it is ours still: somebody may have removed the lock, or another daemon
@@ -129,8 +163,9 @@ impl Place {
 impl StoreFile {
     /// Keeps a file that is connected to at this place.
     pub(super) fn at(place: Place, connected: Connected) -> StoreFile {
-        let Connected { connection, identities } = connected;
-        let file = StoreFile { connection, place, identities, seen: Cell::default() };
+        let Connected { connection, index_file: _index, identities, index } = connected;
+        let seen = Cell::default();
+        let file = StoreFile { connection, _index, place, identities, seen, index };
         file.log_was_moved();
         file
     }
@@ -140,7 +175,8 @@ impl StoreFile {
         self.place.path()
     }
 
-    /// Puts the log into the file, removes it and closes.
+    /// Puts the log into the file and closes. The log is gone then, or it is ballast, since a disk
+    /// that is full would give the next start none.
     ///
     /// # Errors
     /// What failed. Whatever was committed is in the file or in its log all the same.
@@ -150,14 +186,19 @@ impl StoreFile {
 
     /// The same; its place stays ours.
     pub(super) fn close_in_place(self) -> (Place, Result<(), StoreError>) {
-        let StoreFile { connection, place, .. } = self;
-        let closed = close(connection, place.path());
+        let StoreFile { place, _index, connection, .. } = self;
+        let closed = close(connection, &place);
         (place, closed)
     }
 
     /// Closing leaves the log as it is from now on.
     pub(super) fn keep_log(&self) {
         let _ = keep_log_on_close(&self.connection, true);
+    }
+
+    /// Whether other programs are locked out, because the disk had no room for what they need.
+    pub fn locks_others_out(&self) -> bool {
+        self.index == Index::Own
     }
 
     /// Closes a suspect file as it is; its place stays ours.
@@ -169,20 +210,39 @@ impl StoreFile {
 
 /// A log that a huge batch has made longer than this is cut when it begins anew, in bytes.
 pub(super) const LOG_KEPT_BYTES: u64 = 16 * 1024 * 1024;
+/// Enough for the index of a log of 128 MiB, in bytes.
+const INDEX_BYTES: u64 = 128 * 1024;
 /// How long we wait for another program that has locked the file, in milliseconds.
 const BUSY_MS: u64 = 1_000;
-const TRUNCATE: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+const MOVE_ALL: &str = "PRAGMA wal_checkpoint(FULL)";
 
-fn close(connection: Connection, path: &Path) -> Result<(), StoreError> {
-    let failed = |error| StoreError::database(path, error);
+/// Bytes that the disk has left for this user.
+pub(super) fn disk_free_bytes(paths: &Paths) -> Result<u64, StoreError> {
+    let directory = paths.directory();
+    let disk = rustix::fs::statvfs(directory)
+        .map_err(|error| StoreError::system(directory, error.into()))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+fn close(connection: Connection, place: &Place) -> Result<(), StoreError> {
+    let failed = |error| StoreError::database(place.path(), error);
     let (busy, _, _) =
-        run_checkpoint(&mut connection.prepare(TRUNCATE).map_err(failed)?).map_err(|error| {
+        run_checkpoint(&mut connection.prepare(MOVE_ALL).map_err(failed)?).map_err(|error| {
             // After a failed fsync a second try would lie: closing must not try again.
             let _ = keep_log_on_close(&connection, true);
             failed(error)
         })?;
+    if busy {
+        // Another program reads an old state, and needs the log for it.
+        connection.close().map_err(|(_, error)| failed(error))?;
+        return Err(StoreError::Busy { file: place.path().to_path_buf() });
+    }
+    keep_log_on_close(&connection, true).map_err(failed)?;
     connection.close().map_err(|(_, error)| failed(error))?;
-    if busy { Err(StoreError::Busy { file: path.to_path_buf() }) } else { Ok(()) }
+    // Who has the file open holds a lock on it, and reads the log under this name.
+    let lock = |file: &File| fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let is_alone = place.with_file(lock).unwrap_or(false);
+    if is_alone { Ballast::make_of_log(&place.paths) } else { Ok(()) }
 }
 
 /// Device and inode of the file and its log.
@@ -190,14 +250,27 @@ fn identities(paths: &Paths) -> Result<[Option<Identity>; 2], StoreError> {
     Ok([Identity::at(paths.database())?, Identity::at(&paths.wal())?])
 }
 
+/// Where the index of the log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Index {
+    /// In a file beside it, so that other programs can read the database meanwhile.
+    Shared,
+    /// In our own memory, for a disk that has no room for that file. Others are locked out.
+    Own,
+}
+
 /// Connects to an existing file. Until [`trust`] is called nothing in it is changed.
-pub(super) fn connect(paths: &Paths) -> Result<Connection, StoreError> {
+pub(super) fn connect(paths: &Paths, index: Index) -> Result<Connection, StoreError> {
     let path = paths.database();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connect = || {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(std::time::Duration::from_millis(BUSY_MS))?;
         harden(&connection)?;
+        if index == Index::Own {
+            // Before anything is read.
+            connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE")?;
+        }
         keep_log_on_close(&connection, true)?;
         connection.execute_batch(&format!(
             "PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = {LOG_KEPT_BYTES}; \
@@ -211,13 +284,26 @@ pub(super) fn connect(paths: &Paths) -> Result<Connection, StoreError> {
 /// A connection that may write, and what it writes to.
 pub(super) struct Connected {
     connection: Connection,
+    index_file: Option<File>,
     identities: [Option<Identity>; 2],
+    index: Index,
 }
 
 impl Connected {
     /// Takes over a connection that was [trusted](trust) and has committed since, so that there is
     /// a log.
-    pub fn new(connection: Connection, paths: &Paths) -> Result<Connected, StoreError> {
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when the disk does not give the shared index its blocks.
+    pub fn new(
+        connection: Connection,
+        paths: &Paths,
+        index: Index,
+    ) -> Result<Connected, StoreError> {
+        let index_file = match index {
+            Index::Shared => Some(own_index(paths)?),
+            Index::Own => None,
+        };
         // The database library syncs the directory when it has made a log, and takes no notice
         // when that fails: then the log's name, and with it all commits, could go with the power.
         paths.sync_directory()?;
@@ -225,19 +311,32 @@ impl Connected {
         // once more, which lies, and move what the disk does not have into the file.
         keep_log_on_close(&connection, false)
             .map_err(|error| StoreError::database(paths.database(), error))?;
-        Ok(Connected { connection, identities: identities(paths)? })
+        let identities = identities(paths)?;
+        Ok(Connected { connection, index_file, identities, index })
+    }
+}
+
+/// Gives the index of the log all its blocks. The database library writes to it as memory, and a
+/// write that finds no block there on a full disk ends the process.
+fn own_index(paths: &Paths) -> Result<File, StoreError> {
+    let path = paths.shm();
+    let file = OpenOptions::new().write(true).open(&path);
+    let file = file.map_err(|error| StoreError::system(&path, error))?;
+    match allocate(&file, 0, INDEX_BYTES) {
+        Allocated::Yes | Allocated::Unknown => Ok(file),
+        Allocated::No => Err(StoreError::system(&path, std::io::ErrorKind::StorageFull.into())),
     }
 }
 
 /// Connects to a file that we have just written and put in its place.
 pub(super) fn adopt(paths: &Paths) -> Result<Connected, StoreError> {
-    let connection = connect(paths)?;
+    let connection = connect(paths, Index::Shared)?;
     trust(&connection, paths)?;
     // The first commit makes the log.
     Tables::new(&connection)
         .and_then(|mut tables| tables.set_number(setting::TICK, 0))
         .map_err(|error| StoreError::database(paths.database(), error))?;
-    Connected::new(connection, paths)
+    Connected::new(connection, paths, Index::Shared)
 }
 
 /// Makes a connection ready for writing, once the file has been found sound. Closing it leaves the

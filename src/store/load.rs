@@ -11,15 +11,17 @@ use std::io::Read as _;
 use std::path::Path;
 
 use rusqlite::Connection;
-use rusqlite::backup::{Backup, StepResult};
 
-use super::check::{self, Summary};
+use super::ballast::Ballast;
+use super::begin::{log_lacks_room, read, reserve_ids_or_do_without};
+use super::check;
 use super::error::Damage;
-use super::file::{self, Connected, Place, Settings, StoreFile};
+use super::file::{self, Connected, Index, Place, Settings, StoreFile};
 use super::lock::{Lock, create_error};
 use super::memory;
 use super::paths::{Paths, file_bytes};
 use super::replace;
+use super::reserve;
 use super::rewrite::{self, NewFile};
 use super::rows::{numbers, small, state_row, unsigned};
 use super::schema::{APPLICATION_ID, FORMAT_VERSION, setting};
@@ -28,7 +30,6 @@ use super::tables::Tables;
 use super::{Facts, Opened, StoreError};
 use crate::change::StoredMessage;
 use crate::ids::{MessageId, QueueId, Sequence};
-use crate::limits::ID_BLOCK;
 
 /// Opens the database of this name, making it when there is none; `None` keeps nothing on disk.
 /// `progress` hears now and then how many messages have been looked at.
@@ -52,7 +53,10 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
         ids_reserved: facts.ids_reserved,
         clock: facts.clock,
     };
-    let file = StoreFile::at(Place::new(paths, lock, settings), connected);
+    let place = Place::new(paths, lock, settings);
+    place.count(facts.messages, 0);
+    place.clean_mark.set(facts.clean_stop && facts.next_id == facts.ids_reserved);
+    let file = StoreFile::at(place, connected);
     Ok(Opened { memory, file: Some(file), facts })
 }
 
@@ -74,22 +78,35 @@ fn open_file(
         let what = "the file's header is not that of a database that can be written";
         return Err(corrupt(paths, vec![Damage::Structure(what.to_owned())], 1));
     }
-    let mut connection = file::connect(paths)?;
-    let memory = copy_into_memory(&connection, paths)?;
+    let (mut connection, memory, mut index) = read(paths)?;
     check_version(&memory, paths)?;
     let (summary, findings) = check::check(&memory, progress);
     if findings.found > 0 {
         return Err(corrupt(paths, findings.damage, findings.found));
     }
+    reserve::forget(&memory).map_err(|error| StoreError::database(paths.database(), error))?;
     let renewed = suspect::is_marked(paths);
     if renewed {
         drop(connection);
         replace::renew(&memory, paths, lock, &summary, progress)?;
-        connection = file::connect(paths)?;
+        (connection, index) = (file::connect(paths, Index::Shared)?, Index::Shared);
     }
     file::trust(&connection, paths)?;
-    let facts = Facts { renewed, ..reserve_ids(&connection, paths, &summary)? };
-    let connected = Connected::new(connection, paths)?;
+    if log_lacks_room(paths)? {
+        drop(connection);
+        Ballast::make_log(paths)?;
+        connection = file::connect(paths, index)?;
+        file::trust(&connection, paths)?;
+    }
+    let facts = Facts { renewed, ..reserve_ids_or_do_without(&connection, paths, &summary)? };
+    let connected = match Connected::new(connection, paths, index) {
+        Err(StoreError::Full { .. }) if index == Index::Shared => {
+            let connection = file::connect(paths, Index::Own)?;
+            file::trust(&connection, paths)?;
+            Connected::new(connection, paths, Index::Own)
+        }
+        connected => connected,
+    }?;
     if renewed {
         suspect::unmark(paths)?;
     }
@@ -189,51 +206,6 @@ pub(super) fn check_version(connection: &Connection, paths: &Paths) -> Result<()
     if version == FORMAT_VERSION { Ok(()) } else { Err(StoreError::Newer { file, version }) }
 }
 
-fn copy_into_memory(connection: &Connection, paths: &Paths) -> Result<Connection, StoreError> {
-    let failed = |error| StoreError::database(paths.database(), error);
-    let page_bytes: u32 =
-        connection.query_row("PRAGMA page_size", [], |row| row.get(0)).map_err(failed)?;
-    let mut memory = memory::connect(page_bytes)?;
-    let backup = Backup::new(connection, &mut memory).map_err(failed)?;
-    let step = backup.step(-1).map_err(failed)?;
-    drop(backup);
-    match step {
-        StepResult::Done => Ok(memory),
-        _ => Err(StoreError::Busy { file: paths.database().to_path_buf() }),
-    }
-}
-
-/// Reserves a block of ids in the file, so that none is handed out twice whatever happens, and
-/// takes the mark of an orderly stop away. The disk has both when this returns.
-fn reserve_ids(
-    connection: &Connection,
-    paths: &Paths,
-    summary: &Summary,
-) -> Result<Facts, StoreError> {
-    let clean_stop = summary.clean_stop > 0;
-    let next = if clean_stop { summary.clean_stop } else { summary.ids_reserved };
-    let next_id = next.max(summary.message_id_max.saturating_add(1)).max(1);
-    let ids_reserved = next_id.saturating_add(ID_BLOCK).min(i64::MAX as u64);
-    let write = || {
-        connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
-        let mut tables = Tables::new(connection)?;
-        tables.set_number(setting::IDS_RESERVED, ids_reserved)?;
-        tables.set_number(setting::CLEAN_STOP, 0)?;
-        connection.execute_batch("COMMIT")
-    };
-    write().map_err(|error| StoreError::database(paths.database(), error))?;
-    Ok(Facts {
-        message_key: summary.message_key,
-        next_id,
-        ids_reserved,
-        next_queue_id: summary.queue_id_max + 1,
-        clock: summary.clock,
-        clean_stop,
-        renewed: false,
-        messages: summary.messages,
-    })
-}
-
 fn corrupt(paths: &Paths, damage: Vec<Damage>, found: u64) -> StoreError {
     StoreError::Corrupt { file: paths.database().to_path_buf(), damage, found }
 }
@@ -307,6 +279,7 @@ mod tests {
     use crate::change::Change;
     use crate::clock::{Now, Time};
     use crate::journal::Journal;
+    use crate::limits::ID_BLOCK;
     use std::fs;
 
     #[test]

@@ -11,6 +11,7 @@
 //! newer is refused at start and not changed.
 
 mod ballast;
+mod begin;
 mod check;
 mod commit;
 mod error;
@@ -20,11 +21,16 @@ mod guard;
 mod load;
 mod lock;
 mod memory;
+mod own;
+mod parts;
 mod paths;
+mod probe;
 mod quarantine;
 mod recover;
 mod replace;
+mod reserve;
 mod rewrite;
+mod room;
 mod rows;
 mod salvage;
 mod schema;
@@ -35,7 +41,7 @@ mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use commit::{Checkpoint, File};
+pub use commit::{Checkpoint, File, OwnRoom};
 pub use error::{Cause, DAMAGE_LISTED_MAX, Damage, Remedy, StoreError};
 pub use file::{LockFile, Place, Sizes, StoreFile};
 pub use filling::{Filling, exists, share_owner};
@@ -44,6 +50,7 @@ pub use memory::Memory;
 pub use quarantine::Quarantined;
 pub use recover::{Recovered, recover};
 pub use replace::{Held, Replacement};
+pub use room::SHARE_BYTES;
 pub use rusqlite::Connection;
 pub use salvage::LogState;
 pub use schema::FORMAT_VERSION;

@@ -63,6 +63,21 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Connects once more, now that the disk has room for what others need to read the file. Returns
+    /// the place with whatever is in it then.
+    ///
+    /// # Errors
+    /// What failed; then only a new file helps.
+    pub fn share(self) -> (Held, Result<(), StoreError>) {
+        let place = self.abandon();
+        match file::adopt(&place.paths) {
+            Ok(connected) => (Held::Open(StoreFile::at(place, connected)), Ok(())),
+            Err(error) => (Held::Closed(place), Err(error)),
+        }
+    }
+}
+
 impl Replacement {
     /// Begins with an empty file beside the old one.
     ///

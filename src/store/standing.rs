@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::check;
-use super::file::{LOG_KEPT_BYTES, Sizes, StoreFile, harden};
+use super::file::{LOG_KEPT_BYTES, Sizes, StoreFile, disk_free_bytes, harden};
 use super::guard::{self, Guard, Identity};
 use super::paths::Paths;
 use super::{Held, StoreError};
@@ -76,13 +76,10 @@ impl StoreFile {
     /// [`StoreError::Moved`] when commits reach nothing that the next start would find.
     pub fn sizes(&self) -> Result<Sizes, StoreError> {
         let (file, log) = self.look()?;
-        let directory = self.place.paths.directory();
-        let disk = rustix::fs::statvfs(directory)
-            .map_err(|error| StoreError::system(directory, error.into()))?;
         Ok(Sizes {
             file_bytes: file.len(),
             wal_bytes: log.len(),
-            disk_free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+            disk_free_bytes: disk_free_bytes(&self.place.paths)?,
             links: file.nlink(),
             lock_file: self.place.lock_file(),
         })

@@ -77,21 +77,39 @@ impl<'c> Tables<'c> {
     /// gone with the last.
     pub fn apply_part(&mut self, batch: &Batch, places: Range<usize>) -> Result<()> {
         if places.start == 0 {
-            for (id, name) in batch.queues_named() {
-                self.queue_named(id, name.as_str())?;
-            }
+            self.name_queues(batch)?;
         }
-        for row in batch.part(places.clone()) {
+        self.apply_rows(batch.part(places.clone()))?;
+        if places.end >= batch.places() {
+            self.forget_queues(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Carries out what some places of a batch say.
+    pub fn apply_rows<'b>(&mut self, rows: impl Iterator<Item = Row<'b>>) -> Result<()> {
+        for row in rows {
             match row {
                 Row::Removed(id) => self.removed(id)?,
                 Row::Put(row) => self.put(row)?,
                 Row::Moved(row) => self.moved(row)?,
             }
         }
-        if places.end >= batch.places() {
-            for id in batch.queues_gone() {
-                self.queue_gone(*id)?;
-            }
+        Ok(())
+    }
+
+    /// Names the queues that a batch names.
+    pub fn name_queues(&mut self, batch: &Batch) -> Result<()> {
+        for (id, name) in batch.queues_named() {
+            self.queue_named(id, name.as_str())?;
+        }
+        Ok(())
+    }
+
+    /// Removes the queues that are gone with a batch.
+    pub fn forget_queues(&mut self, batch: &Batch) -> Result<()> {
+        for id in batch.queues_gone() {
+            self.queue_gone(*id)?;
         }
         Ok(())
     }
@@ -99,14 +117,19 @@ impl<'c> Tables<'c> {
     /// Carries out a whole batch, and notes what it says of ids.
     pub fn apply_batch(&mut self, batch: &Batch) -> Result<()> {
         self.apply_part(batch, 0..batch.places())?;
-        if let Some(up_to) = batch.ids_reserved() {
-            self.set_number(setting::IDS_RESERVED, up_to)?;
-        }
+        self.note(batch)?;
         if let Some(next_id) = batch.clean_stop() {
             self.set_number(setting::CLEAN_STOP, next_id)?;
         }
-        batch.clock().map_or(Ok(()), |clock| self.set_clock(clock))?;
         Ok(())
+    }
+
+    /// Notes what a batch says of ids and the clock.
+    pub fn note(&mut self, batch: &Batch) -> Result<()> {
+        if let Some(up_to) = batch.ids_reserved() {
+            self.set_number(setting::IDS_RESERVED, up_to)?;
+        }
+        batch.clock().map_or(Ok(()), |clock| self.set_clock(clock))
     }
 
     /// A message was put.

@@ -76,7 +76,7 @@ fn messages_if_sound(paths: &Paths) -> Result<Option<u64>, StoreError> {
     if is_empty(paths.database()) || check_header(paths).is_err() || !is_writable(paths)? {
         return Ok(None);
     }
-    let connection = match file::connect(paths) {
+    let connection = match file::connect(paths, file::Index::Shared) {
         Err(StoreError::Corrupt { .. } | StoreError::Io { .. } | StoreError::Internal { .. }) => {
             return Ok(None);
         }

@@ -131,7 +131,7 @@ pub fn at(path: &[u8]) -> Option<(Arc<Disk>, &str)> {
 
 /// Whether a name is that of a file whose content counts after a cut.
 pub fn is_kept(name: &str) -> bool {
-    ![".lock", "-shm", ".probe", ".ballast"].iter().any(|suffix| name.ends_with(suffix))
+    ![".lock", "-shm", ".probe"].iter().any(|suffix| name.ends_with(suffix))
 }
 
 impl Disk {

@@ -93,6 +93,11 @@ impl Model {
         (*id, row(*id, *queue, *length).body.to_vec())
     }
 
+    /// Whether there is no message.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     /// This message is gone.
     pub fn forget(&mut self, id: u64) {
         self.messages.remove(&id);
@@ -110,7 +115,8 @@ impl Model {
         }
     }
 
-    fn name_queue(&mut self, ids: &mut Ids) -> Change {
+    /// A queue is named.
+    pub fn name_queue(&mut self, ids: &mut Ids) -> Change {
         let (id, name) = (ids.queue, format!("queue {}", ids.queue));
         ids.queue += 1;
         self.queues.insert(id, name.clone());
@@ -125,7 +131,8 @@ impl Model {
         Some(Change::QueueGone(QueueId(id)))
     }
 
-    fn put(&mut self, ids: &mut Ids, sizes: &Sizes, random: &mut Random) -> Change {
+    /// A message is put.
+    pub fn put(&mut self, ids: &mut Ids, sizes: &Sizes, random: &mut Random) -> Change {
         if self.queues.is_empty() {
             return self.name_queue(ids);
         }
@@ -145,14 +152,16 @@ impl Model {
         self.messages.keys().nth(at).copied()
     }
 
-    fn move_one(&mut self, random: &mut Random) -> Option<Change> {
+    /// A message is moved, if there is one.
+    pub fn move_one(&mut self, random: &mut Random) -> Option<Change> {
         let id = self.any(random)?;
         let number = random.below(1_000_000) as u32;
         self.messages.get_mut(&id)?.2 = Some(number);
         Some(Change::Moved(state(id, number)))
     }
 
-    fn remove(&mut self, random: &mut Random) -> Option<Change> {
+    /// A message is removed, if there is one.
+    pub fn remove(&mut self, random: &mut Random) -> Option<Change> {
         let id = self.any(random)?;
         self.messages.remove(&id);
         Some(Change::Removed(MessageId(id)))

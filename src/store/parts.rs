@@ -1,0 +1,309 @@
+//! A commit on a disk that has no room for all of it: in parts, and each part in slices.
+//!
+//! What removes messages goes first, since it makes room; then what moves them; what was put comes
+//! last and waits if there is no room for it. A slice is small enough for the room that the log
+//! owns, and the log is moved into the file between two slices.
+//!
+//! A crash between two slices leaves a part of the batch in the file. Nobody has been told of it
+//! yet, and each message is in it as it was before or as it is to become; to carry a batch out once
+//! more changes nothing that is done already.
+//!
+//! # Failure
+//!
+//! [`StoreError::NoRoom`] says which parts are in the file. A log that another program holds up
+//! cannot begin anew: then even removals wait until it lets go.
+
+use std::ops::Range;
+
+use rusqlite::Result;
+
+use super::StoreError;
+use super::commit::File;
+use super::reserve::{self, ROW_PAGES};
+use super::room::{LOG_BYTES, pages_needed};
+use super::schema::setting;
+use super::tables::Tables;
+use crate::ids::Part;
+use crate::journal::{Batch, Row};
+
+/// Rows of a slice at first: each changes a few pages at most.
+const SLICE_ROWS: usize = 256;
+/// Bytes of messages in a slice, one message more.
+const SLICE_BYTES: u64 = LOG_BYTES / 8;
+
+/// What a part may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Means {
+    /// What there is.
+    Room,
+    /// What is set aside for this.
+    Reserve,
+}
+
+impl File<'_> {
+    /// Commits as much as there is room for.
+    pub(super) fn commit_in_parts(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
+        self.let_go();
+        self.commit_removals(batch)?;
+        let moved = self.commit_moves(batch);
+        if sync {
+            self.sync_log()?;
+        }
+        moved.map_err(|error| error.beyond(Part::Removals))?;
+        let put = self.commit_puts(batch).map_err(|error| error.beyond(Part::Moves));
+        if let Err(StoreError::NoRoom { .. }) = put {
+            self.room.refused_bytes = batch.put_bytes().max(1);
+        }
+        put?;
+        if sync { self.sync_log() } else { Ok(()) }
+    }
+
+    fn commit_removals(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let places = batch.places_of(Part::Removals);
+        self.in_slices(places, SLICE_ROWS, Means::Reserve, |tables, places| {
+            tables.apply_rows(batch.part(places))
+        })?;
+        let is_noted = batch.ids_reserved().is_none() && batch.clock().is_none();
+        if batch.queues_gone().is_empty() && is_noted {
+            return Ok(());
+        }
+        self.in_room(Means::Reserve, &|tables| {
+            tables.forget_queues(batch)?;
+            tables.note(batch)
+        })
+    }
+
+    fn commit_moves(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let places = batch.places_of(Part::Moves);
+        self.in_slices(places, SLICE_ROWS, Means::Reserve, |tables, places| {
+            tables.apply_rows(batch.part(places).filter(|row| !is_of_a_put(batch, row)))
+        })
+    }
+
+    fn commit_puts(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let is_last = batch.clean_stop().is_some();
+        // Nothing but the next start comes after the last commit.
+        let pages = pages_needed(batch);
+        while is_last && !self.has_room(pages)? && self.release_reserve(pages)? {}
+        if batch.puts() > 0 && !self.has_room(pages)? {
+            return Err(self.no_room());
+        }
+        self.in_room(Means::Room, &|tables| tables.name_queues(batch))?;
+        let places = batch.places_of(Part::Puts);
+        let bytes_each = batch.put_bytes() / batch.puts().max(1);
+        let rows = usize::try_from(SLICE_BYTES / bytes_each.max(1)).unwrap_or(SLICE_ROWS);
+        let rows = rows.clamp(1, SLICE_ROWS);
+        self.in_slices(places, rows, Means::Room, |tables, places| {
+            tables.apply_rows(batch.part(places))
+        })?;
+        let places = batch.places_of(Part::Moves);
+        self.in_slices(places, SLICE_ROWS, Means::Room, |tables, places| {
+            tables.apply_rows(batch.part(places).filter(|row| is_of_a_put(batch, row)))
+        })?;
+        match batch.clean_stop() {
+            Some(next_id) => {
+                self.in_room(Means::Room, &|tables| tables.set_number(setting::CLEAN_STOP, next_id))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Carries out what some places say, so many rows at once, and fewer when that is too much.
+    fn in_slices(
+        &mut self,
+        places: Range<usize>,
+        mut rows: usize,
+        means: Means,
+        write: impl Fn(&mut Tables<'_>, Range<usize>) -> Result<()>,
+    ) -> Result<(), StoreError> {
+        let mut from = places.start;
+        while from < places.end {
+            let slice = from..places.end.min(from + rows);
+            match self.in_room(means, &|tables| write(tables, slice.clone())) {
+                Ok(()) => from = slice.end,
+                Err(StoreError::Full { .. }) if slice.len() > 1 => rows = slice.len().div_ceil(8),
+                // The disk has what the ballast took now, and each try comes to it.
+                Err(StoreError::Full { .. })
+                    if means == Means::Reserve && self.throw_ballast_off() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// One transaction, without fsync. When there is no room for it, it is made.
+    fn in_room(
+        &mut self,
+        means: Means,
+        write: &impl Fn(&mut Tables<'_>) -> Result<()>,
+    ) -> Result<(), StoreError> {
+        let mut result = self.transaction(false, write);
+        if is_full(&result) && self.empty_log()? {
+            result = self.transaction(false, write);
+        }
+        while is_full(&result) && means == Means::Reserve && self.release_reserve(ROW_PAGES)? {
+            result = self.transaction(false, write);
+        }
+        self.unsynced |= result.is_ok();
+        result
+    }
+
+    /// Has the disk take all that was committed before.
+    fn sync_log(&mut self) -> Result<(), StoreError> {
+        if !self.unsynced {
+            return Ok(());
+        }
+        // A transaction that changes no page does not fsync.
+        let tick = self.next_tick();
+        let write = |tables: &mut Tables<'_>| tables.set_number(setting::TICK, tick);
+        let mut result = self.transaction(true, write);
+        if is_full(&result) && self.empty_log()? {
+            result = self.transaction(true, write);
+        }
+        self.unsynced &= result.is_err();
+        result
+    }
+
+    /// Makes one row of the reserve free pages, unless so many others are free. Says whether it did.
+    fn release_reserve(&mut self, pages: u64) -> Result<bool, StoreError> {
+        self.measure_room()?;
+        if self.reserve.rows == 0 || self.room.has(pages) {
+            return Ok(false);
+        }
+        let connection = &self.file.connection;
+        let mut result = self.transaction(false, |_| reserve::release(connection));
+        if is_full(&result) && self.empty_log()? {
+            result = self.transaction(false, |_| reserve::release(connection));
+        }
+        result?;
+        self.reserve.rows -= 1;
+        self.measure_room()?;
+        Ok(true)
+    }
+}
+
+/// Whether this is the move of a message that the same batch puts.
+fn is_of_a_put(batch: &Batch, row: &Row<'_>) -> bool {
+    matches!(row, Row::Moved(row) if batch.message(row.id).is_some())
+}
+
+/// Whether only room was missing.
+pub(super) fn is_full(result: &Result<(), StoreError>) -> bool {
+    matches!(result, Err(StoreError::Full { .. }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::StoreFile;
+    use super::super::room::Room;
+    use super::super::testing::{commit_to, folder, found, put, queue, removed, reopen, state};
+    use super::*;
+    use crate::change::Change;
+    use crate::journal::Journal;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    fn batch(changes: Vec<Change>) -> Arc<Batch> {
+        let mut journal = Journal::new();
+        changes.into_iter().for_each(|change| journal.record(change));
+        journal.take()
+    }
+
+    /// The messages that a restart finds, and whether each was moved.
+    fn ids(path: &Path) -> Vec<(u64, bool)> {
+        let (_, messages) = found(&reopen(path).memory);
+        messages.iter().map(|(message, ..)| (message.id.0, message.moved.is_some())).collect()
+    }
+
+    /// A file with some messages that can not grow any more.
+    fn full(store_file: &StoreFile, messages: u64) -> File<'_> {
+        let mut file = File::new(store_file).unwrap();
+        let puts = (1..=messages).map(|id| put(id, 1, &[b'x'; 1_000]));
+        commit_to(&mut file, std::iter::once(queue(1, "q")).chain(puts).collect());
+        assert!(file.empty_log().unwrap());
+        file.measure_room().unwrap();
+        let pages_max = u32::try_from(file.room.used).unwrap();
+        file.room = Room { pages_max, used: file.room.used, short: true, ..Room::default() };
+        let sql = format!("PRAGMA max_page_count = {pages_max}");
+        store_file.connection.query_row(&sql, [], |_| Ok(())).unwrap();
+        file
+    }
+
+    #[test]
+    fn what_is_put_waits_for_room_and_the_rest_is_taken() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = full(&store_file, 40);
+        let mut changes: Vec<Change> = (1..=30).map(removed).collect();
+        changes.push(Change::Moved(state(40)));
+        changes.push(put(50, 1, &[b'y'; 500_000]));
+        changes.push(Change::Moved(state(50)));
+        let much = batch(changes);
+        let error = file.commit(&much, true).unwrap_err();
+        assert!(matches!(error, StoreError::NoRoom { kept: Part::Moves, .. }), "{error:?}");
+        let room = file.room();
+        assert!(room.is_all && room.bytes == 0, "nothing is accepted before that has room");
+        file.room = Room { pages_max: 10_000, ..Room::default() };
+        store_file.connection.query_row("PRAGMA max_page_count = 10000", [], |_| Ok(())).unwrap();
+        file.commit(&much, true).unwrap();
+        drop(file);
+        store_file.abandon();
+        let kept: Vec<(u64, bool)> = (31..=39).map(|id| (id, false)).collect();
+        assert_eq!(ids(&path), [kept, vec![(40, true), (50, true)]].concat());
+    }
+
+    #[test]
+    fn what_is_kept_of_a_commit_is_there_after_a_crash_and_nothing_else() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = full(&store_file, 3);
+        let changes = vec![removed(1), Change::Moved(state(2)), put(50, 1, &[b'y'; 500_000])];
+        let error = file.commit(&batch(changes), false).unwrap_err();
+        assert!(matches!(error, StoreError::NoRoom { kept: Part::Moves, .. }), "{error:?}");
+        drop(file);
+        store_file.abandon();
+        assert_eq!(ids(&path), [(2, true), (3, false)]);
+    }
+
+    #[test]
+    fn moves_use_what_is_set_aside_and_puts_do_not() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let puts = (1..=2_000).map(|id| put(id, 1, &[b'x'; 100]));
+        commit_to(&mut file, std::iter::once(queue(1, "q")).chain(puts).collect());
+        file.sizes().unwrap();
+        let rows = file.reserve.rows;
+        assert!(rows > 0);
+        drop(file);
+        let mut file = full(&store_file, 0);
+        let error = file.commit(&batch(vec![put(9_000, 1, &[b'y'; 50_000])]), true).unwrap_err();
+        assert!(matches!(error, StoreError::NoRoom { .. }), "{error:?}");
+        assert_eq!(file.reserve.rows, rows);
+        let moves = (1..=2_000).map(|id| Change::Moved(state(id))).collect();
+        file.commit(&batch(moves), true).unwrap();
+        assert!(file.reserve.rows < rows);
+        drop(file);
+        store_file.abandon();
+        assert!(ids(&path).iter().all(|(_, moved)| *moved));
+    }
+
+    #[test]
+    fn a_stop_leaves_ballast_for_the_next_log_where_there_is_none() {
+        let (_directory, path) = folder();
+        for _ in 0..2 {
+            let store_file = reopen(&path).file.unwrap();
+            let mut file = File::new(&store_file).unwrap();
+            commit_to(&mut file, vec![queue(1, "q"), put(1, 1, &[b'x'; 2_000_000])]);
+            drop(file);
+            let paths = store_file.place.paths.clone();
+            let ballast = paths.ballast();
+            let _ = std::fs::remove_file(&ballast);
+            store_file.close().unwrap();
+            assert!(ballast.exists() && !paths.wal().exists() && !paths.shm().exists());
+            // As a start does that has no room for another log.
+            assert!(super::super::ballast::Ballast::make_log(&paths).unwrap());
+            assert_eq!(ids(&path), [(1, false)]);
+        }
+    }
+}
