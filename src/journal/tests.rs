@@ -431,3 +431,18 @@ fn rewrite(journal: &mut Journal, file: &mut Rows, memory: &mut Rows, succeeds: 
         journal.failed();
     }
 }
+
+#[test]
+fn what_a_full_disk_has_taken_of_a_batch_comes_to_memory_and_only_the_rest_comes_again() {
+    let mut journal = after(vec![removed(1), moved(2, 5), put(9), moved(9, 6)]);
+    drop(journal.take());
+    journal.record(removed(3));
+    assert!(journal.is_put_pending(MessageId(9)) && !journal.is_put_pending(MessageId(2)));
+    assert_eq!(journal.failed_beyond(Part::Moves), CommitNumber(1));
+    assert_eq!(journal.take_lag().map(|batch| ids(&batch)), Some((vec![], vec![(2, 5)], vec![1])));
+    assert_eq!(ids(&journal.take()), (vec![9], vec![(9, 6)], vec![3]));
+    assert_eq!(journal.failed_beyond(Part::Removals), CommitNumber(2));
+    // What is removed may be in the file by half.
+    journal.record(removed(9));
+    assert_eq!(ids(&journal.take()), (vec![], vec![], vec![9]));
+}
