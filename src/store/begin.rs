@@ -13,6 +13,7 @@ use rusqlite::backup::{Backup, StepResult};
 use super::check::Summary;
 use super::file::{self, Index, disk_free_bytes};
 use super::memory;
+use super::origin::{self, Origin, Stand};
 use super::paths::{Paths, file_bytes};
 use super::probe::store_error;
 use super::room::{Allocated, LOG_BYTES, SHARE_BYTES, allocate};
@@ -74,20 +75,22 @@ pub(super) fn reserve_ids_or_do_without(
     connection: &Connection,
     paths: &Paths,
     summary: &Summary,
-) -> Result<Facts, StoreError> {
-    let mut result = reserve_ids(connection, paths, summary);
+    stand: Stand,
+) -> Result<(Facts, Origin), StoreError> {
+    let origin = stand.wanted()?;
+    let mut result = reserve_ids(connection, paths, summary, origin);
     if matches!(result, Err(StoreError::Full { .. })) {
         // A log that has no room left begins anew once it is in the file, which owns room for it.
         let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         let _ = moved.map_err(|error| store_error(paths, error));
-        result = reserve_ids(connection, paths, summary);
+        result = reserve_ids(connection, paths, summary, origin);
     }
     match result {
         Err(StoreError::Full { .. }) => {
             let facts = facts(summary);
-            Ok(Facts { ids_reserved: facts.next_id, ..facts })
+            Ok((Facts { ids_reserved: facts.next_id, ..facts }, stand.found()))
         }
-        result => result,
+        result => result.map(|facts| (facts, origin)),
     }
 }
 
@@ -97,13 +100,16 @@ fn reserve_ids(
     connection: &Connection,
     paths: &Paths,
     summary: &Summary,
+    origin: Origin,
 ) -> Result<Facts, StoreError> {
     let facts = facts(summary);
     let write = || {
         connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+        origin::set_cookie(connection, origin.cookie())?;
         let mut tables = Tables::new(connection)?;
         tables.set_number(setting::IDS_RESERVED, facts.ids_reserved)?;
         tables.set_number(setting::CLEAN_STOP, 0)?;
+        origin.write(&mut tables)?;
         connection.execute_batch("COMMIT")
     };
     write().map_err(|error| {

@@ -13,6 +13,7 @@ use rusqlite::{OptionalExtension as _, Result, Statement};
 use super::StoreError;
 use super::ballast::Ballast;
 use super::file::{Sizes, StoreFile, keep_log_on_close, run_checkpoint};
+use super::origin::{self, Origin};
 use super::parts::is_full;
 use super::probe::store_error;
 use super::reserve::Reserve;
@@ -278,13 +279,8 @@ impl<'c> File<'c> {
     pub(super) fn empty_log(&mut self) -> Result<bool, StoreError> {
         self.let_go();
         self.file.look()?;
-        let moved = run_checkpoint(&mut self.checkpoint);
-        self.file.log_was_moved();
-        match moved.map_err(|error| self.error(error)) {
-            Ok((_, frames, moved)) => {
-                self.log_was_moved(frames, moved)?;
-                Ok(frames > 0 && moved == frames)
-            }
+        match self.move_log() {
+            Ok((frames, moved)) => Ok(frames > 0 && moved == frames),
             Err(StoreError::Full { .. } | StoreError::Busy { .. }) => Ok(false),
             Err(error) => Err(error),
         }
@@ -325,19 +321,46 @@ impl<'c> File<'c> {
             // Moving the log into what is not our file any more would leave neither whole.
             self.file.look()?;
         }
-        match self.checkpoint().map_err(|error| self.error(error))? {
-            None => Ok(Checkpoint::NotDue),
-            Some((frames, moved)) => {
-                self.log_was_moved(frames, moved)?;
-                Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
+        if !self.is_checkpoint_due().map_err(|error| self.error(error))? {
+            return Ok(Checkpoint::NotDue);
+        }
+        let (frames, moved) = self.move_log()?;
+        Ok(if moved == frames { Checkpoint::Complete } else { Checkpoint::HeldUp })
+    }
+
+    /// Moves the log into the file, which says meanwhile, and from then on, that it needs one.
+    /// Returns how many frames there are and how many of them were moved.
+    fn move_log(&mut self) -> Result<(u32, u32), StoreError> {
+        self.note_origin(self.file.place.origin.get().before_move()?)?;
+        let moved = run_checkpoint(&mut self.checkpoint);
+        self.file.log_was_moved();
+        let (_, frames, moved) = moved.map_err(|error| self.error(error))?;
+        self.log_was_moved(frames, moved)?;
+        if frames == moved {
+            self.note_origin(self.file.place.origin.get().after_move())?;
+        }
+        Ok((frames, moved))
+    }
+
+    /// Writes where file and log stand, if there is room for it.
+    fn note_origin(&mut self, origin: Origin) -> Result<(), StoreError> {
+        if origin == self.file.place.origin.get() {
+            return Ok(());
+        }
+        match self.transaction(false, |tables| origin.write(tables)) {
+            Ok(()) => {
+                self.wrote_frames(1);
+                self.file.place.origin.set(origin);
+                Ok(())
             }
+            Err(StoreError::Full { .. } | StoreError::Busy { .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
-    /// Frames of the log, and those that are in the file now.
-    fn checkpoint(&mut self) -> Result<Option<(u32, u32)>> {
+    fn is_checkpoint_due(&mut self) -> Result<bool> {
         if self.frames_guessed < self.frames_due() {
-            return Ok(None);
+            return Ok(false);
         }
         self.let_go();
         let (_, frames, _) = run_checkpoint(&mut self.log_frames)?;
@@ -347,13 +370,7 @@ impl<'c> File<'c> {
         // A log that a reader holds up only grows: what counts is how much since the last time.
         let grown = frames - self.checkpointed_frames;
         self.frames_guessed = u64::from(grown);
-        if self.frames_guessed < self.frames_due() {
-            return Ok(None);
-        }
-        let moved = run_checkpoint(&mut self.checkpoint);
-        self.file.log_was_moved();
-        let (_, frames, moved) = moved?;
-        Ok(Some((frames, moved)))
+        Ok(self.frames_guessed >= self.frames_due())
     }
 
     /// By how many frames the log has to grow for a checkpoint.
@@ -381,40 +398,38 @@ impl<'c> File<'c> {
     /// # Errors
     /// What failed; then the file is as it was, unless the error makes it suspect.
     pub fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
-        match self.shrink().map_err(|error| self.error(error))? {
-            None => Ok(false),
-            Some((frames, moved)) => self.log_was_moved(frames, moved).map(|()| true),
+        if !self.vacuum_if_worth_it().map_err(|error| self.error(error))? {
+            return Ok(false);
         }
+        // The file is cut when the log is moved into it.
+        self.move_log().map(|_| true)
     }
 
-    /// Frames of the log, and those that are in the file now, if it was worth it.
-    fn shrink(&mut self) -> Result<Option<(u32, u32)>> {
+    fn vacuum_if_worth_it(&mut self) -> Result<bool> {
         if self.file_bytes < u64::from(SHRINK_PAGES_MIN) * u64::from(PAGE_BYTES) {
-            return Ok(None);
+            return Ok(false);
         }
         let free: u32 = self.free_pages.query_row([], |row| row.get(0))?;
         if free < SHRINK_PAGES_MIN {
-            return Ok(None);
+            return Ok(false);
         }
         let pages: u32 = self.pages.query_row([], |row| row.get(0))?;
         let kept = pages.saturating_sub(free);
         if kept > free || kept > SHRINK_KEPT_PAGES_MAX {
-            return Ok(None);
+            return Ok(false);
         }
         // On a full disk only what fits into the log that there is.
         let kept_bytes = u64::from(kept) * u64::from(PAGE_BYTES);
         if kept_bytes > LOG_BYTES / 2 && self.room.disk_free_bytes < 2 * kept_bytes + LOG_BYTES {
-            return Ok(None);
+            return Ok(false);
         }
         self.let_go();
         self.set_syncing(true)?;
         self.vacuum.raw_execute()?;
         self.unsynced = false;
-        // The file is cut when the log is moved into it.
-        let moved = run_checkpoint(&mut self.checkpoint);
-        self.file.log_was_moved();
-        let (_, frames, moved) = moved?;
-        Ok(Some((frames, moved)))
+        // It has counted on.
+        origin::set_cookie(&self.file.connection, self.file.place.origin.get().cookie())?;
+        Ok(true)
     }
 
     /// How large everything is now. Sets room aside where the disk has it.

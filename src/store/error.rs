@@ -60,6 +60,16 @@ pub enum StoreError {
         /// How many.
         links: u64,
     },
+    /// The file needs a write-ahead log that is not beside it. Nothing was changed in it.
+    LogMissing {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The write-ahead log beside the file is that of another one. Nothing was changed in either.
+    LogForeign {
+        /// The file.
+        file: PathBuf,
+    },
     /// Another program has locked the file for longer than we wait.
     Busy {
         /// The file.
@@ -205,6 +215,8 @@ impl StoreError {
             | StoreError::Foreign { .. }
             | StoreError::Newer { .. }
             | StoreError::Linked { .. }
+            | StoreError::LogMissing { .. }
+            | StoreError::LogForeign { .. }
             | StoreError::NoDatabase { .. }
             | StoreError::NothingSound { .. } => 65,
             StoreError::InUse { .. } | StoreError::Busy { .. } => 69,
@@ -328,6 +340,8 @@ impl fmt::Display for StoreError {
                 nothing_sound(f, file, *damaged_rows, *unreadable)
             }
             StoreError::InUse { file, pid } => in_use(f, file, *pid),
+            StoreError::LogMissing { file } => log_missing(f, file),
+            StoreError::LogForeign { file } => log_foreign(f, file),
             StoreError::Linked { file, links } => linked(f, file, *links),
             StoreError::Busy { file } => {
                 write!(f, "the database {} is locked by another program", file.display())
@@ -360,12 +374,8 @@ impl fmt::Display for StoreError {
                 "the database {} or its write-ahead log was removed or replaced",
                 file.display()
             ),
-            StoreError::Altered { file } => {
-                write!(f, "another program has changed the database {}", file.display())
-            }
-            StoreError::Moved { file, to } => {
-                write!(f, "the database {} was moved to {}", file.display(), to.display())
-            }
+            StoreError::Altered { file } => altered(f, file),
+            StoreError::Moved { file, to } => moved(f, file, to),
             StoreError::Internal { file, source } => {
                 write!(f, "the database library failed for {}: {source}", file.display())
             }
@@ -379,6 +389,33 @@ fn in_use(f: &mut fmt::Formatter<'_>, file: &Path, pid: Option<u32>) -> fmt::Res
         Some(pid) => write!(f, "process {pid}"),
         None => f.write_str("another daemon"),
     }
+}
+
+fn altered(f: &mut fmt::Formatter<'_>, file: &Path) -> fmt::Result {
+    write!(f, "another program has changed the database {}", file.display())
+}
+
+fn moved(f: &mut fmt::Formatter<'_>, file: &Path, to: &Path) -> fmt::Result {
+    write!(f, "the database {} was moved to {}", file.display(), to.display())
+}
+
+fn log_missing(f: &mut fmt::Formatter<'_>, file: &Path) -> fmt::Result {
+    let file = file.display();
+    write!(
+        f,
+        "the database {file} was in use, and its write-ahead log {file}-wal, which holds what was \
+         written last, is missing; put that back beside it, or restore a backup as phpmqd(8) \
+         says (phpmqd --recover keeps what is in the file alone)"
+    )
+}
+
+fn log_foreign(f: &mut fmt::Formatter<'_>, file: &Path) -> fmt::Result {
+    let file = file.display();
+    write!(
+        f,
+        "the write-ahead log {file}-wal does not belong to the database {file}; if that is a \
+         backup, remove {file}-wal and {file}-shm, else restore file and log of the same moment"
+    )
 }
 
 fn linked(f: &mut fmt::Formatter<'_>, file: &Path, links: u64) -> fmt::Result {

@@ -20,6 +20,7 @@ use super::StoreError;
 use super::ballast::Ballast;
 use super::guard::{Guard, Identity};
 use super::lock::Lock;
+use super::origin::{self, Alone, Origin};
 use super::paths::Paths;
 use super::rewrite;
 use super::room::{Allocated, allocate};
@@ -51,6 +52,8 @@ pub struct Place {
     /// Whether the mark of an orderly stop is in the file still, because a full disk kept the start
     /// from taking it away.
     pub(super) clean_mark: Cell<bool>,
+    /// Where file and log stand.
+    pub(super) origin: Cell<Origin>,
     lock: RefCell<Lock>,
 }
 
@@ -99,6 +102,7 @@ impl Place {
             settings: Cell::new(settings),
             messages: Cell::new(0),
             clean_mark: Cell::new(false),
+            origin: Cell::default(),
             lock: RefCell::new(lock),
         }
     }
@@ -163,7 +167,8 @@ impl Place {
 impl StoreFile {
     /// Keeps a file that is connected to at this place.
     pub(super) fn at(place: Place, connected: Connected) -> StoreFile {
-        let Connected { connection, index_file: _index, identities, index } = connected;
+        let Connected { connection, origin, index_file: _index, identities, index } = connected;
+        place.origin.set(origin);
         let seen = Cell::default();
         let file = StoreFile { connection, _index, place, identities, seen, index };
         file.log_was_moved();
@@ -226,6 +231,14 @@ pub(super) fn disk_free_bytes(paths: &Paths) -> Result<u64, StoreError> {
 
 fn close(connection: Connection, place: &Place) -> Result<(), StoreError> {
     let failed = |error| StoreError::database(place.path(), error);
+    let settled = origin::settle(&connection, &place.paths, place.origin.get())
+        .inspect_err(|_| drop(keep_log_on_close(&connection, true)))?;
+    if settled.needs_log() {
+        // The file says so, and can not say otherwise now.
+        keep_log_on_close(&connection, true).map_err(failed)?;
+        connection.close().map_err(|(_, error)| failed(error))?;
+        return Err(StoreError::Busy { file: place.path().to_path_buf() });
+    }
     let (busy, _, _) =
         run_checkpoint(&mut connection.prepare(MOVE_ALL).map_err(failed)?).map_err(|error| {
             // After a failed fsync a second try would lie: closing must not try again.
@@ -284,6 +297,7 @@ pub(super) fn connect(paths: &Paths, index: Index) -> Result<Connection, StoreEr
 /// A connection that may write, and what it writes to.
 pub(super) struct Connected {
     connection: Connection,
+    origin: Origin,
     index_file: Option<File>,
     identities: [Option<Identity>; 2],
     index: Index,
@@ -299,6 +313,7 @@ impl Connected {
         connection: Connection,
         paths: &Paths,
         index: Index,
+        origin: Origin,
     ) -> Result<Connected, StoreError> {
         let index_file = match index {
             Index::Shared => Some(own_index(paths)?),
@@ -307,12 +322,13 @@ impl Connected {
         // The database library syncs the directory when it has made a log, and takes no notice
         // when that fails: then the log's name, and with it all commits, could go with the power.
         paths.sync_directory()?;
+        let origin = origin::settle(&connection, paths, origin)?;
         // Not before: a connection that is dropped because its first sync has failed would sync
         // once more, which lies, and move what the disk does not have into the file.
         keep_log_on_close(&connection, false)
             .map_err(|error| StoreError::database(paths.database(), error))?;
         let identities = identities(paths)?;
-        Ok(Connected { connection, index_file, identities, index })
+        Ok(Connected { connection, origin, index_file, identities, index })
     }
 }
 
@@ -330,13 +346,21 @@ fn own_index(paths: &Paths) -> Result<File, StoreError> {
 
 /// Connects to a file that we have just written and put in its place.
 pub(super) fn adopt(paths: &Paths) -> Result<Connected, StoreError> {
+    let alone = Alone::look(paths)?;
     let connection = connect(paths, Index::Shared)?;
     trust(&connection, paths)?;
-    // The first commit makes the log.
-    Tables::new(&connection)
-        .and_then(|mut tables| tables.set_number(setting::TICK, 0))
-        .map_err(|error| StoreError::database(paths.database(), error))?;
-    Connected::new(connection, paths, Index::Shared)
+    let origin = alone.with_log(&connection, paths)?.wanted()?;
+    let begin = || {
+        // The first commit makes the log.
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        origin::set_cookie(&connection, origin.cookie())?;
+        let mut tables = Tables::new(&connection)?;
+        tables.set_number(setting::TICK, 0)?;
+        origin.write(&mut tables)?;
+        connection.execute_batch("COMMIT")
+    };
+    begin().map_err(|error| StoreError::database(paths.database(), error))?;
+    Connected::new(connection, paths, Index::Shared, origin)
 }
 
 /// Makes a connection ready for writing, once the file has been found sound. Closing it leaves the

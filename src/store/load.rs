@@ -6,8 +6,6 @@
 //! A file that is corrupt, foreign or newer is refused, and nothing in it is changed: it is not
 //! written to, and its log is not moved into it, before every row has been looked at.
 
-use std::fs::OpenOptions;
-use std::io::Read as _;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -17,14 +15,16 @@ use super::begin::{log_lacks_room, read, reserve_ids_or_do_without};
 use super::check;
 use super::error::Damage;
 use super::file::{self, Connected, Index, Place, Settings, StoreFile};
-use super::lock::{Lock, create_error};
+use super::header::{check_header, is_writable};
+use super::lock::Lock;
 use super::memory;
+use super::origin::Alone;
 use super::paths::{Paths, file_bytes};
 use super::replace;
 use super::reserve;
 use super::rewrite::{self, NewFile};
 use super::rows::{numbers, small, state_row, unsigned};
-use super::schema::{APPLICATION_ID, FORMAT_VERSION, setting};
+use super::schema::{FORMAT_VERSION, setting};
 use super::suspect;
 use super::tables::Tables;
 use super::{Facts, Opened, StoreError};
@@ -78,8 +78,10 @@ fn open_file(
         let what = "the file's header is not that of a database that can be written";
         return Err(corrupt(paths, vec![Damage::Structure(what.to_owned())], 1));
     }
+    let alone = Alone::look(paths)?;
     let (mut connection, memory, mut index) = read(paths)?;
     check_version(&memory, paths)?;
+    let mut stand = alone.with_log(&memory, paths)?;
     let (summary, findings) = check::check(&memory, progress);
     if findings.found > 0 {
         return Err(corrupt(paths, findings.damage, findings.found));
@@ -89,7 +91,9 @@ fn open_file(
     if renewed {
         drop(connection);
         replace::renew(&memory, paths, lock, &summary, progress)?;
+        let alone = Alone::look(paths)?;
         (connection, index) = (file::connect(paths, Index::Shared)?, Index::Shared);
+        stand = alone.with_log(&connection, paths)?;
     }
     file::trust(&connection, paths)?;
     if log_lacks_room(paths)? {
@@ -98,12 +102,13 @@ fn open_file(
         connection = file::connect(paths, index)?;
         file::trust(&connection, paths)?;
     }
-    let facts = Facts { renewed, ..reserve_ids_or_do_without(&connection, paths, &summary)? };
-    let connected = match Connected::new(connection, paths, index) {
+    let (facts, origin) = reserve_ids_or_do_without(&connection, paths, &summary, stand)?;
+    let facts = Facts { renewed, ..facts };
+    let connected = match Connected::new(connection, paths, index, origin) {
         Err(StoreError::Full { .. }) if index == Index::Shared => {
             let connection = file::connect(paths, Index::Own)?;
             file::trust(&connection, paths)?;
-            Connected::new(connection, paths, Index::Own)
+            Connected::new(connection, paths, Index::Own, origin)
         }
         connected => connected,
     }?;
@@ -149,52 +154,6 @@ pub(super) fn random_key() -> Result<[u8; 16], StoreError> {
     rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| StoreError::system(Path::new("/dev/urandom"), error.into()))?;
     Ok(key)
-}
-
-/// Reads the first bytes of the file, before the database library may touch it.
-fn header(path: &Path) -> Result<Vec<u8>, StoreError> {
-    const HEADER_BYTES: usize = 100;
-    let mut header = Vec::with_capacity(HEADER_BYTES);
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(|error| create_error(path, error))?
-        .take(HEADER_BYTES as u64)
-        .read_to_end(&mut header)
-        .map_err(|error| StoreError::system(path, error))?;
-    Ok(header)
-}
-
-/// Whether the database library would write to the file: it takes a format version that it does not
-/// know for a reason not to, which a flipped bit is enough for.
-pub(super) fn is_writable(paths: &Paths) -> Result<bool, StoreError> {
-    const WRITE_FORMAT: usize = 18;
-    let format = header(paths.database())?.get(WRITE_FORMAT).copied();
-    Ok(format.is_some_and(|format| format == 1 || format == 2))
-}
-
-/// Whether the file is one of ours. The bytes that say so are not changed by commits: a file of ours
-/// has them from its first moment.
-pub(super) fn check_header(paths: &Paths) -> Result<(), StoreError> {
-    const MAGIC: &[u8] = b"SQLite format 3\0";
-    const USER_VERSION: usize = 60;
-    const APPLICATION: usize = 68;
-    let path = paths.database();
-    let header = header(path)?;
-    let number = |at: usize| {
-        let bytes = header.get(at..).and_then(|rest| rest.first_chunk::<4>());
-        bytes.map(|bytes| u32::from_be_bytes(*bytes))
-    };
-    let file = path.to_path_buf();
-    if !header.starts_with(MAGIC) || number(APPLICATION) != Some(APPLICATION_ID) {
-        return Err(StoreError::Foreign { file });
-    }
-    match number(USER_VERSION) {
-        Some(version) if version > FORMAT_VERSION => Err(StoreError::Newer { file, version }),
-        Some(FORMAT_VERSION) => Ok(()),
-        _ => Err(StoreError::Foreign { file }),
-    }
 }
 
 /// Looks at the version once more: a newer one may stand in the log alone.

@@ -13,6 +13,7 @@ use super::StoreError;
 use super::commit::File;
 use super::error::Cause;
 use super::file::disk_free_bytes;
+use super::origin;
 use super::parts::is_full;
 use super::reserve::{self, ROW_PAGES, Reserve};
 use super::room::{AGAIN_PAGES, Allocated, LOG_BYTES, Room, allocate};
@@ -141,7 +142,12 @@ impl File<'_> {
     ) -> Result<(), StoreError> {
         self.let_go();
         let connection = &self.file.connection;
-        let result = self.transaction(false, |_| (0..rows).try_for_each(|_| change(connection)));
+        let cookie = self.file.place.origin.get().cookie();
+        let result = self.transaction(false, |_| {
+            (0..rows).try_for_each(|_| change(connection))?;
+            // A table that is made counts it on.
+            origin::set_cookie(connection, cookie)
+        });
         if is_full(&result) {
             return Ok(());
         }

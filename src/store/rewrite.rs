@@ -27,8 +27,8 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
 use super::guard::Guard;
-use super::load::random_key;
 use super::lock::{Lock, create_error};
+use super::origin::random_cookie;
 use super::paths::{FILE_MODE, Paths, file_bytes, remove_if_there, rename};
 use super::schema::{self, PAGE_BYTES};
 
@@ -109,15 +109,6 @@ impl NewFile {
         paths.sync_directory()?;
         Ok(guard)
     }
-}
-
-/// A number for the header that tells this file from every other one, also from copies that the
-/// database library makes of it: those count anew, from a small number.
-fn random_cookie() -> Result<u32, StoreError> {
-    const SMALLEST: u32 = 1 << 20;
-    let [a, b, c, d, ..] = random_key()?;
-    // The database library takes the number as one with a sign.
-    Ok((u32::from_be_bytes([a, b, c, d]) >> 1) | SMALLEST)
 }
 
 /// Keeps the old file's owner and mode: a repair by root must not lock the daemon's user out.

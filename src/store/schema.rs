@@ -182,6 +182,8 @@ pub(super) mod setting {
     pub const CLOCK_TIME: &str = "clock_time";
     /// See above. May be negative.
     pub const CLOCK_OFFSET: &str = "clock_offset";
+    /// Which write-ahead log the file needs, and which one is included.
+    pub const LOG: &str = "log";
     /// Written to have something to fsync when earlier commits went without.
     pub const TICK: &str = "tick";
 }

@@ -175,3 +175,86 @@ fn other_programs_can_read_while_the_daemon_runs() {
     open.next().unwrap();
     assert_eq!(server.beanstalk().put("more"), 3);
 }
+
+/// A daemon that runs on a database with so many messages, some of them in its log alone.
+fn running_with_messages() -> Server {
+    let mut server = stopped_with_messages();
+    server.start_again();
+    let mut peer = server.beanstalk();
+    for _ in 0..99 {
+        peer.put("more");
+    }
+    server
+}
+
+/// Puts a backup in the database's place as the manual says, and starts.
+fn restore(server: &mut Server, backup: &Path) {
+    for name in ["q.db", "q.db-wal", "q.db-shm"] {
+        let _ = fs::remove_file(server.path(name));
+    }
+    fs::copy(backup, server.database()).unwrap();
+    server.start_again();
+}
+
+#[test]
+fn each_documented_backup_of_a_running_daemon_can_be_restored() {
+    let mut server = running_with_messages();
+    let into = server.path("into.db");
+    let copied = server.path("copied.db");
+    let reader = Connection::open(server.database()).unwrap();
+    reader.execute("VACUUM INTO ?", [into.to_str().unwrap()]).unwrap();
+    // What the shell's .backup does.
+    let mut to = Connection::open(&copied).unwrap();
+    rusqlite::backup::Backup::new(&reader, &mut to).unwrap().step(-1).unwrap();
+    drop((reader, to));
+    // After a stop the file is whole by itself.
+    let stopped = server.path("stopped.db");
+    server.beanstalk().put("after the backups");
+    assert_eq!(server.stop().code(), Some(0));
+    fs::copy(server.database(), &stopped).unwrap();
+    for (backup, messages) in [(&into, 300), (&copied, 300), (&stopped, 301), (&into, 300)] {
+        restore(&mut server, backup);
+        assert_eq!(server.console().number("messages"), messages, "{}", backup.display());
+        server.beanstalk().put("life goes on");
+        server.kill();
+        server.start_again();
+        assert_eq!(server.console().number("messages"), messages + 1, "{}", backup.display());
+        server.kill();
+    }
+}
+
+/// Such a copy started with none of 20,000 messages once, and said that it was stopped cleanly.
+#[test]
+fn a_copy_without_its_log_is_refused_and_can_be_recovered() {
+    let server = running_with_messages();
+    let copy = server.path("copy.db");
+    fs::copy(server.database(), &copy).unwrap();
+    let text = is_refused(&copy);
+    assert!(text.contains("copy.db-wal") && text.contains("missing"), "{text}");
+    let mut command = Command::new(PHPMQD);
+    command.arg("--database").arg(&copy).arg("--recover");
+    assert!(command.status().unwrap().success());
+    let mut second = Server::start();
+    second.kill();
+    restore(&mut second, &copy);
+    assert_eq!(second.console().number("messages"), 201);
+}
+
+/// The old log was replayed into the backup once.
+#[test]
+fn a_backup_beside_the_log_of_a_killed_daemon_is_refused() {
+    let mut server = running_with_messages();
+    let backup = server.path("backup.db");
+    let reader = Connection::open(server.database()).unwrap();
+    reader.execute("VACUUM INTO ?", [backup.to_str().unwrap()]).unwrap();
+    drop(reader);
+    server.beanstalk().put("after the backup");
+    server.kill();
+    fs::copy(&backup, server.database()).unwrap();
+    let text = is_refused(&server.database());
+    assert!(text.contains("q.db-wal") && text.contains("does not belong"), "{text}");
+    fs::remove_file(server.path("q.db-wal")).unwrap();
+    fs::remove_file(server.path("q.db-shm")).unwrap();
+    server.start_again();
+    assert_eq!(server.console().number("messages"), 300);
+}

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::testing::{commit, folder, found, put, queue, removed, reopen, row, state};
+use super::super::File;
+use super::super::testing::{
+    commit, commit_to, folder, found, put, queue, removed, reopen, row, state,
+};
 use super::{Recovered, StoreError, recover};
 use crate::change::Change;
 use crate::store::LogState;
@@ -74,12 +77,16 @@ impl Known {
         let late: Vec<u64> = (700..=960).filter(|id| id % 5 == 1 && !done.contains(id)).collect();
         let mut changes: Vec<Change> = puts(901..=MESSAGES).collect();
         changes.extend((1..=60).map(|id| Change::Moved(state(id))));
-        commit(&path, changes);
-        commit(&path, late.iter().map(|id| removed(*id)).collect());
-        done.extend(late);
+        // In one life: each start moves the log into the file.
         let opened = reopen(&path);
         let ids_reserved = opened.facts.ids_reserved;
-        opened.file.unwrap().abandon();
+        let open = opened.file.unwrap();
+        let mut file = File::new(&open).unwrap();
+        commit_to(&mut file, changes);
+        commit_to(&mut file, late.iter().map(|id| removed(*id)).collect());
+        drop(file);
+        done.extend(late);
+        open.abandon();
         Known {
             file: fs::read(&path).unwrap(),
             log: fs::read(path.with_file_name("queue.db-wal")).unwrap(),

@@ -25,8 +25,10 @@ pub use self::report::Recovered;
 use super::StoreError;
 use super::check;
 use super::file;
-use super::load::{check_header, is_writable, random_key};
+use super::header::{check_header, is_writable};
+use super::load::random_key;
 use super::lock::Lock;
+use super::origin::Alone;
 use super::paths::Paths;
 use super::rewrite::{self, NewFile};
 use super::salvage::{Damaged, LogState};
@@ -76,12 +78,16 @@ fn messages_if_sound(paths: &Paths) -> Result<Option<u64>, StoreError> {
     if is_empty(paths.database()) || check_header(paths).is_err() || !is_writable(paths)? {
         return Ok(None);
     }
+    let Ok(alone) = Alone::look(paths) else { return Ok(None) };
     let connection = match file::connect(paths, file::Index::Shared) {
         Err(StoreError::Corrupt { .. } | StoreError::Io { .. } | StoreError::Internal { .. }) => {
             return Ok(None);
         }
         connection => connection?,
     };
+    if alone.with_log(&connection, paths).is_err() {
+        return Ok(None);
+    }
     let (summary, findings) = check::check(&connection, &mut |_| ());
     Ok((findings.found == 0).then_some(summary.messages))
 }
