@@ -64,7 +64,7 @@ impl DirectoryLock {
     /// Nothing of this process may open the file meanwhile: closing it again would end the lock.
     ///
     /// # Errors
-    /// As [`DirectoryLock::take`].
+    /// As for taking it.
     pub fn keep(directory: &Path) -> Result<Option<DirectoryLock>, BinlogError> {
         if find(directory)?.0.is_empty() {
             return Ok(None);
@@ -78,7 +78,7 @@ impl DirectoryLock {
     /// Looks once more where there was no file to lock: a beanstalkd may have started meanwhile.
     ///
     /// # Errors
-    /// As [`DirectoryLock::take`].
+    /// As for taking it.
     pub(super) fn again(self, directory: &Path) -> Result<DirectoryLock, BinlogError> {
         if self.file.is_some() { Ok(self) } else { DirectoryLock::take(directory) }
     }
