@@ -36,31 +36,14 @@
 #![warn(missing_docs)]
 
 // Words that everyone shares.
-pub mod body;
-pub mod change;
-pub mod clock;
-pub mod command;
-pub mod ids;
-pub mod limits;
-pub mod output;
-pub mod statistics;
+pub mod words;
 
 // The wire.
-pub mod admission;
-pub mod bind;
-pub mod clients;
-pub mod connection;
-pub mod gate;
-pub mod hang_ups;
-pub mod listener;
-pub mod outbox;
 pub mod protocol;
-pub mod threads;
-pub mod writer;
+pub mod wire;
 
 // The seam.
 pub mod channels;
-pub mod waiting;
 
 // The core, one thread.
 pub mod dispatcher;
@@ -76,7 +59,3 @@ pub mod store;
 pub mod config;
 pub mod ctl;
 pub mod daemon;
-pub mod facts;
-pub mod logging;
-pub mod signals;
-pub mod systemd;

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use super::files::{FoundFile, find};
 use super::replay::{Known, parts};
 use super::{Binlog, BinlogError};
-use crate::change::{MessageRow, MessageState, StateRow};
 use crate::store::{self, Filling, StoreError};
+use crate::words::change::{MessageRow, MessageState, StateRow};
 
 /// What was imported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

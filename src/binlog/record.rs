@@ -16,7 +16,7 @@
 //!
 //! Name and body stand in a whole record alone. `-` is padding.
 
-use crate::change::Counters;
+use crate::words::change::Counters;
 
 /// A version of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

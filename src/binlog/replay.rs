@@ -5,8 +5,8 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 
 use super::record::{Job, JobState};
-use crate::change::{MessageRow, MessageState, StateRow};
-use crate::ids::{MessageId, QueueId, QueueName, Sequence};
+use crate::words::change::{MessageRow, MessageState, StateRow};
+use crate::words::ids::{MessageId, QueueId, QueueName, Sequence};
 
 /// The jobs so far.
 #[derive(Debug, Default)]
@@ -169,7 +169,7 @@ impl Known {
         };
         let is_as_put = state == MessageState::Ready
             && row.delay_ms == 0
-            && row.counters == crate::change::Counters::default();
+            && row.counters == crate::words::change::Counters::default();
         (message, (!is_as_put).then_some(row))
     }
 }

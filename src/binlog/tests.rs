@@ -9,10 +9,10 @@ use super::testing::{
     BURIED, DELAYED, DELETED, READY, RESERVED, Record, THEN_MS, directory, job, log, read,
 };
 use super::*;
-use crate::change::{Counters, MessageState, StateRow, StoredMessage};
-use crate::ids::{MessageId, Sequence};
 use crate::store;
 use crate::store::testing::found;
+use crate::words::change::{Counters, MessageState, StateRow, StoredMessage};
+use crate::words::ids::{MessageId, Sequence};
 
 const BOTH: [Format; 2] = [Format::Five, Format::Seven];
 

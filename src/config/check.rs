@@ -11,8 +11,8 @@ use super::file::{self, ConfigFile, LogFormat, LogLevel, OnIoError, Sections};
 use super::values::{Bytes, Count, Millis};
 use super::{Args, Config, Environment, Log, Storage, memory};
 use crate::channels::Durability;
-use crate::limits::LimitValues;
 use crate::protocol::Protocol;
+use crate::words::limits::LimitValues;
 
 /// The largest body that may be configured: SQLite's rows end at 1,000,000,000 bytes.
 pub(super) const MESSAGE_SIZE_MOST: Bytes = Bytes(900 << 20);

@@ -8,8 +8,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::channels::Durability;
-use crate::limits::{LimitValues, body_bytes_ever};
 use crate::protocol::{PROTOCOLS, Protocol};
+use crate::words::limits::{LimitValues, body_bytes_ever};
 
 pub mod address;
 pub mod args;

@@ -7,7 +7,7 @@ use super::file::{LogFormat, LogLevel, OnIoError};
 use super::values::{Bytes, Millis, Mode};
 use super::{Address, Config, Listener, SERVICE_DATABASE, Storage};
 use crate::channels::Durability;
-use crate::limits::LimitValues;
+use crate::words::limits::LimitValues;
 
 /// The word that configuration files have for a level.
 pub fn durability_word(level: Durability) -> &'static str {

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::io;
 
-use crate::bind::BindError;
 use crate::binlog::BinlogError;
 use crate::config::ConfigError;
+use crate::daemon::systemd::PassedError;
 use crate::store::StoreError;
-use crate::systemd::PassedError;
+use crate::wire::bind::BindError;
 
 /// Why the daemon cannot start or go on.
 #[derive(Debug)]

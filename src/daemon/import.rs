@@ -5,8 +5,8 @@ use slog::{Logger, info, warn};
 use super::start::MORE_TIME;
 use super::{DaemonError, Plan};
 use crate::binlog::{self, Binlog, BinlogError, DirectoryLock, Fault};
+use crate::daemon::systemd::Notifier;
 use crate::store;
-use crate::systemd::Notifier;
 
 /// Lines of the log that tell what could not be read, at most.
 const FAULTS_LOGGED_MAX: usize = 10;

@@ -9,6 +9,10 @@
 //!
 //! The main thread waits for one channel: signals, ends of threads, and the watchdog's time.
 
+pub mod logging;
+pub mod signals;
+pub mod systemd;
+
 mod error;
 mod import;
 mod patience;
@@ -31,22 +35,22 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use signal_hook::consts::signal::{SIGHUP, SIGUSR1};
 use slog::{Logger, error, info, warn};
 
+use self::logging::LevelHandle;
+use self::signals::Signals;
+use self::systemd::Notifier;
 use crate::binlog::DirectoryLock;
 use crate::channels::{Event, Notice};
-use crate::clients::Clients;
 use crate::config::args::{self, Parting};
 use crate::config::beanstalkd::{self, DropIn};
 use crate::config::{self, Args, Config, Environment, LookUp};
 use crate::dispatcher::{Health, Stopped};
-use crate::limits::Limits;
-use crate::listener::Listening;
-use crate::logging::{self, LevelHandle};
 use crate::persistence::Progress;
 use crate::protocol::PROTOCOLS;
-use crate::signals::{self, Signals};
 use crate::store::{self, StoreError};
-use crate::systemd::{self, Notifier};
-use crate::threads::{Joiner, Threads};
+use crate::wire::clients::Clients;
+use crate::wire::listener::Listening;
+use crate::wire::threads::{Joiner, Threads};
+use crate::words::limits::Limits;
 
 pub use error::DaemonError;
 

@@ -16,8 +16,8 @@ use slog::{Logger, info, warn};
 
 use super::DaemonError;
 use crate::channels::Notice;
-use crate::clock::Clock;
-use crate::systemd::Notifier;
+use crate::daemon::systemd::Notifier;
+use crate::words::clock::Clock;
 
 /// The first pause: somebody may be about to end.
 const PAUSE_MIN: Duration = Duration::from_millis(100);

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use slog::{Logger, info};
 
 use super::DaemonError;
-use crate::bind::{BindError, BindTo, ListeningSocket, LocalAddress, bind};
 use crate::channels::Profile;
 use crate::config::{Address, Config, Listener, Resolver, group_number};
-use crate::connection::Shared;
-use crate::facts::who_listens_on;
-use crate::listener::{self, Listening, Service};
+use crate::daemon::systemd::Passed;
+use crate::dispatcher::facts::who_listens_on;
 use crate::protocol::{self, Setup};
-use crate::systemd::Passed;
+use crate::wire::bind::{BindError, BindTo, ListeningSocket, LocalAddress, bind};
+use crate::wire::connection::Shared;
+use crate::wire::listener::{self, Listening, Service};
 
 /// A socket and what is to be spoken there.
 pub(super) struct Bound {

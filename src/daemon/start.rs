@@ -19,29 +19,29 @@ use super::sockets::{Bound, bind_all, inherit, start_listeners};
 use super::{
     AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads, warn_of_questionable,
 };
-use crate::admission::Admission;
 use crate::binlog::DirectoryLock;
-use crate::change::Change;
 use crate::channels::{self, Event, Finished, Notice, Order};
-use crate::clients::Clients;
-use crate::clock::Clock;
 use crate::config::{Config, Environment, OnIoError};
-use crate::connection::Shared;
+use crate::daemon::logging::LevelHandle;
+use crate::daemon::signals::{self, Signals};
+use crate::daemon::systemd::{self, Notifier, Passed};
+use crate::dispatcher::facts::Facts;
 use crate::dispatcher::{Dispatcher, Health, Parts, Stopped};
 use crate::engine::Engine;
 use crate::engine::load::Loader;
-use crate::facts::Facts;
-use crate::hang_ups::HangUps;
-use crate::ids::QueueName;
 use crate::journal::Journal;
-use crate::limits::{Budget, Limits, SERVICE_STACK_BYTES};
-use crate::logging::LevelHandle;
 use crate::persistence::{self, Progress};
-use crate::signals::{self, Signals};
 use crate::store::{self, Memory, Opened, StoreError, StoreFile};
-use crate::systemd::{self, Notifier, Passed};
-use crate::threads::Threads;
-use crate::writer::Writers;
+use crate::wire::admission::Admission;
+use crate::wire::clients::Clients;
+use crate::wire::connection::Shared;
+use crate::wire::hang_ups::HangUps;
+use crate::wire::threads::Threads;
+use crate::wire::writer::Writers;
+use crate::words::change::Change;
+use crate::words::clock::Clock;
+use crate::words::ids::QueueName;
+use crate::words::limits::{Budget, Limits, SERVICE_STACK_BYTES};
 
 /// What systemd is asked for while a large database is read, again with every step.
 pub(super) const MORE_TIME: Duration = Duration::from_secs(60);

@@ -6,7 +6,7 @@ use slog::{Logger, info};
 use super::{Daemon, DaemonError};
 use crate::channels::{Event, Notice};
 use crate::dispatcher::Stopped;
-use crate::threads::Joiner;
+use crate::wire::threads::Joiner;
 
 /// The exit code of a daemon that could not write all of it (`EX_IOERR` of sysexits.h).
 const EXIT_IO: u8 = 74;

@@ -16,16 +16,16 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use slog::{crit, info};
 
-use crate::change::{Change, MessageRow};
 use crate::channels::{Durability, Event, Finished, Order};
-use crate::clock::{Now, Time};
-use crate::command::Reply;
 use crate::engine::Input;
-use crate::ids::{CommitNumber, Committed, ConnectionId, MessageId, Part};
 use crate::journal::Journal;
-use crate::limits::{PAUSE_MS, TICK_BYTES_MAX};
-use crate::statistics::StoreFacts;
 use crate::store::{Memory, StoreError};
+use crate::words::change::{Change, MessageRow};
+use crate::words::clock::{Now, Time};
+use crate::words::command::Reply;
+use crate::words::ids::{CommitNumber, Committed, ConnectionId, MessageId, Part};
+use crate::words::limits::{PAUSE_MS, TICK_BYTES_MAX};
+use crate::words::statistics::StoreFacts;
 
 use super::Dispatcher;
 use super::rewrite::Rewrite;

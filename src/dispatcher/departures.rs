@@ -31,12 +31,12 @@ use std::sync::Arc;
 use socket2::Socket;
 
 use crate::channels::Event;
-use crate::clock::Time;
 use crate::engine::Input;
-use crate::hang_ups::HangUps;
-use crate::ids::ConnectionId;
-use crate::limits::{EVENTS_PER_TURN_MAX, EVENTS_WAITING_MAX};
 use crate::store::StoreError;
+use crate::wire::hang_ups::HangUps;
+use crate::words::clock::Time;
+use crate::words::ids::ConnectionId;
+use crate::words::limits::{EVENTS_PER_TURN_MAX, EVENTS_WAITING_MAX};
 
 use super::Dispatcher;
 use super::peers::{Closed, Peer};

@@ -3,13 +3,13 @@
 
 use slog::{debug, info};
 
-use crate::body::BodyRef;
-use crate::change::{Attributes, Change};
 use crate::channels::Durability;
-use crate::command::{Delivery, Handing, Refusal, Reply, Tag};
 use crate::engine::{Effect, Handed};
-use crate::ids::ConnectionId;
 use crate::store::StoreError;
+use crate::words::body::BodyRef;
+use crate::words::change::{Attributes, Change};
+use crate::words::command::{Delivery, Handing, Refusal, Reply, Tag};
+use crate::words::ids::ConnectionId;
 
 use super::Dispatcher;
 use super::peers::Closed;
@@ -93,7 +93,7 @@ impl Dispatcher<'_> {
 
     /// Adds what the engine cannot know to the answers that want it.
     pub(super) fn add_facts(&self, reply: &mut Reply) {
-        let uptime_ms = || crate::clock::millis(self.clock.uptime());
+        let uptime_ms = || crate::words::clock::millis(self.clock.uptime());
         match reply {
             Reply::Statistics(statistics) => {
                 statistics.process = self.facts.read(uptime_ms());

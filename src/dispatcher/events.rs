@@ -5,11 +5,11 @@ use std::sync::Arc;
 use slog::debug;
 
 use crate::channels::{End, Event, Opened};
-use crate::command::{Command, Manner, Request, Tag};
 use crate::engine::Input;
-use crate::ids::{ConnectionId, QueueName};
-use crate::limits::Charge;
 use crate::store::StoreError;
+use crate::words::command::{Command, Manner, Request, Tag};
+use crate::words::ids::{ConnectionId, QueueName};
+use crate::words::limits::Charge;
 
 use super::Dispatcher;
 use super::peers::Peer;

@@ -23,6 +23,8 @@
 //! The in-memory database can only fail for want of memory or by a defect of ours; either leaves
 //! state and answers apart, so it ends the process: the file has all that was confirmed.
 
+pub mod facts;
+
 mod commits;
 mod departures;
 mod effects;
@@ -45,22 +47,22 @@ use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 use slog::{Logger, info};
 
-use crate::admission::Admission;
-use crate::change::Change;
+use crate::channels::waiting::Waiting;
 use crate::channels::{Event, Finished, Notice, Order};
-use crate::clients::Clients;
-use crate::clock::{Clock, Now, Time};
+use crate::dispatcher::facts::Facts;
 use crate::engine::{Effect, Engine, Input};
-use crate::facts::Facts;
-use crate::hang_ups::HangUps;
-use crate::ids::{Committed, ConnectionId};
 use crate::journal::Journal;
-use crate::limits::{Budget, CATCH_UP_SLICES_MAX, Limits};
 use crate::persistence::Progress;
 use crate::store::Memory;
 use crate::store::StoreError;
-use crate::waiting::Waiting;
-use crate::writer::Writers;
+use crate::wire::admission::Admission;
+use crate::wire::clients::Clients;
+use crate::wire::hang_ups::HangUps;
+use crate::wire::writer::Writers;
+use crate::words::change::Change;
+use crate::words::clock::{Clock, Now, Time};
+use crate::words::ids::{Committed, ConnectionId};
+use crate::words::limits::{Budget, CATCH_UP_SLICES_MAX, Limits};
 
 use commits::Commits;
 use departures::Departures;

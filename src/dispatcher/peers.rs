@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use slog::debug;
 
+use crate::channels::gate::Gate;
 use crate::channels::{self, Durability, Opened};
-use crate::clock::Time;
-use crate::command::{Manner, Refusal, Reply, Tag};
 use crate::engine::Input;
-use crate::gate::Gate;
-use crate::ids::{CommitNumber, Committed, ConnectionId, Part};
-use crate::outbox::{Flush, Outbox};
 use crate::protocol::Encoder;
 use crate::store::StoreError;
-use crate::writer::Writers;
+use crate::wire::outbox::{Flush, Outbox};
+use crate::wire::writer::Writers;
+use crate::words::clock::Time;
+use crate::words::command::{Manner, Refusal, Reply, Tag};
+use crate::words::ids::{CommitNumber, Committed, ConnectionId, Part};
 
 use super::Dispatcher;
 use super::departures::AHEAD_EVENTS_MAX;

@@ -8,12 +8,12 @@ use rustc_hash::FxHashSet;
 use slog::{crit, info, warn};
 
 use crate::channels::Notice;
-use crate::clock::Time;
-use crate::command::{Manner, Refusal};
 use crate::engine::Input;
-use crate::ids::ConnectionId;
-use crate::limits::{Charge, JOURNAL_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, READ_SMALL_BYTES};
 use crate::store::StoreError;
+use crate::words::clock::Time;
+use crate::words::command::{Manner, Refusal};
+use crate::words::ids::ConnectionId;
+use crate::words::limits::{Charge, JOURNAL_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, READ_SMALL_BYTES};
 
 use super::Dispatcher;
 use super::commits::MEASURE_AGAIN_MS;

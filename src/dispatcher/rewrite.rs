@@ -16,10 +16,10 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use slog::crit;
 
 use crate::channels::{Finished, Order};
-use crate::clock::Time;
 use crate::journal::{Batch, Journal};
-use crate::limits::MESSAGE_OVERHEAD_BYTES;
 use crate::store::{Memory, Remedy, Slices, StoreError};
+use crate::words::clock::Time;
+use crate::words::limits::MESSAGE_OVERHEAD_BYTES;
 
 use super::Dispatcher;
 use super::commits::UnderWay;

@@ -12,14 +12,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::change::{Change, MessageRow};
-use crate::clock::Time;
-use crate::ids::MessageId;
 use crate::journal::Batch;
-use crate::limits::{
+use crate::store::StoreError;
+use crate::words::change::{Change, MessageRow};
+use crate::words::clock::Time;
+use crate::words::ids::MessageId;
+use crate::words::limits::{
     MESSAGE_OVERHEAD_BYTES, STAGED_BYTES_PER_TURN_MAX, TICK_BYTES_MAX, WORK_PER_TURN_MAX,
 };
-use crate::store::StoreError;
 
 use super::Dispatcher;
 
@@ -140,8 +140,8 @@ impl Dispatcher<'_> {
 mod tests {
     use super::super::tests::*;
     use crate::channels::Durability::{Periodic, Write};
-    use crate::ids::MessageId;
-    use crate::limits::{TICK_BYTES_MAX, WORK_PER_TURN_MAX};
+    use crate::words::ids::MessageId;
+    use crate::words::limits::{TICK_BYTES_MAX, WORK_PER_TURN_MAX};
 
     const MANY: usize = 2 * WORK_PER_TURN_MAX + WORK_PER_TURN_MAX / 2;
 

@@ -7,11 +7,11 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use slog::{crit, info};
 
-use crate::change::Change;
 use crate::channels::{Event, Finished, Order};
-use crate::clock::{Clock, Time};
-use crate::limits::STOP_FLUSH_MS;
 use crate::store::{Remedy, StoreError};
+use crate::words::change::Change;
+use crate::words::clock::{Clock, Time};
+use crate::words::limits::STOP_FLUSH_MS;
 
 use super::Dispatcher;
 use super::commits::LastCommit;

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::Time;
-use crate::ids::ConnectionId;
-use crate::limits::BACKLOG_REQUESTS_MAX;
-use crate::statistics::StateCounts;
+use crate::words::clock::Time;
+use crate::words::ids::ConnectionId;
+use crate::words::limits::BACKLOG_REQUESTS_MAX;
+use crate::words::statistics::StateCounts;
 
 use super::message::{Slot, State};
 use super::queue::{QueueSlot, URGENT_BELOW};

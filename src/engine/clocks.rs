@@ -1,9 +1,9 @@
 //! What happens by itself: delays that end, reservations that time out, waits, pauses, expiries.
 
-use crate::clock::Time;
-use crate::command::Reply;
-use crate::ids::ConnectionId;
-use crate::limits::PAUSE_MS;
+use crate::words::clock::Time;
+use crate::words::command::Reply;
+use crate::words::ids::ConnectionId;
+use crate::words::limits::PAUSE_MS;
 
 use super::deadlines::Due;
 use super::hand::Lost;

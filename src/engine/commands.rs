@@ -1,10 +1,10 @@
 //! What each command does.
 
-use crate::change::MessageState;
-use crate::clock::Time;
-use crate::command::{Command, Refusal, Reply, Request, Tag};
-use crate::ids::{ConnectionId, MessageId, QueueName};
-use crate::statistics::Counted;
+use crate::words::change::MessageState;
+use crate::words::clock::Time;
+use crate::words::command::{Command, Refusal, Reply, Request, Tag};
+use crate::words::ids::{ConnectionId, MessageId, QueueName};
+use crate::words::statistics::Counted;
 
 use super::message::{Slot, State};
 use super::work::{Asker, Kicked, Work};

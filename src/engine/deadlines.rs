@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::clock::Time;
-use crate::ids::ConnectionId;
+use crate::words::clock::Time;
+use crate::words::ids::ConnectionId;
 
 use super::message::Slot;
 use super::queue::QueueSlot;

@@ -1,6 +1,6 @@
 //! The end of a session: what it held goes back, and what it referred to is let go.
 
-use crate::ids::{ConnectionId, MessageId};
+use crate::words::ids::{ConnectionId, MessageId};
 
 use super::hand::Lost;
 use super::message::{Slot, State};

@@ -1,8 +1,8 @@
 //! What a holder says about a message in its hands: done, back, later, aside, more time.
 
-use crate::clock::Time;
-use crate::command::{Reply, Tag};
-use crate::ids::{ConnectionId, MessageId, QueueName, Sequence};
+use crate::words::clock::Time;
+use crate::words::command::{Reply, Tag};
+use crate::words::ids::{ConnectionId, MessageId, QueueName, Sequence};
 
 use super::hand::{Lost, Return};
 use super::message::{Slot, State};

@@ -4,9 +4,9 @@
 //! Both stand in one rotation per queue (`Queue::hungry`), ordered by a stamp: whoever has waited
 //! longest since its last message is first. A wait over several queues stands in each of them.
 
-use crate::clock::Time;
-use crate::command::Handing;
-use crate::ids::{ConnectionId, MessageId};
+use crate::words::clock::Time;
+use crate::words::command::Handing;
+use crate::words::ids::{ConnectionId, MessageId};
 
 use super::message::{Slot, State};
 use super::queue::QueueSlot;
@@ -150,7 +150,7 @@ impl Engine {
         &self,
         connection: ConnectionId,
         id: MessageId,
-        queue: Option<&crate::ids::QueueName>,
+        queue: Option<&crate::words::ids::QueueName>,
     ) -> Option<Slot> {
         let slot = self.find(id)?;
         let State::Reserved(reservation) = self.messages[slot].state else { return None };

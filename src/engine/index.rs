@@ -7,7 +7,7 @@
 use rustc_hash::FxHashMap;
 
 use super::message::Slot;
-use crate::ids::MessageId;
+use crate::words::ids::MessageId;
 
 /// Ids in a page. Larger pages find neighbours a little faster; in smaller ones a message whose
 /// neighbours have all gone costs less.

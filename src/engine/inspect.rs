@@ -1,11 +1,11 @@
 //! The commands that only look: peeks, statistics, lists.
 
-use crate::change::MessageState;
-use crate::clock::Time;
-use crate::command::{Command, Refusal, Reply, Tag};
-use crate::ids::{ConnectionId, QueueName};
-use crate::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
-use crate::statistics::{
+use crate::words::change::MessageState;
+use crate::words::clock::Time;
+use crate::words::command::{Command, Refusal, Reply, Tag};
+use crate::words::ids::{ConnectionId, QueueName};
+use crate::words::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
+use crate::words::statistics::{
     ListedMessage, Listing, MessageStatistics, QueueStatistics, ServerStatistics,
 };
 

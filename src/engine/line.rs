@@ -132,7 +132,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Sequence;
+    use crate::words::ids::Sequence;
 
     fn place(priority: u32, sequence: u64) -> Place {
         Place { priority, slot: sequence as Slot, sequence: Sequence(sequence) }

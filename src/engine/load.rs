@@ -1,8 +1,8 @@
 //! The start from stored messages: what was in somebody's hands is ready again at its old place.
 
-use crate::change::{Change, MessageState, StoredMessage};
-use crate::clock::{Now, Time};
-use crate::ids::{QueueId, QueueName};
+use crate::words::change::{Change, MessageState, StoredMessage};
+use crate::words::clock::{Now, Time};
+use crate::words::ids::{QueueId, QueueName};
 
 use super::message::{History, Message, State};
 use super::queue::QueueSlot;

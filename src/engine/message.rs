@@ -7,10 +7,10 @@
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
-use crate::change::Counters;
-use crate::change::StateRow;
-use crate::clock::Time;
-use crate::ids::{MessageId, Sequence};
+use crate::words::change::Counters;
+use crate::words::change::StateRow;
+use crate::words::clock::Time;
+use crate::words::ids::{MessageId, Sequence};
 
 use super::index::IdIndex;
 use super::queue::QueueSlot;
@@ -41,7 +41,7 @@ pub struct Message {
     pub unsaved: bool,
 }
 
-/// The state of a message; the picture of it is at [`crate::change::MessageState`].
+/// The state of a message; the picture of it is at [`crate::words::change::MessageState`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// In its queue's `ready`.
@@ -164,7 +164,7 @@ impl Messages {
 
     /// The row that says where the message is now, and that it has been written.
     pub fn state_row(&mut self, slot: Slot) -> StateRow {
-        use crate::change::MessageState;
+        use crate::words::change::MessageState;
         let counters = self.counters(slot);
         let delay_ms = self.history(slot).delay_ms;
         let message = &mut self[slot];

@@ -58,12 +58,12 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use crate::change::Change;
-use crate::clock::{Now, Time};
-use crate::command::{Handing, Manner, Refusal, Reply, Request, Tag};
-use crate::ids::{ConnectionId, MessageId, QueueName};
-use crate::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
-use crate::statistics::{CommandCounts, StateCounts};
+use crate::words::change::Change;
+use crate::words::clock::{Now, Time};
+use crate::words::command::{Handing, Manner, Refusal, Reply, Request, Tag};
+use crate::words::ids::{ConnectionId, MessageId, QueueName};
+use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
+use crate::words::statistics::{CommandCounts, StateCounts};
 
 use deadlines::{Deadlines, Due};
 use message::Messages;

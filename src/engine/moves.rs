@@ -1,9 +1,9 @@
 //! The states of a message, and the lists and counts that follow them: the only code that changes
 //! a message's state.
 
-use crate::change::Change;
-use crate::clock::Time;
-use crate::ids::{ConnectionId, MessageId};
+use crate::words::change::Change;
+use crate::words::clock::Time;
+use crate::words::ids::{ConnectionId, MessageId};
 
 use super::message::{Slot, State};
 use super::queue::{QueueSlot, URGENT_BELOW};

@@ -1,10 +1,10 @@
 //! Queueing a message.
 
-use crate::change::{Change, MessageRow};
-use crate::clock::Time;
-use crate::command::{Manner, Put, Refusal, Reply, Tag, Target};
-use crate::ids::{ConnectionId, MessageId, QueueId, Sequence};
-use crate::limits::ID_BLOCK;
+use crate::words::change::{Change, MessageRow};
+use crate::words::clock::Time;
+use crate::words::command::{Manner, Put, Refusal, Reply, Tag, Target};
+use crate::words::ids::{ConnectionId, MessageId, QueueId, Sequence};
+use crate::words::limits::ID_BLOCK;
 
 use super::message::{History, Message, State};
 use super::queue::QueueSlot;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use slab::Slab;
 
-use crate::clock::Time;
-use crate::ids::{ConnectionId, QueueId, QueueName, Sequence};
-use crate::statistics::StateCounts;
+use crate::words::clock::Time;
+use crate::words::ids::{ConnectionId, QueueId, QueueName, Sequence};
+use crate::words::statistics::StateCounts;
 
 use super::line::Line;
 use super::message::Slot;

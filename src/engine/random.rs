@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use crate::change::MessageState;
-use crate::command::{Command, Manner, Put, Refusal, Target};
-use crate::ids::{MessageId, QueueName};
-use crate::limits::LimitValues;
-use crate::statistics::{MessageStatistics, QueueStatistics};
+use crate::words::change::MessageState;
+use crate::words::command::{Command, Manner, Put, Refusal, Target};
+use crate::words::ids::{MessageId, QueueName};
+use crate::words::limits::LimitValues;
+use crate::words::statistics::{MessageStatistics, QueueStatistics};
 
 use super::Input;
 use super::model::{At, Model, NEVER, Queue, Session};
@@ -230,7 +230,8 @@ impl Pair {
         assert_eq!(engine.queues.len(), model.queues.len(), "queues: {what}");
         for (name, here) in &model.queues {
             let reply = engine.queue_statistics(self.talk.now.time, name);
-            let expected = crate::command::Reply::QueueStatistics(Box::new(self.queue(name, here)));
+            let expected =
+                crate::words::command::Reply::QueueStatistics(Box::new(self.queue(name, here)));
             assert_eq!(reply, expected, "{what}");
         }
         let figures = engine.statistics();
@@ -265,7 +266,7 @@ impl Pair {
     fn queue(&self, name: &QueueName, here: &Queue) -> QueueStatistics {
         let sessions = || self.model.sessions.values();
         let watching = || sessions().filter(|session| session.watched.contains(name));
-        let mut messages = crate::statistics::StateCounts::default();
+        let mut messages = crate::words::statistics::StateCounts::default();
         for message in self.model.messages.iter().filter(|message| message.queue == *name) {
             match message.at {
                 At::Ready => {

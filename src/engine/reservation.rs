@@ -5,8 +5,8 @@
 
 use slab::Slab;
 
-use crate::clock::Time;
-use crate::ids::ConnectionId;
+use crate::words::clock::Time;
+use crate::words::ids::ConnectionId;
 
 use super::message::Slot;
 

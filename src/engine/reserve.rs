@@ -1,8 +1,8 @@
 //! Taking messages one by one: reservations, those that wait, and looks at a message.
 
-use crate::clock::Time;
-use crate::command::{Handing, Reply, Tag};
-use crate::ids::{ConnectionId, MessageId};
+use crate::words::clock::Time;
+use crate::words::command::{Handing, Reply, Tag};
+use crate::words::ids::{ConnectionId, MessageId};
 
 use super::message::{Slot, State};
 use super::reservation::Terms;

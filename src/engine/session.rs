@@ -5,9 +5,9 @@ use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
 
-use crate::clock::Time;
-use crate::command::{Manner, Put, Request, Tag};
-use crate::ids::MessageId;
+use crate::words::clock::Time;
+use crate::words::command::{Manner, Put, Request, Tag};
+use crate::words::ids::MessageId;
 
 use super::queue::QueueSlot;
 use super::reservation::List;

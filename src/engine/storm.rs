@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use crate::change::{Change, MessageState};
-use crate::clock::{Now, Time};
-use crate::command::{Command, Handing, Manner, Put, Reply, Request, Tag, Target};
-use crate::ids::{ConnectionId, MessageId};
-use crate::limits::{LimitValues, Limits};
+use crate::words::change::{Change, MessageState};
+use crate::words::clock::{Now, Time};
+use crate::words::command::{Command, Handing, Manner, Put, Reply, Request, Tag, Target};
+use crate::words::ids::{ConnectionId, MessageId};
+use crate::words::limits::{LimitValues, Limits};
 
 use super::random::{Random, seed, steps};
 use super::{Effect, Engine, Input};

@@ -1,8 +1,8 @@
 //! Windows: standing demands of a connection for a queue's messages.
 
-use crate::clock::Time;
-use crate::command::{Handing, Manner, Refusal, Reply, Tag};
-use crate::ids::{ConnectionId, QueueName};
+use crate::words::clock::Time;
+use crate::words::command::{Handing, Manner, Refusal, Reply, Tag};
+use crate::words::ids::{ConnectionId, QueueName};
 
 use super::message::Slot;
 use super::queue::QueueSlot;

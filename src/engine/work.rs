@@ -7,10 +7,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::clock::Time;
-use crate::command::{Reply, Tag};
-use crate::ids::{ConnectionId, QueueName, Sequence};
-use crate::statistics::{QueueSummary, Survey};
+use crate::words::clock::Time;
+use crate::words::command::{Reply, Tag};
+use crate::words::ids::{ConnectionId, QueueName, Sequence};
+use crate::words::statistics::{QueueSummary, Survey};
 
 use super::hand::Lost;
 use super::line::Line;
@@ -323,7 +323,7 @@ impl Engine {
             queues_total: self.queues.len() as u64,
             connections: self.sessions.len() as u64,
             messages: self.totals.messages,
-            draining: self.refuse_puts == Some(crate::command::Refusal::Draining),
+            draining: self.refuse_puts == Some(crate::words::command::Refusal::Draining),
             refused: self.refuse_puts,
             ..Survey::default()
         };

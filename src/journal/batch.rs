@@ -5,10 +5,10 @@ use std::ops::Range;
 use rustc_hash::FxHashMap;
 
 use super::puts::Puts;
-use crate::change::{MessageRow, StateRow};
-use crate::clock::Now;
-use crate::ids::{CommitNumber, MessageId, Part, QueueId, QueueName};
-use crate::limits::MESSAGE_OVERHEAD_BYTES;
+use crate::words::change::{MessageRow, StateRow};
+use crate::words::clock::Now;
+use crate::words::ids::{CommitNumber, MessageId, Part, QueueId, QueueName};
+use crate::words::limits::MESSAGE_OVERHEAD_BYTES;
 
 /// Changes handed over to persistence as one commit.
 ///

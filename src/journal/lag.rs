@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 
 use super::Batch;
-use crate::change::MessageRow;
-use crate::ids::MessageId;
-use crate::limits::TICK_BYTES_MAX;
+use crate::words::change::MessageRow;
+use crate::words::ids::MessageId;
+use crate::words::limits::TICK_BYTES_MAX;
 
 /// Committed batches with rows, the oldest first.
 #[derive(Debug, Default)]

@@ -30,9 +30,9 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::change::{Change, MessageRow};
-use crate::clock::Now;
-use crate::ids::{CommitNumber, MessageId, Part};
+use crate::words::change::{Change, MessageRow};
+use crate::words::clock::Now;
+use crate::words::ids::{CommitNumber, MessageId, Part};
 
 use lag::Lag;
 

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::change::MessageRow;
-use crate::ids::MessageId;
+use crate::words::change::MessageRow;
+use crate::words::ids::MessageId;
 
 /// Messages by id. Empty slots are at most as many as messages, and a few.
 #[derive(Debug, Default)]

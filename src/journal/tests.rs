@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::change::MessageState;
-use crate::change::{Counters, StateRow};
-use crate::ids::{QueueId, QueueName};
-use crate::limits::TICK_BYTES_MAX;
 use crate::protocol::wire::testing::Random;
+use crate::words::change::MessageState;
+use crate::words::change::{Counters, StateRow};
+use crate::words::ids::{QueueId, QueueName};
+use crate::words::limits::TICK_BYTES_MAX;
 
 fn put(id: u64) -> Change {
     Change::Put(MessageRow {
@@ -22,7 +22,7 @@ fn moved(id: u64, priority: u32) -> Change {
         id: MessageId(id),
         state: MessageState::Buried,
         priority,
-        sequence: crate::ids::Sequence(id),
+        sequence: crate::words::ids::Sequence(id),
         due: None,
         expires_ms: None,
         delay_ms: 0,

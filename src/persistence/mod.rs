@@ -34,12 +34,12 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use slog::{Logger, crit, info, warn};
 
+use crate::channels::waiting::Waiting;
 use crate::channels::{Event, Finished, Order};
 use crate::journal::Batch;
 use crate::store::{
     Checkpoint, File, Held, OwnRoom, Remedy, SHARE_BYTES, Sizes, Slice, StoreError, StoreFile,
 };
-use crate::waiting::Waiting;
 
 pub use progress::Progress;
 use signs::Signs;
@@ -387,12 +387,12 @@ impl<'a, D: Disk> Persistence<'a, D> {
 mod tests {
     use super::testing::{Dispatcher, batch, messages, named, open, put, quiet};
     use super::*;
-    use crate::change::{Change, MessageRow};
     use crate::channels;
-    use crate::ids::{MessageId, QueueId};
     use crate::journal::Journal;
     use crate::journal::Row;
     use crate::store;
+    use crate::words::change::{Change, MessageRow};
+    use crate::words::ids::{MessageId, QueueId};
     use std::io::ErrorKind;
     use std::path::Path;
     use std::sync::atomic::AtomicU64;

@@ -109,12 +109,12 @@ fn give_up(held: Held, batch: Arc<Batch>, error: StoreError, link: &Link) -> Hel
 mod tests {
     use super::super::testing::{Dispatcher, messages, named, open, put};
     use super::*;
-    use crate::change::Counters;
-    use crate::change::{Change, MessageState, StateRow};
-    use crate::ids::{MessageId, Sequence};
     use crate::journal::Journal;
     use crate::store::testing::{apply, found};
     use crate::store::{self, Memory, Slices};
+    use crate::words::change::Counters;
+    use crate::words::change::{Change, MessageState, StateRow};
+    use crate::words::ids::{MessageId, Sequence};
     use std::path::PathBuf;
 
     /// A dispatcher with a database in memory whose file has become suspect.
@@ -231,8 +231,8 @@ mod tests {
                 put(next + 1),
                 Change::Removed(MessageId(next)),
                 Change::QueueNamed {
-                    id: crate::ids::QueueId(next),
-                    name: crate::ids::QueueName::new(format!("q{next}").as_bytes()).unwrap(),
+                    id: crate::words::ids::QueueId(next),
+                    name: crate::words::ids::QueueName::new(format!("q{next}").as_bytes()).unwrap(),
                 },
             ] {
                 story.change(&mut memory, change);

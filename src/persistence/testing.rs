@@ -8,11 +8,11 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use slog::Logger;
 
 use super::{Progress, run};
-use crate::change::{Change, MessageRow};
 use crate::channels::{self, Event, Finished, Order};
-use crate::ids::{MessageId, QueueId, QueueName};
 use crate::journal::{Batch, Journal};
 use crate::store::{self, StoreError, StoreFile};
+use crate::words::change::{Change, MessageRow};
+use crate::words::ids::{MessageId, QueueId, QueueName};
 
 pub(super) fn quiet() -> Logger {
     Logger::root(slog::Discard, slog::o!())

@@ -3,7 +3,7 @@
 //! A decoder turns the bytes of one connection into requests, an encoder turns answers and
 //! messages into bytes. Neither does I/O, waits, logs or reads a clock; no protocol knows another.
 //! The decoder lives in the client's thread, the encoder in the dispatcher; what one must tell the
-//! other goes through the core as the [`Tag`] of a [`Command::Echo`](crate::command::Command).
+//! other goes through the core as the [`Tag`] of a [`Command::Echo`](crate::words::command::Command).
 
 pub mod beanstalk;
 pub mod console;
@@ -13,11 +13,11 @@ pub mod wire;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::clock::Time;
-pub use crate::command::Manner;
-use crate::command::{Delivery, Refusal, Reply, Requests, Tag};
-use crate::limits::Limits;
-use crate::output::Output;
+use crate::words::clock::Time;
+pub use crate::words::command::Manner;
+use crate::words::command::{Delivery, Refusal, Reply, Requests, Tag};
+use crate::words::limits::Limits;
+use crate::words::output::Output;
 use wire::Rest;
 
 /// What a new connection's decoder and encoder are made from.
@@ -64,7 +64,7 @@ pub fn find(name: &str) -> Option<&'static Protocol> {
 pub trait Decoder: Send {
     /// Takes bytes from the front of `bytes`, adds the requests that are whole, and returns how
     /// many bytes it took. It takes all of them unless `requests` is full, after a
-    /// [`Command::Quit`](crate::command::Command::Quit), or on an error. It keeps what is
+    /// [`Command::Quit`](crate::words::command::Command::Quit), or on an error. It keeps what is
     /// incomplete: growing with what has arrived, never with what was announced.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ pub enum WireError {
     /// A length over its limit: what it is of, and the limit in bytes.
     TooLong(&'static str, usize),
     /// A name that no queue can have.
-    QueueName(crate::ids::QueueNameError),
+    QueueName(crate::words::ids::QueueNameError),
     /// The start of an HTTP request: a browser was sent here.
     HttpRequest,
     /// The peer sent nothing for too long where the protocol demands something.

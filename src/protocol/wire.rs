@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::collections::TryReserveError;
 
-use crate::limits::{BODY_REST_BYTES_MIN, READ_SMALL_BYTES};
+use crate::words::limits::{BODY_REST_BYTES_MIN, READ_SMALL_BYTES};
 
 /// A piece of exactly `N` bytes, such as a header.
 #[derive(Debug)]
@@ -168,9 +168,9 @@ pub fn is_http(line: &[u8]) -> bool {
 /// What the tests of all protocols share: a seeded generator, and decoding in one go and in parts.
 #[cfg(test)]
 pub(crate) mod testing {
-    use crate::clock::{Clock, Time};
-    use crate::command::{Request, Requests};
     use crate::protocol::{Decoder, WireError};
+    use crate::words::clock::{Clock, Time};
+    use crate::words::command::{Request, Requests};
 
     /// A small generator (splitmix64): the same seed gives the same run.
     pub(crate) struct Random(u64);

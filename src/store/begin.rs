@@ -20,7 +20,7 @@ use super::room::{Allocated, LOG_BYTES, SHARE_BYTES, allocate};
 use super::schema::setting;
 use super::tables::Tables;
 use super::{Facts, StoreError};
-use crate::limits::ID_BLOCK;
+use crate::words::limits::ID_BLOCK;
 
 /// Copies all into memory. Where the disk has no room for what other programs would need to read
 /// the file at the same time, they are locked out.

@@ -18,8 +18,8 @@ use super::schema::{
     bytes_checksum, checksum, number_checksum, queue_checksum, setting, state_of_number,
     strange_tables,
 };
-use crate::clock::{Now, Time};
-use crate::ids::QueueName;
+use crate::words::clock::{Now, Time};
+use crate::words::ids::QueueName;
 
 /// What is wrong with a database.
 #[derive(Debug, Default)]

@@ -482,8 +482,8 @@ const TICK: &str = "SELECT value FROM meta WHERE name = ?";
 mod tests {
     use super::super::testing::{commit_to, folder, put, queue, removed, reopen};
     use super::*;
-    use crate::change::Change;
     use crate::journal::Journal;
+    use crate::words::change::Change;
     use std::path::Path;
     use std::sync::Arc;
 

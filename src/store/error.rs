@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use crate::ids::Part;
+use crate::words::ids::Part;
 
 /// What can go wrong with a database.
 #[derive(Debug)]

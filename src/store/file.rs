@@ -27,8 +27,8 @@ use super::room::{Allocated, allocate};
 use super::schema::setting;
 use super::standing::Seen;
 use super::tables::Tables;
-use crate::clock::Now;
 use crate::journal::Batch;
+use crate::words::clock::Now;
 
 /// The database file, open and locked.
 pub struct StoreFile {

@@ -16,8 +16,8 @@ use super::paths::{Paths, file_bytes};
 use super::rewrite::{self, NewFile};
 use super::schema::setting;
 use super::tables::Tables;
-use crate::change::{MessageRow, StateRow};
-use crate::ids::{QueueId, QueueName};
+use crate::words::change::{MessageRow, StateRow};
+use crate::words::ids::{QueueId, QueueName};
 
 /// A new database on its way, locked.
 pub struct Filling {

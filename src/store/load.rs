@@ -28,8 +28,8 @@ use super::schema::{FORMAT_VERSION, setting};
 use super::suspect;
 use super::tables::Tables;
 use super::{Facts, Opened, StoreError};
-use crate::change::StoredMessage;
-use crate::ids::{MessageId, QueueId, Sequence};
+use crate::words::change::StoredMessage;
+use crate::words::ids::{MessageId, QueueId, Sequence};
 
 /// Opens the database of this name, making it when there is none; `None` keeps nothing on disk.
 /// `progress` hears now and then how many messages have been looked at.
@@ -235,10 +235,10 @@ mod tests {
     };
     use super::super::{Damage, File};
     use super::*;
-    use crate::change::Change;
-    use crate::clock::{Now, Time};
     use crate::journal::Journal;
-    use crate::limits::ID_BLOCK;
+    use crate::words::change::Change;
+    use crate::words::clock::{Now, Time};
+    use crate::words::limits::ID_BLOCK;
     use std::fs;
 
     #[test]

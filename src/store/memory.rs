@@ -20,9 +20,9 @@ use super::StoreError;
 use super::schema::{self, PAGE_BYTES, stored};
 use super::slice::Reader;
 use super::tables::Tables;
-use crate::change::Attributes;
-use crate::ids::MessageId;
 use crate::journal::Batch;
+use crate::words::change::Attributes;
+use crate::words::ids::MessageId;
 
 /// The statements for the database in memory, which they borrow.
 pub struct Memory<'c> {
@@ -123,9 +123,9 @@ pub(super) fn connect_empty() -> Result<Connection, StoreError> {
 mod tests {
     use super::super::testing::apply;
     use super::*;
-    use crate::change::{Change, Counters};
-    use crate::change::{MessageRow, MessageState, StateRow};
-    use crate::ids::Sequence;
+    use crate::words::change::{Change, Counters};
+    use crate::words::change::{MessageRow, MessageState, StateRow};
+    use crate::words::ids::Sequence;
 
     fn message(id: u64, body: &[u8]) -> Change {
         let mut attributes = Attributes::default();

@@ -59,7 +59,7 @@ pub use schema::FORMAT_VERSION;
 pub use slice::{Slice, Slices};
 pub use standing::Ending;
 
-use crate::clock::Now;
+use crate::words::clock::Now;
 
 /// A database that was opened.
 pub struct Opened {

@@ -23,8 +23,8 @@ use super::reserve::{self, ROW_PAGES};
 use super::room::{LOG_BYTES, pages_needed};
 use super::schema::setting;
 use super::tables::Tables;
-use crate::ids::Part;
 use crate::journal::{Batch, Row};
+use crate::words::ids::Part;
 
 /// Rows of a slice at first: each changes a few pages at most.
 const SLICE_ROWS: usize = 256;
@@ -198,8 +198,8 @@ mod tests {
     use super::super::room::Room;
     use super::super::testing::{commit_to, folder, found, put, queue, removed, reopen, state};
     use super::*;
-    use crate::change::Change;
     use crate::journal::Journal;
+    use crate::words::change::Change;
     use std::path::Path;
     use std::sync::Arc;
 

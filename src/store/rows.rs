@@ -4,9 +4,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Result, Row};
 
 use super::schema::{StateColumns, state_of_number};
-use crate::change::Counters;
-use crate::change::{Attributes, MessageRow, MessageState, StateRow};
-use crate::ids::{MessageId, QueueId, Sequence};
+use crate::words::change::Counters;
+use crate::words::change::{Attributes, MessageRow, MessageState, StateRow};
+use crate::words::ids::{MessageId, QueueId, Sequence};
 
 /// A row of `message` in the order `id, queue, priority, sequence, created, expires, due, ttr,
 /// crc, attributes, body`.

@@ -22,7 +22,7 @@
 
 use rusqlite::Connection;
 
-use crate::change::{MessageRow, MessageState, StateRow};
+use crate::words::change::{MessageRow, MessageState, StateRow};
 
 /// Marks a file as ours: "pHMQ".
 pub(super) const APPLICATION_ID: u32 = 0x7048_4d51;
@@ -191,7 +191,7 @@ pub(super) mod setting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::MessageId;
+    use crate::words::ids::MessageId;
 
     #[test]
     fn the_checksum_depends_on_every_column() {

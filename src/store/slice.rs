@@ -17,9 +17,9 @@ use super::memory::{Memory, failed};
 use super::quarantine::{self, Quarantined};
 use super::rows::{message_row, numbers, state_row, unsigned};
 use super::schema::stored;
-use crate::change::{MessageRow, StateRow};
-use crate::ids::{QueueId, QueueName};
-use crate::limits::WORK_PER_TURN_MAX;
+use crate::words::change::{MessageRow, StateRow};
+use crate::words::ids::{QueueId, QueueName};
+use crate::words::limits::WORK_PER_TURN_MAX;
 
 /// A part of all rows.
 #[derive(Debug, Default)]

@@ -12,10 +12,10 @@ use super::schema::{
     bytes_checksum, checksum, message_columns, number_checksum, queue_checksum, setting,
     state_columns, stored,
 };
-use crate::change::{MessageRow, StateRow};
-use crate::clock::Now;
-use crate::ids::{MessageId, QueueId};
 use crate::journal::{Batch, Row};
+use crate::words::change::{MessageRow, StateRow};
+use crate::words::clock::Now;
+use crate::words::ids::{MessageId, QueueId};
 
 /// The statements that write.
 pub(super) struct Tables<'c> {

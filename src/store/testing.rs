@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use super::{Connection, File, Opened, StoreError, open, scan};
-use crate::change::Counters;
-use crate::change::{Attributes, Change, MessageRow, MessageState, StateRow, StoredMessage};
-use crate::ids::{MessageId, QueueId, QueueName, Sequence};
 use crate::journal::Journal;
+use crate::words::change::Counters;
+use crate::words::change::{Attributes, Change, MessageRow, MessageState, StateRow, StoredMessage};
+use crate::words::ids::{MessageId, QueueId, QueueName, Sequence};
 
 /// A folder with the name of a database in it.
 pub(super) fn folder() -> (tempfile::TempDir, PathBuf) {

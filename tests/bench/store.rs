@@ -5,10 +5,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use phpmq::change::{Attributes, Change, MessageRow};
-use phpmq::ids::{MessageId, QueueId, QueueName, Sequence};
 use phpmq::journal::Journal;
 use phpmq::store::{self, File, Memory};
+use phpmq::words::change::{Attributes, Change, MessageRow};
+use phpmq::words::ids::{MessageId, QueueId, QueueName, Sequence};
 
 fn main() {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());

@@ -100,7 +100,7 @@ fn the_page_lists_every_exit_code() {
 
 #[test]
 fn page_and_sample_tell_how_much_goes_to_the_file_before_the_interval_is_over() {
-    let told = format!("More than {} MiB of", phpmq::limits::TICK_BYTES_MAX >> 20);
+    let told = format!("More than {} MiB of", phpmq::words::limits::TICK_BYTES_MAX >> 20);
     for path in ["man/phpmqd.toml.5", "etc/phpmqd.toml"] {
         assert!(read(path).contains(&told), "{path} does not say {told:?}");
     }

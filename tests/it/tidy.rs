@@ -3,76 +3,56 @@
 //! Each test names the offending file and line and the rule, so that the message is all that is
 //! needed to mend it. Code of tests (below `#[cfg(test)]`) is free but for length and first line.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use phpmq::protocol::PROTOCOLS;
 
-/// The words that every module may import; they import nothing but each other.
-const WORDS: &[&str] =
-    &["body", "change", "clock", "command", "ids", "limits", "output", "statistics"];
-
-/// Every other module of the library, and what it may import beside the words. Imports run
-/// downwards only; whoever adds a module says here where it stands.
-const MAY_IMPORT: &[(&str, &[&str])] = &[
-    // The wire.
-    // A gate carries the place of its connection among those that are counted.
-    ("gate", &["clients"]),
-    ("admission", &["gate"]),
-    ("protocol", &[]),
-    ("bind", &[]),
-    ("hang_ups", &[]),
-    ("clients", &["gate"]),
-    ("threads", &["channels"]),
-    ("writer", &["channels", "threads"]),
-    ("outbox", &["gate", "writer"]),
-    ("connection", &["admission", "channels", "clients", "gate", "outbox", "protocol", "threads"]),
-    (
-        "listener",
-        &["bind", "channels", "clients", "connection", "gate", "outbox", "protocol", "threads"],
-    ),
-    // The seam: it names what travels through it.
-    ("channels", &["gate", "journal", "protocol", "store"]),
-    ("waiting", &[]),
+/// The rooms of the library, the folders of src, in the order of their floors: what each may import.
+/// A room stands below those that import it, so that arrows run upwards in this table only, and
+/// every permission is one that is used. Within a room everybody may import everybody.
+const ROOMS: &[(&str, &[&str])] = &[
+    // What is sent, asked, replied and counted.
+    ("words", &[]),
+    // Bytes into requests and replies into bytes. Each protocol is a folder of its own.
+    ("protocol", &["words"]),
     // The core. The engine decides and does nothing else, so words are all it needs.
-    ("engine", &[]),
-    ("journal", &[]),
-    ("facts", &[]),
+    ("engine", &["words"]),
+    ("journal", &["words"]),
+    // The durable side.
+    ("store", &["journal", "words"]),
+    // The files of another program, made into a database.
+    ("binlog", &["store", "words"]),
+    // The seam: it names what travels through it.
+    ("channels", &["journal", "protocol", "store", "wire", "words"]),
+    ("persistence", &["channels", "journal", "store"]),
+    // Sockets and the threads of connections.
+    ("wire", &["channels", "protocol", "words"]),
     (
         "dispatcher",
+        &["channels", "engine", "journal", "persistence", "protocol", "store", "wire", "words"],
+    ),
+    // The process.
+    ("config", &["channels", "protocol", "words"]),
+    ("ctl", &["binlog", "config", "words"]),
+    (
+        "daemon",
         &[
-            "admission",
+            "binlog",
             "channels",
-            "clients",
+            "config",
+            "dispatcher",
             "engine",
-            "facts",
-            "gate",
-            "hang_ups",
             "journal",
-            "outbox",
             "persistence",
             "protocol",
             "store",
-            "threads",
-            "waiting",
-            "writer",
+            "wire",
+            "words",
         ],
     ),
-    // The durable side.
-    ("store", &["journal"]),
-    ("persistence", &["channels", "journal", "store", "waiting"]),
-    // The files of another program, made into a database.
-    ("binlog", &["store"]),
-    // The process.
-    ("config", &["channels", "protocol"]),
-    ("logging", &["config"]),
-    ("signals", &["channels"]),
-    ("systemd", &[]),
-    ("ctl", &["binlog", "channels", "config", "protocol"]),
 ];
-
-/// May import everything; nobody imports it.
-const TOP: &str = "daemon";
 
 /// The most lines of a file, tests included.
 const LINES_MAX: usize = 700;
@@ -86,16 +66,14 @@ struct Source {
 }
 
 impl Source {
-    /// The module of the library that this is part of; `None` for lib.rs and the binaries.
-    fn module(&self) -> Option<&str> {
-        let rest = self.path.strip_prefix("src/")?;
-        let first = rest.split('/').next()?;
-        let name = first.strip_suffix(".rs").unwrap_or(first);
-        (!["lib", "bin"].contains(&name)).then_some(name)
+    /// The room that this is part of; `None` for lib.rs and the binaries.
+    fn room(&self) -> Option<&str> {
+        let (room, _) = self.path.strip_prefix("src/")?.split_once('/')?;
+        (room != "bin").then_some(room)
     }
 
     fn is_below(&self, folder: &str) -> bool {
-        self.path.starts_with(&format!("src/{folder}/")) || self.path == format!("src/{folder}.rs")
+        self.path.starts_with(&format!("src/{folder}/"))
     }
 }
 
@@ -207,43 +185,49 @@ fn imported(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn imports_run_downwards_only() {
+fn rooms_import_what_the_table_allows() {
     let mut offences = Vec::new();
+    let mut used = BTreeSet::new();
     for source in sources() {
-        let Some(module) = source.module() else { continue };
-        if module == TOP {
+        let Some(room) = source.room() else { continue };
+        let Some((room, allowed)) = ROOMS.iter().find(|(name, _)| *name == room) else {
+            offences.push(format!("{}: room {room} has no row", source.path));
             continue;
-        }
-        let allowed = if WORDS.contains(&module) {
-            &[][..]
-        } else {
-            match MAY_IMPORT.iter().find(|(name, _)| *name == module) {
-                Some((_, allowed)) => allowed,
-                None => {
-                    offences.push(format!("{}: module {module} has no row", source.path));
-                    continue;
-                }
-            }
         };
         for (number, line) in &source.code {
-            for name in imported(line) {
-                let fine = name == module
-                    || WORDS.contains(&name.as_str())
-                    || allowed.contains(&name.as_str());
-                if !fine {
-                    offences.push(format!("{}:{number}: imports {name}", source.path));
+            for name in imported(line).iter().filter(|name| name != room) {
+                match allowed.iter().find(|other| *other == name) {
+                    Some(other) => _ = used.insert((*room, *other)),
+                    None => offences.push(format!("{}:{number}: imports {name}", source.path)),
                 }
             }
         }
     }
-    demand("the table MAY_IMPORT of tests/it/tidy.rs says who may import whom", offences);
+    for (room, allowed) in ROOMS {
+        let idle = allowed.iter().filter(|other| !used.contains(&(*room, **other)));
+        offences.extend(idle.map(|other| format!("nothing in {room} imports {other}")));
+    }
+    demand("the table ROOMS of tests/it/tidy.rs says which room imports which", offences);
+}
+
+#[test]
+fn every_file_is_in_a_room() {
+    let mut offences = Vec::new();
+    for path in files_below(&top().join("src")) {
+        let source = read(&path);
+        if source.room().is_none() && !source.path.starts_with("src/bin/") {
+            offences.push(source.path);
+        }
+    }
+    offences.retain(|path| path != "src/lib.rs");
+    demand("src holds rooms, lib.rs and the binaries", offences);
 }
 
 #[test]
 fn imports_are_seen_in_all_their_forms() {
-    assert_eq!(imported("use crate::ids::MessageId;"), ["ids"]);
+    assert_eq!(imported("use crate::words::ids::MessageId;"), ["words"]);
     assert_eq!(imported("use crate::{daemon, store::File};"), ["daemon", "store"]);
-    assert_eq!(imported("    fn x(a: crate::gate::Gate, b: crate::ids::Id) {"), ["gate", "ids"]);
+    assert_eq!(imported("    fn x(a: crate::wire::A, b: crate::words::B) {"), ["wire", "words"]);
     assert_eq!(imported("use std::io;"), Vec::<String>::new());
 }
 
@@ -308,19 +292,19 @@ fn every_file_of_a_protocol_is_registered_and_every_row_has_its_file() {
 }
 
 #[test]
-fn only_channels_rs_makes_channels() {
+fn only_the_seam_makes_channels() {
     let mut offences = Vec::new();
-    for source in sources().iter().filter(|source| source.path != "src/channels.rs") {
+    for source in sources().iter().filter(|source| source.path != "src/channels/mod.rs") {
         let patterns = ["bounded(", "bounded::", "mpsc::channel", "sync_channel"];
         offences.extend(lines_with(source, &patterns));
     }
-    demand("every channel and its bound is argued in channels.rs", offences);
+    demand("every channel and its bound is argued in channels/mod.rs", offences);
 }
 
 #[test]
 fn only_clock_rs_reads_clocks() {
     let mut offences = Vec::new();
-    for source in sources().iter().filter(|source| source.path != "src/clock.rs") {
+    for source in sources().iter().filter(|source| source.path != "src/words/clock.rs") {
         let patterns = ["Instant::now", "SystemTime", "clock_gettime", ".elapsed()"];
         offences.extend(lines_with(source, &patterns));
     }

@@ -10,7 +10,7 @@ use socket2::Socket;
 use super::conversation::{Conversation, Moment, Next};
 use super::fault::{Fault, excerpt};
 use super::options::Plan;
-use crate::clock::monotonic_us;
+use crate::words::clock::monotonic_us;
 
 /// The longest that a server answers to an opening, in bytes.
 const SETUP_BYTES_MAX: usize = 4096;

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::clock::monotonic_us;
+use crate::words::clock::monotonic_us;
 
 use conversation::{Shared, Tally};
 use fault::Fault;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::ledger::{Bodies, STAMP_BYTES};
 use super::target::Target;
-use crate::clock::monotonic_us;
+use crate::words::clock::monotonic_us;
 
 /// The options as they are typed.
 #[derive(Clone, Debug, Args)]

@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::ledger::push_number;
 use super::line::read_lines;
 use super::options::Plan;
-use crate::clock::monotonic_us;
+use crate::words::clock::monotonic_us;
 
 /// The visits of client number `number`.
 ///

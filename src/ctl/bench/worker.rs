@@ -14,7 +14,7 @@ use super::fault::Fault;
 use super::line::Line;
 use super::options::{LineSpec, Plan, Protocol};
 use super::{beanstalk, phpmq};
-use crate::clock::monotonic_us;
+use crate::words::clock::monotonic_us;
 
 /// Bytes of the one buffer that all connections of a thread read into.
 const READ_BYTES: usize = 256 * 1024;

@@ -27,15 +27,17 @@ use socket2::{Domain, Socket, Type};
 
 use super::peers::Closed;
 use super::*;
+use crate::channels::gate::Gate;
 use crate::channels::{self, Durability, End, Opened, Profile};
-use crate::command::Requests;
-use crate::gate::Gate;
-use crate::ids::MessageId;
 use crate::journal::Batch;
-use crate::limits::{Charge, EVENTS_PER_TURN_MAX, EVENTS_WAITING_MAX, LimitValues, TICK_BYTES_MAX};
 use crate::protocol::{self, Decoder, Setup};
 use crate::store::{self, Cause};
-use crate::threads::Threads;
+use crate::wire::threads::Threads;
+use crate::words::command::Requests;
+use crate::words::ids::MessageId;
+use crate::words::limits::{
+    Charge, EVENTS_PER_TURN_MAX, EVENTS_WAITING_MAX, LimitValues, TICK_BYTES_MAX,
+};
 
 /// What differs between stages.
 pub(super) struct Settings {

@@ -20,8 +20,8 @@ mod rows;
 use std::thread;
 
 use super::*;
-use crate::limits::MESSAGE_OVERHEAD_BYTES;
 use crate::protocol::wire::testing::Random;
+use crate::words::limits::MESSAGE_OVERHEAD_BYTES;
 use disk::Disk;
 use peers::Peer;
 use rows::{Living, Rows};

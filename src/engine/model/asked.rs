@@ -1,9 +1,9 @@
 //! The model: what each command does.
 
-use crate::change::Counters;
-use crate::change::MessageState;
-use crate::command::{Command, Put, Target};
-use crate::ids::QueueName;
+use crate::words::change::Counters;
+use crate::words::change::MessageState;
+use crate::words::command::{Command, Put, Target};
+use crate::words::ids::QueueName;
 
 use super::{At, Message, Model, NEVER, Window};
 

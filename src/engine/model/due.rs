@@ -1,7 +1,7 @@
 //! The model: what happens by itself.
 
-use crate::ids::QueueName;
-use crate::limits::PAUSE_MS;
+use crate::words::ids::QueueName;
+use crate::words::limits::PAUSE_MS;
 
 use super::{At, Model, NEVER};
 

@@ -9,9 +9,9 @@ mod due;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::change::Counters;
-use crate::command::Command;
-use crate::ids::QueueName;
+use crate::words::change::Counters;
+use crate::words::command::Command;
+use crate::words::ids::QueueName;
 
 pub const NEVER: u64 = u64::MAX;
 

@@ -40,7 +40,9 @@ fn the_time_out_is_counted() {
     t.pass(10_000);
     assert_eq!(t.engine.totals.timeouts, 1);
     t.say('p', "stats 1");
-    let [crate::command::Reply::MessageStatistics(figures)] = &t.replies[..] else { panic!() };
+    let [crate::words::command::Reply::MessageStatistics(figures)] = &t.replies[..] else {
+        panic!()
+    };
     assert_eq!((figures.counters.timeouts, figures.counters.reserves), (1, 1));
 }
 

@@ -1,7 +1,7 @@
 //! What goes to one peer in a turn is bounded in bytes (`limits.max_output`, one message more).
 
 use super::Talk;
-use crate::limits::LimitValues;
+use crate::words::limits::LimitValues;
 
 fn talk() -> Talk {
     Talk::with(LimitValues { max_output: 1_000, ..LimitValues::default() })

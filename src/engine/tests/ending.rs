@@ -34,7 +34,7 @@ fn what_was_asked_for_before_the_end_is_done() {
 #[test]
 fn the_queue_that_connections_start_with_stays() {
     let mut t = Talk::new();
-    t.open('a', crate::command::Manner::Serial, 0);
+    t.open('a', crate::words::command::Manner::Serial, 0);
     t.say('a', "start q");
     t.say('a', "watch r");
     t.say('a', "use r");

@@ -1,7 +1,7 @@
 //! What a holder says of its messages, and what others may say of them.
 
 use super::Talk;
-use crate::change::{Change, MessageState, StateRow};
+use crate::words::change::{Change, MessageState, StateRow};
 
 fn last_row(t: &Talk) -> StateRow {
     let mut rows = t.changes.iter().filter_map(|change| match change {
@@ -18,7 +18,7 @@ fn a_removed_message_is_gone_from_the_store() {
     t.say('a', "reserve");
     t.changes.clear();
     assert_eq!(t.say('a', "remove 1"), "a Removed");
-    assert_eq!(t.changes, [Change::Removed(crate::ids::MessageId(1))]);
+    assert_eq!(t.changes, [Change::Removed(crate::words::ids::MessageId(1))]);
     assert_eq!(t.say('a', "remove 1"), "a NotFound");
 }
 
@@ -163,7 +163,7 @@ fn a_put_is_answered_before_the_message_is_handed_out_and_stored_before_both() {
 #[test]
 fn puts_are_refused_with_the_reason_but_not_those_without_answers() {
     let mut t = Talk::new().workers("a").consumers("c");
-    t.input(crate::engine::Input::RefusePuts(Some(crate::command::Refusal::Draining)));
+    t.input(crate::engine::Input::RefusePuts(Some(crate::words::command::Refusal::Draining)));
     assert_eq!(t.say('a', "put"), "a refused Draining");
     assert_eq!(t.say('c', "put q"), "c put 1");
     t.input(crate::engine::Input::RefusePuts(None));
@@ -172,7 +172,7 @@ fn puts_are_refused_with_the_reason_but_not_those_without_answers() {
 
 #[test]
 fn a_queue_too_many_is_refused() {
-    let limits = crate::limits::LimitValues { max_queues: 2, ..Default::default() };
+    let limits = crate::words::limits::LimitValues { max_queues: 2, ..Default::default() };
     let mut t = Talk::with(limits).workers("a");
     t.say('a', "put r");
     for text in ["put s", "use s", "watch s"] {

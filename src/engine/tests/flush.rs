@@ -1,7 +1,7 @@
 //! Flushing: every state, in slices, while others act on what is doomed.
 
 use super::Talk;
-use crate::change::Change;
+use crate::words::change::Change;
 
 /// `p` has put so many messages.
 fn filled(count: usize) -> Talk {
@@ -70,7 +70,7 @@ fn what_is_doomed_can_not_be_found_by_anybody() {
     assert_eq!(t.say('w', "list q"), "w listing  more 0");
     assert_eq!(t.say('w', "peek ready"), "w NotFound");
     t.say('w', "stats q");
-    let [crate::command::Reply::QueueStatistics(figures)] = &t.replies[..] else { panic!() };
+    let [crate::words::command::Reply::QueueStatistics(figures)] = &t.replies[..] else { panic!() };
     assert_eq!(figures.messages.total(), 0);
     assert_eq!(t.settle(), "p flushed 3000");
 }

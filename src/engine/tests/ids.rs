@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::Talk;
-use crate::command::Reply;
 use crate::engine::{Engine, Input};
-use crate::limits::{ID_BLOCK, LimitValues, Limits};
-use crate::statistics::Counted;
+use crate::words::command::Reply;
+use crate::words::limits::{ID_BLOCK, LimitValues, Limits};
+use crate::words::statistics::Counted;
 
 fn talk(next: u64, reserved: u64) -> Talk {
     let limits = Arc::new(Limits::new(&LimitValues::default()));
@@ -51,7 +51,7 @@ fn a_waiting_put_leaves_no_queue_behind_and_is_refused_by_then() {
     let mut t = talk(1, 1).workers("ab");
     t.say('a', "put r");
     assert_eq!(t.say('b', "queues"), "b queues q");
-    t.input(Input::RefusePuts(Some(crate::command::Refusal::OutOfMemory)));
+    t.input(Input::RefusePuts(Some(crate::words::command::Refusal::OutOfMemory)));
     assert_eq!(t.input(Input::IdsReserved(9)), "a refused OutOfMemory");
     assert_eq!(t.say('b', "queues"), "b queues q");
 }
@@ -87,5 +87,5 @@ fn a_start_beyond_the_reserved_ids_asks_for_enough() {
 fn id_0_is_never_given() {
     let mut t = talk(0, 100).workers("a");
     t.say('a', "put");
-    assert!(matches!(t.replies[..], [Reply::Put(crate::ids::MessageId(1))]));
+    assert!(matches!(t.replies[..], [Reply::Put(crate::words::ids::MessageId(1))]));
 }

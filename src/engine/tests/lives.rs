@@ -10,14 +10,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use super::Talk;
-use crate::change::{Change, StoredMessage};
-use crate::clock::{Now, Time, observe, start_of};
 use crate::engine::Engine;
 use crate::engine::load::Loader;
 use crate::engine::message::State;
 use crate::engine::random::{Random, seed, steps};
-use crate::ids::{MessageId, QueueId, QueueName};
-use crate::limits::{LimitValues, Limits};
+use crate::words::change::{Change, StoredMessage};
+use crate::words::clock::{Now, Time, observe, start_of};
+use crate::words::ids::{MessageId, QueueId, QueueName};
+use crate::words::limits::{LimitValues, Limits};
 
 const DAY_MS: u64 = 24 * 3_600_000;
 /// Less than this is not taken for a step of the wall clock.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::{START, Talk, queue};
-use crate::change::Counters;
-use crate::change::{Change, MessageState, StateRow, StoredMessage};
-use crate::clock::{Now, Time};
 use crate::engine::Engine;
 use crate::engine::load::Loader;
-use crate::ids::{MessageId, QueueId, Sequence};
-use crate::limits::{LimitValues, Limits};
+use crate::words::change::Counters;
+use crate::words::change::{Change, MessageState, StateRow, StoredMessage};
+use crate::words::clock::{Now, Time};
+use crate::words::ids::{MessageId, QueueId, Sequence};
+use crate::words::limits::{LimitValues, Limits};
 
 const WALL: i64 = START as i64;
 
@@ -91,7 +91,9 @@ fn the_row_of_a_moved_message_stands_for_what_it_was_put_with() {
     loader.message(&StoredMessage { priority: 6, ..stored(2) });
     let (mut t, _) = talk(loader);
     t.say('a', "stats 1");
-    let [crate::command::Reply::MessageStatistics(figures)] = &t.replies[..] else { panic!() };
+    let [crate::words::command::Reply::MessageStatistics(figures)] = &t.replies[..] else {
+        panic!()
+    };
     assert_eq!((figures.priority, figures.counters, figures.delay_ms), (5, counters, 2_000));
     assert_eq!((figures.age_ms, figures.time_to_run_ms), (5_000, 60_000));
     assert_eq!(t.say('a', "reserve"), "a reserved 1");
@@ -123,7 +125,9 @@ fn a_delay_is_no_longer_than_was_asked_for_whatever_became_of_the_clock() {
     assert_eq!(t.pass(2_999), "");
     assert_eq!(t.pass(1), "a reserved 1");
     t.say('a', "stats 1");
-    let [crate::command::Reply::MessageStatistics(figures)] = &t.replies[..] else { panic!() };
+    let [crate::words::command::Reply::MessageStatistics(figures)] = &t.replies[..] else {
+        panic!()
+    };
     assert_eq!(figures.age_ms, 3_000, "its age starts at the start, not in the future");
 }
 

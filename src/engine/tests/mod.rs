@@ -25,11 +25,11 @@ mod window;
 
 use std::sync::Arc;
 
-use crate::change::{Change, MessageState};
-use crate::clock::{Now, Time};
-use crate::command::{Command, Handing, Manner, Put, Reply, Request, Tag, Target};
-use crate::ids::{ConnectionId, MessageId, QueueName};
-use crate::limits::{LimitValues, Limits};
+use crate::words::change::{Change, MessageState};
+use crate::words::clock::{Now, Time};
+use crate::words::command::{Command, Handing, Manner, Put, Reply, Request, Tag, Target};
+use crate::words::ids::{ConnectionId, MessageId, QueueName};
+use crate::words::limits::{LimitValues, Limits};
 
 use super::{Effect, Engine, Input};
 

@@ -1,7 +1,7 @@
 //! Much at once: a turn does a bounded part of it, and nobody is forgotten over it.
 
 use super::Talk;
-use crate::change::Change;
+use crate::words::change::Change;
 
 fn removed(t: &Talk) -> usize {
     t.changes.iter().filter(|change| matches!(change, Change::Removed(_))).count()

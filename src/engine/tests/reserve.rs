@@ -130,8 +130,10 @@ fn a_message_that_was_buried_is_stored_as_ready_once_it_is_reserved() {
     t.say('a', "bury 1");
     t.changes.clear();
     t.say('a', "take 1");
-    let [crate::change::Change::Moved(row)] = &t.changes[..] else { panic!("{:?}", t.changes) };
-    assert_eq!(row.state, crate::change::MessageState::Ready);
+    let [crate::words::change::Change::Moved(row)] = &t.changes[..] else {
+        panic!("{:?}", t.changes)
+    };
+    assert_eq!(row.state, crate::words::change::MessageState::Ready);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Figures, surveys and listings.
 
 use super::Talk;
-use crate::command::Reply;
-use crate::statistics::{Counted, MessageStatistics, QueueStatistics, ServerStatistics};
+use crate::words::command::Reply;
+use crate::words::statistics::{Counted, MessageStatistics, QueueStatistics, ServerStatistics};
 
 fn server(t: &mut Talk) -> ServerStatistics {
     t.say('a', "stats");
@@ -53,7 +53,7 @@ fn commands_are_counted_and_also_those_that_were_refused_elsewhere() {
     let mut t = one_of_each();
     t.say('a', "reserve for 0");
     t.say('a', "bury 99");
-    let counted = crate::command::Command::EchoCounted(Counted::Put);
+    let counted = crate::words::command::Command::EchoCounted(Counted::Put);
     assert_eq!(t.command('a', counted), "a Echo");
     t.say('a', "echo");
     let counts = server(&mut t).commands;
@@ -144,7 +144,7 @@ fn all_that_happens_to_a_message_is_counted() {
 fn draining_is_told() {
     let mut t = Talk::new().workers("a");
     assert!(!server(&mut t).draining);
-    let refusal = Some(crate::command::Refusal::Draining);
+    let refusal = Some(crate::words::command::Refusal::Draining);
     t.input(crate::engine::Input::RefusePuts(refusal));
     assert!(server(&mut t).draining);
 }

@@ -1,8 +1,8 @@
 //! Time to live: from receipt on, whatever the state, but not while buried.
 
 use super::Talk;
-use crate::change::Change;
-use crate::ids::MessageId;
+use crate::words::change::Change;
+use crate::words::ids::MessageId;
 
 fn removed(t: &Talk, id: u64) -> bool {
     t.changes.contains(&Change::Removed(MessageId(id)))

@@ -140,7 +140,7 @@ fn a_time_out_is_counted_but_stored_only_at_a_clean_stop() {
     t.pass(2_000);
     assert_eq!(t.changes, []);
     let rows = t.engine.unsaved_counters();
-    let [crate::change::Change::Moved(row)] = &rows[..] else { panic!("{rows:?}") };
+    let [crate::words::change::Change::Moved(row)] = &rows[..] else { panic!("{rows:?}") };
     assert_eq!((row.counters.reserves, row.counters.timeouts), (1, 1));
     assert_eq!(t.engine.unsaved_counters(), [], "once");
 }

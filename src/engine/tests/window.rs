@@ -1,6 +1,6 @@
 //! Windows: at most so many out at a time, one per connection and queue, until changed.
 
-use crate::limits::LimitValues;
+use crate::words::limits::LimitValues;
 
 use super::Talk;
 

@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use super::line::{self, Parsed, PutHead};
 use super::{FIRST_TUBE, Note};
-use crate::change::Attributes;
-use crate::clock::Time;
-use crate::command::{Command, Put, Refusal, Requests, Tag, Target};
-use crate::ids::QueueName;
-use crate::limits::Limits;
 use crate::protocol::wire::{Content, Rest, is_http};
 use crate::protocol::{Decoder, WireError};
-use crate::statistics::Counted;
+use crate::words::change::Attributes;
+use crate::words::clock::Time;
+use crate::words::command::{Command, Put, Refusal, Requests, Tag, Target};
+use crate::words::ids::QueueName;
+use crate::words::limits::Limits;
+use crate::words::statistics::Counted;
 
 /// The longest command line, its end included, in bytes.
 const LINE_BYTES_MAX: usize = 224;
@@ -335,8 +335,8 @@ impl Decoder for BeanstalkDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Request;
-    use crate::limits::{LimitValues, REQUESTS_PER_BATCH_MAX};
+    use crate::words::command::Request;
+    use crate::words::limits::{LimitValues, REQUESTS_PER_BATCH_MAX};
 
     fn decoder() -> BeanstalkDecoder {
         let values = LimitValues { max_message_size: 10, ..LimitValues::default() };

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use super::{Note, is_tube_name, yaml};
-use crate::command::{Delivery, Handing, Refusal, Reply, Tag};
-use crate::limits::Limits;
-use crate::output::Output;
 use crate::protocol::Encoder;
+use crate::words::command::{Delivery, Handing, Refusal, Reply, Tag};
+use crate::words::limits::Limits;
+use crate::words::output::Output;
 
 /// The writing half of a connection.
 pub struct BeanstalkEncoder {
@@ -138,12 +138,14 @@ fn push_number(number: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::BodyRef;
-    use crate::change::Counters;
-    use crate::change::{Attributes, MessageState};
-    use crate::ids::{MessageId, QueueName};
-    use crate::limits::LimitValues;
-    use crate::statistics::{MessageStatistics, QueueStatistics, ServerStatistics, StateCounts};
+    use crate::words::body::BodyRef;
+    use crate::words::change::Counters;
+    use crate::words::change::{Attributes, MessageState};
+    use crate::words::ids::{MessageId, QueueName};
+    use crate::words::limits::LimitValues;
+    use crate::words::statistics::{
+        MessageStatistics, QueueStatistics, ServerStatistics, StateCounts,
+    };
 
     fn encoder() -> BeanstalkEncoder {
         BeanstalkEncoder::new(Arc::new(Limits::new(&LimitValues::default())))

@@ -4,11 +4,11 @@
 //! digits; those of `kick` and `reserve-with-timeout` are read as C does it. Both are kept.
 
 use super::{Note, is_tube_byte, is_tube_name};
-use crate::change::MessageState;
-use crate::command::Command;
-use crate::ids::{MessageId, QueueName};
-use crate::limits::WORK_PER_TURN_MAX;
-use crate::statistics::Counted;
+use crate::words::change::MessageState;
+use crate::words::command::Command;
+use crate::words::ids::{MessageId, QueueName};
+use crate::words::limits::WORK_PER_TURN_MAX;
+use crate::words::statistics::Counted;
 
 /// What a line says.
 #[derive(Debug)]

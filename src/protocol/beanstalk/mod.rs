@@ -18,8 +18,8 @@ mod yaml;
 
 use std::sync::Arc;
 
-use crate::command::Tag;
 use crate::protocol::{Halves, Manner, Protocol, Setup};
+use crate::words::command::Tag;
 
 /// The row of the protocol table.
 pub const PROTOCOL: Protocol = Protocol {

@@ -4,8 +4,8 @@
 use std::fmt::{Display, Write};
 
 use super::is_tube_name;
-use crate::change::MessageState;
-use crate::statistics::{
+use crate::words::change::MessageState;
+use crate::words::statistics::{
     Counted, MessageStatistics, QueueStatistics, ServerStatistics, StateCounts, StoreFacts,
 };
 

@@ -7,12 +7,12 @@
 
 use std::collections::VecDeque;
 
-use crate::clock::Time;
-use crate::command::{Command, Request, Requests};
-use crate::ids::QueueName;
-use crate::limits::{LISTING_LINES_MAX, QUEUE_NAME_BYTES_MAX};
 use crate::protocol::WireError;
 use crate::protocol::wire::is_http;
+use crate::words::clock::Time;
+use crate::words::command::{Command, Request, Requests};
+use crate::words::ids::QueueName;
+use crate::words::limits::{LISTING_LINES_MAX, QUEUE_NAME_BYTES_MAX};
 
 use super::draw::Draw;
 use super::help;
@@ -301,9 +301,9 @@ fn words(line: &str) -> Result<Vec<String>, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::Tag;
     use crate::protocol::Decoder as _;
     use crate::protocol::wire::testing::{Random, decode_all, decode_in_parts};
+    use crate::words::command::Tag;
 
     /// What each request draws and asks, without the greeting in front.
     fn dialogue(lines: &str) -> Vec<(Draw, Command)> {

@@ -1,6 +1,6 @@
 //! What the decoder tells the encoder to draw, as it travels through the core in a tag.
 
-use crate::command::Tag;
+use crate::words::command::Tag;
 
 use super::Window;
 

@@ -4,12 +4,12 @@
 //! end in a line feed alone, there are no escape sequences and no prompt, and each answer ends
 //! with an empty line.
 
-use crate::change::MessageState;
-use crate::clock::{Now, Time};
-use crate::command::{Delivery, Refusal, Reply, Tag};
-use crate::output::Output;
 use crate::protocol;
-use crate::statistics::{Listing, ServerStatistics, StateCounts, StoreFacts, Survey};
+use crate::words::change::MessageState;
+use crate::words::clock::{Now, Time};
+use crate::words::command::{Delivery, Refusal, Reply, Tag};
+use crate::words::output::Output;
+use crate::words::statistics::{Listing, ServerStatistics, StateCounts, StoreFacts, Survey};
 
 use super::Window;
 use super::draw::Draw;
@@ -339,9 +339,9 @@ fn store_state(store: &StoreFacts) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{MessageId, QueueName};
     use crate::protocol::Encoder as _;
-    use crate::statistics::{ListedMessage, QueueSummary};
+    use crate::words::ids::{MessageId, QueueName};
+    use crate::words::statistics::{ListedMessage, QueueSummary};
 
     fn written(encoder: &mut Encoder, draw: Draw, reply: Reply) -> String {
         let mut out = Vec::new();

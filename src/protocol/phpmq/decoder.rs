@@ -13,13 +13,13 @@
 
 use std::sync::Arc;
 
-use crate::change::Attributes;
-use crate::clock::Time;
-use crate::command::{Command, Put, Refusal, Requests, Tag, Target};
-use crate::ids::{MessageId, QueueName, QueueNameError};
-use crate::limits::{Limits, QUEUE_NAME_BYTES_MAX};
 use crate::protocol::WireError;
 use crate::protocol::wire::{Content, Piece, Rest, decimal};
+use crate::words::change::Attributes;
+use crate::words::clock::Time;
+use crate::words::command::{Command, Put, Refusal, Requests, Tag, Target};
+use crate::words::ids::{MessageId, QueueName, QueueNameError};
+use crate::words::limits::{Limits, QUEUE_NAME_BYTES_MAX};
 
 use super::{
     CORRELATION_BYTES_MAX, MESSAGE_HEADER_BYTES, MessageKey, PACKET_HEADER_BYTES, Packet,

@@ -1,8 +1,8 @@
 //! Deliveries and confirmations out as php-mq bytes.
 
-use crate::command::{Delivery, Handing, Reply, Tag};
-use crate::output::Output;
 use crate::protocol;
+use crate::words::command::{Delivery, Handing, Reply, Tag};
+use crate::words::output::Output;
 
 use super::{
     MessageKey, PACKET_HEADER_BYTES, Packet, REVISION_1, REVISION_2, REVISION_ATTRIBUTE,
@@ -105,11 +105,11 @@ fn write_decimal(mut number: u64, place: &mut [u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::BodyRef;
-    use crate::change::Attributes;
-    use crate::command::Refusal;
-    use crate::ids::{MessageId, QueueName};
     use crate::protocol::Encoder as _;
+    use crate::words::body::BodyRef;
+    use crate::words::change::Attributes;
+    use crate::words::command::Refusal;
+    use crate::words::ids::{MessageId, QueueName};
 
     fn encoder(revision: Option<u8>) -> Encoder {
         Encoder::new(MessageKey::new(&[7; 16]), revision)

@@ -5,7 +5,7 @@
 
 use siphasher::sip::SipHasher;
 
-use crate::ids::MessageId;
+use crate::words::ids::MessageId;
 
 /// Digits of an id on the wire.
 pub(super) const WIRE_ID_BYTES: usize = 32;

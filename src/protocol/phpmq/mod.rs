@@ -7,7 +7,7 @@
 //!
 //! Both revisions carry the version `01`. A connection shows its revision by what it sends; one
 //! that only consumes is served each message in the revision in which that message was sent. The
-//! decoder tells the encoder what it learnt with an [`Echo`](crate::command::Command::Echo) ahead
+//! decoder tells the encoder what it learnt with an [`Echo`](crate::words::command::Command::Echo) ahead
 //! of the request that showed it. Nothing that a client sends has an answer, but for a message
 //! whose sender asked for a confirmation (our extension, packet type 06).
 
@@ -62,7 +62,7 @@ fn connect(setup: &Setup) -> Halves {
     (Box::new(decoder), Box::new(encoder::Encoder::new(key, setup.revision)))
 }
 
-/// Opaque bytes as a text for a [`Tag`](crate::command::Tag): each byte is the character of its
+/// Opaque bytes as a text for a [`Tag`](crate::words::command::Tag): each byte is the character of its
 /// number, so that nothing is lost.
 fn text_of_bytes(bytes: &[u8]) -> Box<str> {
     bytes.iter().map(|byte| char::from(*byte)).collect::<String>().into()

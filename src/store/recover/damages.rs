@@ -12,8 +12,8 @@ use super::super::testing::{
     commit, commit_to, folder, found, put, queue, removed, reopen, row, state,
 };
 use super::{Recovered, StoreError, recover};
-use crate::change::Change;
 use crate::store::LogState;
+use crate::words::change::Change;
 
 const PAGE: usize = 8192;
 const FRAME: usize = 24 + PAGE;

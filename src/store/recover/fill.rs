@@ -11,10 +11,6 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Statement};
 use rustc_hash::FxHashSet;
 
 use super::Recovered;
-use crate::change::{MessageRow, StateRow};
-use crate::clock::wall_clock_ms;
-use crate::ids::QueueId;
-use crate::limits::ID_BLOCK;
 use crate::store::LogState;
 use crate::store::check::{self, Setting};
 use crate::store::quarantine;
@@ -22,6 +18,10 @@ use crate::store::rows::unsigned;
 use crate::store::salvage::{Collect, Damaged, Found, SoundRow, Table, Trees};
 use crate::store::schema::{checksum, message_columns, setting, stored};
 use crate::store::tables::Tables;
+use crate::words::change::{MessageRow, StateRow};
+use crate::words::clock::wall_clock_ms;
+use crate::words::ids::QueueId;
+use crate::words::limits::ID_BLOCK;
 
 /// A new database on its way to be filled.
 pub(super) struct Filling<'c> {

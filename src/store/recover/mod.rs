@@ -172,7 +172,7 @@ mod tests {
     use super::super::{Held, Memory, Replacement, Slices};
     use super::*;
     use crate::journal::Journal;
-    use crate::limits::ID_BLOCK;
+    use crate::words::limits::ID_BLOCK;
     use rusqlite::{Connection, Row};
 
     /// A database with the usual story, closed, and what a restart finds in it.

@@ -5,13 +5,13 @@ use std::str;
 use rusqlite::types::ValueRef;
 
 use super::record::{Header, Stored};
-use crate::change::{Attributes, MessageRow, StateRow};
-use crate::ids::{MessageId, QueueId, QueueName, Sequence};
 use crate::store::check::Setting;
 use crate::store::rows::{small, state_row, unsigned};
 use crate::store::schema::{
     bytes_checksum, checksum, number_checksum, queue_checksum, state_of_number,
 };
+use crate::words::change::{Attributes, MessageRow, StateRow};
+use crate::words::ids::{MessageId, QueueId, QueueName, Sequence};
 
 /// What a tree holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

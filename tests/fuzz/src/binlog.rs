@@ -2,7 +2,7 @@
 //! of it that is opened, with the jobs that were told, and no body in it that is not in the files.
 
 use phpmq::binlog::{self, Binlog};
-use phpmq::ids::MessageId;
+use phpmq::words::ids::MessageId;
 use phpmq::store::{self, Memory};
 
 use crate::database::{folder, write};

@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use libfuzzer_sys::arbitrary::Unstructured;
-use phpmq::clock::{Clock, Now, Time};
+use phpmq::words::clock::{Clock, Now, Time};
 use phpmq::engine::Engine;
 use phpmq::engine::load::Loader;
-use phpmq::ids::QueueName;
+use phpmq::words::ids::QueueName;
 use phpmq::journal::Journal;
-use phpmq::limits::{LimitValues, Limits};
+use phpmq::words::limits::{LimitValues, Limits};
 use phpmq::store::{self, File, Opened, StoreError};
 use tempfile::TempDir;
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use phpmq::clock::Time;
-use phpmq::command::{Command, Refusal, Reply, Request, Requests};
-use phpmq::limits::{LimitValues, Limits, REQUESTS_PER_BATCH_MAX};
+use phpmq::words::clock::Time;
+use phpmq::words::command::{Command, Refusal, Reply, Request, Requests};
+use phpmq::words::limits::{LimitValues, Limits, REQUESTS_PER_BATCH_MAX};
 use phpmq::protocol::{self, Halves, Setup, WireError};
 
 /// Bodies stay below this, so that the fuzzer reaches the limit.

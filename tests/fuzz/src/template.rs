@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
-use phpmq::change::{Attributes, Change, Counters, MessageRow, MessageState, StateRow};
-use phpmq::ids::{MessageId, QueueId, QueueName, Sequence};
+use phpmq::words::change::{Attributes, Change, Counters, MessageRow, MessageState, StateRow};
+use phpmq::words::ids::{MessageId, QueueId, QueueName, Sequence};
 use phpmq::journal::Journal;
 use phpmq::store::{self, File, StoreFile};
 use rusqlite::types::Value;

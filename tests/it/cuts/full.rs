@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use phpmq::change::Change;
-use phpmq::ids::Part;
 use phpmq::journal::{Batch, Journal};
 use phpmq::store::{self, File, Opened, StoreError, StoreFile};
+use phpmq::words::change::Change;
+use phpmq::words::ids::Part;
 
 use super::model::{Ids, Model, Sizes};
 use super::random::Random;

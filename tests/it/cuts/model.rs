@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use phpmq::change::{Attributes, Change, Counters, MessageRow, MessageState, StateRow};
+use phpmq::words::change::{Attributes, Change, Counters, MessageRow, MessageState, StateRow};
 
-use phpmq::ids::{MessageId, QueueId, QueueName, Sequence};
 use phpmq::store::{self, Connection, Memory};
+use phpmq::words::ids::{MessageId, QueueId, QueueName, Sequence};
 
 use super::random::Random;
 

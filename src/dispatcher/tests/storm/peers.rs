@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::super::*;
 use super::Storm;
 use super::rows::{FILLER, LARGE_BYTES, Message, mark, queue_name};
-use crate::change::MessageState::{self, Buried, Ready};
-use crate::limits::MESSAGE_OVERHEAD_BYTES;
+use crate::words::change::MessageState::{self, Buried, Ready};
+use crate::words::limits::MESSAGE_OVERHEAD_BYTES;
 
 const QUEUES: usize = 4;
 /// Large messages at the same time at most, since each turn looks at all their bytes.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::change::{MessageRow, MessageState, StateRow};
-use crate::ids::{MessageId, QueueId, QueueName};
 use crate::journal::{Batch, Row};
 use crate::store::{Memory, Slice, Slices};
+use crate::words::change::{MessageRow, MessageState, StateRow};
+use crate::words::ids::{MessageId, QueueId, QueueName};
 
 /// Large messages: some of them are brought into memory over several turns and fill several slices,
 /// and their batches stay apart while memory lags behind.

@@ -1,10 +1,10 @@
 //! php-mq bytes in, requests out: each message, each fault, and what is kept meanwhile.
 
 use super::*;
-use crate::command::Request;
-use crate::limits::LimitValues;
 use crate::protocol::Decoder as _;
 use crate::protocol::wire::testing::decode_all;
+use crate::words::command::Request;
+use crate::words::limits::LimitValues;
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
 

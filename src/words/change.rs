@@ -1,0 +1,213 @@
+//! What happens to stored data: the only way anything reaches SQL.
+//!
+//! The engine lists changes; the journal gathers them, and one function carries them out in the
+//! in-memory database and in the database file alike. Times in here are moments of the daemon's scale
+//! ([`clock`](crate::words::clock)), which outlives the process as the rows do.
+
+use crate::words::body::Body;
+use crate::words::ids::{MessageId, QueueId, QueueName, Sequence};
+
+/// One change of stored data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A queue got its first message.
+    QueueNamed {
+        /// Its number.
+        id: QueueId,
+        /// Its name.
+        name: QueueName,
+    },
+    /// A queue has no message any more and nobody refers to it.
+    QueueGone(QueueId),
+    /// A message was put.
+    Put(MessageRow),
+    /// A message's state is no longer the one it was put with.
+    Moved(StateRow),
+    /// A message is gone.
+    Removed(MessageId),
+}
+
+/// What is kept of a message: written once, deleted once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MessageRow {
+    /// Its id.
+    pub id: MessageId,
+    /// Its queue.
+    pub queue: QueueId,
+    /// The priority that it was put with.
+    pub priority: u32,
+    /// The place that it was put at.
+    pub sequence: Sequence,
+    /// When it was put.
+    pub created_ms: i64,
+    /// When it expires; `None` is never.
+    pub expires_ms: Option<i64>,
+    /// When it is ready; `None` is at once.
+    pub due_ms: Option<i64>,
+    /// How long a reservation lasts, in milliseconds.
+    pub time_to_run_ms: u64,
+    /// What its protocol must give back.
+    pub attributes: Attributes,
+    /// The message itself.
+    pub body: Body,
+}
+
+/// What is kept of a message that was moved after it was put. It stands for all of these fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateRow {
+    /// The message.
+    pub id: MessageId,
+    /// Never reserved: what was in somebody's hands is ready after a restart.
+    pub state: MessageState,
+    /// Its priority now.
+    pub priority: u32,
+    /// Its place now.
+    pub sequence: Sequence,
+    /// Delayed: when it is ready. Buried: its place among the buried. Else `None`.
+    pub due: Option<i64>,
+    /// When it expires; `None` is never.
+    pub expires_ms: Option<i64>,
+    /// The delay it was last given, in milliseconds.
+    pub delay_ms: u64,
+    /// What happened to it so far.
+    pub counters: Counters,
+}
+
+/// A message as a restart finds it: everything but its body and attributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its id.
+    pub id: MessageId,
+    /// Its queue.
+    pub queue: QueueId,
+    /// The priority that it was put with.
+    pub priority: u32,
+    /// The place that it was put at.
+    pub sequence: Sequence,
+    /// When it was put.
+    pub created_ms: i64,
+    /// When it expires; `None` is never.
+    pub expires_ms: Option<i64>,
+    /// When it is ready; `None` is at once.
+    pub due_ms: Option<i64>,
+    /// How long a reservation lasts, in milliseconds.
+    pub time_to_run_ms: u64,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+    /// Where it was moved to since; stands for the fields above that it has too.
+    pub moved: Option<StateRow>,
+}
+
+/// How often things happened to one message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Handed out.
+    pub reserves: u32,
+    /// Handed out and not finished in time.
+    pub timeouts: u32,
+    /// Given back.
+    pub releases: u32,
+    /// Set aside.
+    pub buries: u32,
+    /// Brought back.
+    pub kicks: u32,
+}
+
+/// The life of a message.
+///
+/// ```text
+///   put ──► delayed ──due──► ready ──reserve──► reserved ──acknowledge──► gone
+///    └──────────────────────►  ▲ ▲ ◄──release, time-out, disconnect──┘ │
+///                              │ └────kick──── buried ◄──────bury──────┘
+///                              └──── release with a delay: delayed again
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageState {
+    /// To be handed out.
+    Ready,
+    /// Not ready yet.
+    Delayed,
+    /// In somebody's hands; never stored.
+    Reserved,
+    /// Set aside until it is kicked.
+    Buried,
+}
+
+/// A small map of names to bytes that a protocol must give back with a message; usually empty.
+///
+/// Kept as the bytes that are stored: for each entry a length byte and the name, two length bytes
+/// (big-endian) and the value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes(Option<Box<[u8]>>);
+
+impl Attributes {
+    /// The map that these stored bytes hold; no bytes are the empty one.
+    pub fn from_stored(bytes: &[u8]) -> Attributes {
+        Attributes(if bytes.is_empty() { None } else { Some(bytes.into()) })
+    }
+
+    /// The bytes to store, `None` for the empty map.
+    pub fn stored(&self) -> Option<&[u8]> {
+        self.0.as_deref()
+    }
+
+    /// Adds an entry; names are at most 255 bytes and values at most 65,535, longer ones are cut.
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        let name = &name.as_bytes()[..name.len().min(255)];
+        let value = &value[..value.len().min(65_535)];
+        let mut bytes = self.0.take().map(Vec::from).unwrap_or_default();
+        bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend_from_slice(value);
+        self.0 = Some(bytes.into());
+    }
+
+    /// The value of the first entry of this name.
+    pub fn find(&self, name: &str) -> Option<&[u8]> {
+        self.iter().find(|(entry, _)| *entry == name.as_bytes()).map(|(_, value)| value)
+    }
+
+    /// All entries, in the order they were added.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = self.0.as_deref().unwrap_or_default();
+        std::iter::from_fn(move || {
+            let (entry, after) = split_entry(rest)?;
+            rest = after;
+            Some(entry)
+        })
+    }
+}
+
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+fn split_entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
+    let (name_len, rest) = bytes.split_first()?;
+    let (name, rest) = rest.split_at_checked(usize::from(*name_len))?;
+    let (value_len, rest) = rest.split_first_chunk::<2>()?;
+    let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*value_len)))?;
+    Some(((name, value), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_come_back_as_they_were_stored() {
+        let mut attributes = Attributes::default();
+        attributes.push("revision", b"2");
+        attributes.push("flags", b"\x00\xff");
+        let again = Attributes::from_stored(attributes.stored().unwrap());
+        assert_eq!(again.find("revision"), Some(&b"2"[..]));
+        assert_eq!(again.find("flags"), Some(&b"\x00\xff"[..]));
+        assert_eq!(again.find("other"), None);
+        assert_eq!(again.iter().count(), 2);
+    }
+
+    #[test]
+    fn damaged_attributes_end_early_and_do_no_harm() {
+        assert_eq!(Attributes::from_stored(b"\x05ab").iter().count(), 0);
+        assert_eq!(Attributes::from_stored(b"\x01a\x00\x09b").iter().count(), 0);
+    }
+}

@@ -1,0 +1,423 @@
+//! What peers can ask of the core and what it says to them, in words that no protocol owns.
+//!
+//! A decoder turns bytes into [`Request`]s, the engine answers with [`Reply`]s and hands out
+//! messages as [`Delivery`]s, an encoder turns those into bytes. What an encoder needs to know
+//! besides (a receipt id, which screen was asked for) rides along in a [`Tag`] that nobody
+//! between reads.
+
+use std::fmt;
+
+use crate::words::body::{Body, BodyRef};
+use crate::words::change::{Attributes, MessageState};
+use crate::words::ids::{MessageId, QueueName};
+use crate::words::limits::REQUESTS_PER_BATCH_MAX;
+use crate::words::statistics::{
+    Counted, Listing, MessageStatistics, QueueStatistics, ServerStatistics, Survey,
+};
+
+/// What the protocol wants back beside the answer; the core never looks into it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Tag {
+    /// Nothing.
+    #[default]
+    None,
+    /// A number of the protocol's own.
+    Code(u64),
+    /// A text of the protocol's own.
+    Text(Box<str>),
+}
+
+/// How a protocol's connections behave in the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Each request is answered before the next one is looked at; a reservation that waits holds
+    /// up what comes behind it.
+    Serial,
+    /// Requests have no answers and messages come when they come (windows).
+    Streaming,
+}
+
+/// One thing that a peer asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// For the encoder of the answer.
+    pub tag: Tag,
+    /// What is asked.
+    pub command: Command,
+}
+
+/// A queue as a command names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The queue that the connection uses ([`Command::Use`]).
+    Used,
+    /// This queue.
+    Named(QueueName),
+}
+
+/// A message to be queued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Where to.
+    pub queue: Target,
+    /// 0 is handed out first; `None` takes `queue.priority`.
+    pub priority: Option<u32>,
+    /// Milliseconds until it is ready.
+    pub delay_ms: u64,
+    /// Milliseconds that a reservation lasts; `None` takes `queue.time_to_run`.
+    pub time_to_run_ms: Option<u64>,
+    /// Milliseconds until it expires; `None` is never.
+    pub time_to_live_ms: Option<u64>,
+    /// What the protocol must give back with it.
+    pub attributes: Attributes,
+    /// The message itself.
+    pub body: Body,
+}
+
+impl Put {
+    /// A message with the queue's defaults.
+    pub fn new(queue: Target, body: impl Into<Body>) -> Put {
+        Put {
+            queue,
+            priority: None,
+            delay_ms: 0,
+            time_to_run_ms: None,
+            time_to_live_ms: None,
+            attributes: Attributes::default(),
+            body: body.into(),
+        }
+    }
+}
+
+/// The commands of the core.
+///
+/// "Held" messages are those that this connection has in hand, through a reservation or through
+/// one of its windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Queue a message. Answer: [`Reply::Put`].
+    Put(Put),
+    /// Use and watch this queue from the start of the conversation: neither counted nor answered.
+    /// From then on the queue stays even when nobody uses it.
+    Start(QueueName),
+    /// Name the queue of later [`Target::Used`]. Answer: [`Reply::Using`].
+    Use(QueueName),
+    /// Add a queue to those that a reservation takes from. Answer: [`Reply::Watching`].
+    Watch(QueueName),
+    /// Take one out of them. Answer: [`Reply::Watching`] or [`Reply::NotIgnored`].
+    Ignore(QueueName),
+    /// Have at most `window` unacknowledged messages of the queue at a time, until told
+    /// otherwise; 0 ends it and gives them back. Silent: messages follow as deliveries.
+    Consume {
+        /// The queue.
+        queue: QueueName,
+        /// How many at most.
+        window: u32,
+    },
+    /// Take messages of the watched queues, waiting `timeout_ms` for the first one (`None` for
+    /// ever). Answer: 1 to `count` deliveries in one go (the reply [`Reply::Batch`] goes before
+    /// them when `count` is not 1), [`Reply::TimedOut`] or [`Reply::DeadlineSoon`].
+    Reserve {
+        /// How long to wait.
+        timeout_ms: Option<u64>,
+        /// How many at most, 1 or more.
+        count: u32,
+    },
+    /// Take this message, which may be ready, delayed or buried. Answer: a delivery or
+    /// [`Reply::NotFound`].
+    ReserveMessage(MessageId),
+    /// A held message is done. Window protocols name its queue and get no answer
+    /// ([`Reply::Acknowledged`] is for those that want one).
+    Acknowledge {
+        /// The message.
+        id: MessageId,
+        /// The queue that it must be of, where the protocol says one.
+        queue: Option<QueueName>,
+    },
+    /// Remove a message that nobody else holds, held by this connection or not. Answer:
+    /// [`Reply::Removed`] or [`Reply::NotFound`].
+    Remove(MessageId),
+    /// Give a held message back to its old place. Answer: [`Reply::Released`].
+    Release {
+        /// The message.
+        id: MessageId,
+        /// Its new priority; `None` keeps the old.
+        priority: Option<u32>,
+        /// Milliseconds until it is ready again.
+        delay_ms: u64,
+    },
+    /// Give a held message back to the end of its queue, with a new time to live (`None` is for
+    /// ever). Answer: [`Reply::Released`].
+    Requeue {
+        /// The message.
+        id: MessageId,
+        /// The queue that it must be of, where the protocol says one.
+        queue: Option<QueueName>,
+        /// Milliseconds from now.
+        time_to_live_ms: Option<u64>,
+    },
+    /// Set a held message aside until it is kicked. Answer: [`Reply::Buried`].
+    Bury {
+        /// The message.
+        id: MessageId,
+        /// The queue that it must be of, where the protocol says one.
+        queue: Option<QueueName>,
+        /// Its new priority; `None` keeps the old.
+        priority: Option<u32>,
+    },
+    /// Start the time to run of a held message anew. Answer: [`Reply::Touched`].
+    Touch(MessageId),
+    /// Look at a message. Answer: a found message or [`Reply::NotFound`].
+    Peek(MessageId),
+    /// Look at the next message of the used queue in that state (ready, delayed or buried).
+    PeekNext(MessageState),
+    /// Bring back up to so many buried messages of the used queue, or delayed ones when none is
+    /// buried. Answer: [`Reply::Kicked`].
+    Kick(u64),
+    /// Bring back this buried or delayed message. Answer: [`Reply::KickedOne`].
+    KickMessage(MessageId),
+    /// Hand out nothing of the queue for so long. Answer: [`Reply::Paused`] or
+    /// [`Reply::NotFound`].
+    Pause {
+        /// The queue.
+        queue: QueueName,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// Remove every message of the queue, whatever its state. Answer: [`Reply::Flushed`] or
+    /// [`Reply::NotFound`].
+    Flush(QueueName),
+    /// The same for every queue. Answer: [`Reply::Flushed`].
+    FlushAll,
+    /// The daemon's figures. Answer: [`Reply::Statistics`].
+    Statistics,
+    /// A message's figures. Answer: [`Reply::MessageStatistics`] or [`Reply::NotFound`].
+    MessageStatistics(MessageId),
+    /// A queue's figures. Answer: [`Reply::QueueStatistics`] or [`Reply::NotFound`].
+    QueueStatistics(QueueName),
+    /// The names of all queues. Answer: [`Reply::Queues`].
+    ListQueues,
+    /// The queue in use. Answer: [`Reply::Using`].
+    ShowUsed,
+    /// The watched queues. Answer: [`Reply::Queues`].
+    ListWatched,
+    /// The fullest queues whose names match, and totals. Answer: [`Reply::Survey`].
+    Survey {
+        /// `*` stands for any characters, letters match in any case; `None` is every queue.
+        pattern: Option<Box<str>>,
+        /// How many queues the answer holds at most.
+        lines_max: usize,
+    },
+    /// The first messages of a queue in their order. Answer: [`Reply::Listing`]; an unknown
+    /// queue is an empty one.
+    List {
+        /// The queue.
+        queue: QueueName,
+        /// How many messages the answer holds at most.
+        lines_max: usize,
+    },
+    /// Nothing but its answer, [`Reply::Echo`], in its turn: how a decoder says things (an error,
+    /// a help text, a revision) to its own encoder in the order of the conversation.
+    Echo,
+    /// The same for a command that the decoder refused itself, and that still counts as one.
+    EchoCounted(Counted),
+    /// The same for a put whose body came wrong: it makes a producer and costs an id, so that ids
+    /// go on as they would with beanstalkd.
+    EchoPut,
+    /// A put that was refused when its first line said how large it is: its body was not kept.
+    /// Answer: [`Reply::Refused`] with that reason.
+    PutRefused {
+        /// Why.
+        refusal: Refusal,
+        /// How large the body was announced to be.
+        body_bytes: u64,
+    },
+    /// The end of the conversation, said by the peer: what follows is not read.
+    Quit,
+}
+
+/// The requests decoded from what has arrived, up to a channel message's worth.
+#[derive(Debug, Default)]
+pub struct Requests {
+    requests: Vec<Request>,
+    body_bytes: u64,
+}
+
+impl Requests {
+    /// Adds a request.
+    pub fn push(&mut self, tag: Tag, command: Command) {
+        if let Command::Put(put) = &command {
+            self.body_bytes += put.body.len() as u64;
+        }
+        self.requests.push(Request { tag, command });
+    }
+
+    /// Whether a decoder must stop until this batch has been sent.
+    pub fn is_full(&self) -> bool {
+        self.requests.len() >= REQUESTS_PER_BATCH_MAX
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// The bytes of all bodies in it.
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// Takes all of them out.
+    pub fn take(&mut self) -> Vec<Request> {
+        self.body_bytes = 0;
+        std::mem::take(&mut self.requests)
+    }
+}
+
+/// An answer of the core.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// The message is queued under this id.
+    Put(MessageId),
+    /// This queue is in use.
+    Using(QueueName),
+    /// So many queues are watched.
+    Watching(usize),
+    /// The last watched queue can not be ignored.
+    NotIgnored,
+    /// No message came in time.
+    TimedOut,
+    /// A message that this connection holds is about to time out, so it should not wait.
+    DeadlineSoon,
+    /// So many deliveries follow, none of them with a reply between.
+    Batch(usize),
+    /// The message is done.
+    Acknowledged,
+    /// An acknowledgement of a message that this connection does not hold; silent protocols
+    /// write nothing.
+    NotHeld,
+    /// The message is removed.
+    Removed,
+    /// The message is back in its queue.
+    Released,
+    /// The message is set aside.
+    Buried,
+    /// Its time to run starts anew.
+    Touched,
+    /// So many messages were brought back.
+    Kicked(u64),
+    /// The message was brought back.
+    KickedOne,
+    /// The queue is paused.
+    Paused,
+    /// So many messages were removed.
+    Flushed(u64),
+    /// There is no such message or queue, or somebody else has it.
+    NotFound,
+    /// The daemon's figures.
+    Statistics(Box<ServerStatistics>),
+    /// A message's figures.
+    MessageStatistics(Box<MessageStatistics>),
+    /// A queue's figures.
+    QueueStatistics(Box<QueueStatistics>),
+    /// Names of queues.
+    Queues(Vec<QueueName>),
+    /// The fullest queues.
+    Survey(Box<Survey>),
+    /// The first messages of a queue.
+    Listing(Box<Listing>),
+    /// The answer to [`Command::Echo`] and its like.
+    Echo,
+    /// A valid request that can not be met now.
+    Refused(Refusal),
+}
+
+impl Reply {
+    /// Whether this answer promises that something will still be so after a crash, and so has to
+    /// wait for the disk where the durability level says so.
+    pub fn promises(&self) -> bool {
+        matches!(
+            self,
+            Reply::Put(_)
+                | Reply::Acknowledged
+                | Reply::Removed
+                | Reply::Released
+                | Reply::Buried
+                | Reply::Kicked(_)
+                | Reply::KickedOne
+                | Reply::Flushed(_)
+        )
+    }
+}
+
+/// Why a valid request was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The daemon drains: it takes no new messages.
+    Draining,
+    /// `limits.max_memory` is reached.
+    OutOfMemory,
+    /// The message is larger than any that is accepted: trying again is of no use.
+    TooLarge,
+    /// The disk does not take what it should keep.
+    StoreUnavailable,
+    /// The disk did not take it within `storage.commit_timeout`: whether it was done is unknown.
+    OutcomeUnknown,
+    /// `limits.max_queues` is reached.
+    TooManyQueues,
+    /// The message ids are used up.
+    OutOfIds,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Draining => "the daemon is draining",
+            Refusal::OutOfMemory => "limits.max_memory is reached",
+            Refusal::TooLarge => {
+                "the message is larger than limits.max_message_size or limits.max_memory allow"
+            }
+            Refusal::StoreUnavailable => "new messages cannot be written to the disk",
+            Refusal::OutcomeUnknown => "not written to the disk in time, the outcome is unknown",
+            Refusal::TooManyQueues => "limits.max_queues is reached",
+            Refusal::OutOfIds => "the message ids are used up",
+        })
+    }
+}
+
+/// Why a message is sent to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handing {
+    /// It is reserved for the peer.
+    Reserved,
+    /// It goes through one of the peer's windows.
+    Dispatched,
+    /// The peer only looks at it.
+    Found,
+}
+
+/// A message on its way to a peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery<'a> {
+    /// Why.
+    pub handing: Handing,
+    /// Its id.
+    pub id: MessageId,
+    /// Its queue.
+    pub queue: &'a QueueName,
+    /// Its priority.
+    pub priority: u32,
+    /// Milliseconds until it expires; `None` is never.
+    pub time_to_live_ms: Option<u64>,
+    /// How often it has been handed out, this time included.
+    pub reserves: u32,
+    /// What the protocol it came by left with it.
+    pub attributes: &'a Attributes,
+    /// The message itself.
+    pub body: BodyRef<'a>,
+}

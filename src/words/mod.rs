@@ -1,0 +1,11 @@
+//! The words that every module shares: what is sent, asked, replied and counted, and within which
+//! bounds. They import nothing but each other.
+
+pub mod body;
+pub mod change;
+pub mod clock;
+pub mod command;
+pub mod ids;
+pub mod limits;
+pub mod output;
+pub mod statistics;

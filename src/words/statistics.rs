@@ -1,0 +1,293 @@
+//! The figures that the core and the process tell of themselves: counts, statistics, listings.
+
+use crate::words::change::{Counters, MessageState};
+use crate::words::clock::Time;
+use crate::words::command::Refusal;
+use crate::words::ids::{MessageId, QueueName};
+
+/// The commands that are counted, in the order of the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+#[expect(missing_docs, reason = "each is named like its command")]
+pub enum Counted {
+    Put,
+    Use,
+    Watch,
+    Ignore,
+    Consume,
+    Reserve,
+    ReserveWithTimeout,
+    ReserveMessage,
+    Acknowledge,
+    Remove,
+    Release,
+    Requeue,
+    Bury,
+    Touch,
+    Peek,
+    PeekReady,
+    PeekDelayed,
+    PeekBuried,
+    Kick,
+    KickMessage,
+    Pause,
+    Flush,
+    Statistics,
+    MessageStatistics,
+    QueueStatistics,
+    ListQueues,
+    ShowUsed,
+    ListWatched,
+    Survey,
+    List,
+}
+
+impl Counted {
+    /// How many there are.
+    pub const COUNT: usize = Counted::List as usize + 1;
+}
+
+/// How often each command was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandCounts([u64; Counted::COUNT]);
+
+impl Default for CommandCounts {
+    fn default() -> CommandCounts {
+        CommandCounts([0; Counted::COUNT])
+    }
+}
+
+impl CommandCounts {
+    /// Counts one.
+    pub fn add(&mut self, what: Counted) {
+        self.0[what as usize] += 1;
+    }
+
+    /// How often it was asked for.
+    pub fn of(&self, what: Counted) -> u64 {
+        self.0[what as usize]
+    }
+}
+
+/// Messages by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateCounts {
+    /// Ready ones with a priority below 1024, which are counted in `ready` too.
+    pub urgent: u64,
+    /// To be handed out.
+    pub ready: u64,
+    /// In somebody's hands.
+    pub reserved: u64,
+    /// Not ready yet.
+    pub delayed: u64,
+    /// Set aside.
+    pub buried: u64,
+}
+
+impl StateCounts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.ready + self.reserved + self.delayed + self.buried
+    }
+}
+
+/// The daemon's figures. The engine fills in what it owns, the dispatcher the rest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerStatistics {
+    /// Messages in all queues.
+    pub messages: StateCounts,
+    /// Bytes of their bodies.
+    pub body_bytes: u64,
+    /// Commands so far.
+    pub commands: CommandCounts,
+    /// Reservations that timed out so far.
+    pub timeouts: u64,
+    /// Messages put so far.
+    pub messages_put: u64,
+    /// Messages that expired so far.
+    pub messages_expired: u64,
+    /// Messages refused so far because they were larger than any that is accepted.
+    pub messages_too_large: u64,
+    /// Those among them whose senders could not be told.
+    pub messages_dropped: u64,
+    /// Acknowledgements of messages that the connection held once but no more.
+    pub late_acknowledgements: u64,
+    /// Acknowledgements of messages that the connection never held.
+    pub foreign_acknowledgements: u64,
+    /// Queues now.
+    pub queues: u64,
+    /// Connections now.
+    pub connections: u64,
+    /// Connections that have put a message.
+    pub producers: u64,
+    /// Connections that have asked for messages.
+    pub workers: u64,
+    /// Connections that wait for a message now.
+    pub waiting: u64,
+    /// Connections so far.
+    pub connections_accepted: u64,
+    /// Whether the daemon drains.
+    pub draining: bool,
+    /// Why puts are refused now, if they are.
+    pub refused: Option<Refusal>,
+    /// What the process and its machine say.
+    pub process: ProcessFacts,
+    /// What the database file says.
+    pub store: StoreFacts,
+    /// Connections ended for what they sent.
+    pub protocol_errors: u64,
+    /// Connections refused for a limit.
+    pub connections_refused: u64,
+}
+
+/// Facts of the process.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProcessFacts {
+    /// Process id.
+    pub pid: u32,
+    /// A random id of this process's life, in hexadecimal.
+    pub instance: String,
+    /// Milliseconds since the start.
+    pub uptime_ms: u64,
+    /// User CPU time so far, in microseconds.
+    pub user_cpu_us: u64,
+    /// System CPU time so far, in microseconds.
+    pub system_cpu_us: u64,
+    /// Resident memory now, in bytes.
+    pub resident_bytes: u64,
+    /// Resident memory at its peak, in bytes.
+    pub resident_peak_bytes: u64,
+    /// The host's name.
+    pub hostname: String,
+    /// The system's release and version text.
+    pub os: String,
+    /// The machine's architecture.
+    pub platform: String,
+}
+
+/// Facts of the database file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreFacts {
+    /// Whether there is one.
+    pub on_disk: bool,
+    /// Commits so far.
+    pub commits: u64,
+    /// Rows written so far.
+    pub rows_written: u64,
+    /// Messages moved by rewrites so far.
+    pub rows_rewritten: u64,
+    /// Bytes of the database file.
+    pub file_bytes: u64,
+    /// Bytes of its write-ahead log.
+    pub wal_bytes: u64,
+    /// Whether the disk refuses what it should keep.
+    pub degraded: bool,
+    /// Whether another program that reads the file keeps the log from being moved into it.
+    pub log_held_up: bool,
+}
+
+/// A queue's figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueStatistics {
+    /// Its name.
+    pub name: QueueName,
+    /// Its messages.
+    pub messages: StateCounts,
+    /// Messages put since it was made.
+    pub messages_put: u64,
+    /// Connections that use it.
+    pub using: u64,
+    /// Connections that watch it.
+    pub watching: u64,
+    /// Connections that watch it and wait.
+    pub waiting: u64,
+    /// The pause in force, in milliseconds.
+    pub pause_ms: u64,
+    /// What is left of it, in milliseconds.
+    pub pause_left_ms: u64,
+    /// Removals asked for.
+    pub removes: u64,
+    /// Pauses asked for.
+    pub pauses: u64,
+}
+
+/// A message's figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageStatistics {
+    /// Its id.
+    pub id: MessageId,
+    /// Its queue.
+    pub queue: QueueName,
+    /// Its state.
+    pub state: MessageState,
+    /// Its priority.
+    pub priority: u32,
+    /// Milliseconds since it was put.
+    pub age_ms: u64,
+    /// The delay it was last given, in milliseconds.
+    pub delay_ms: u64,
+    /// How long a reservation lasts, in milliseconds.
+    pub time_to_run_ms: u64,
+    /// Milliseconds until its delay or its reservation ends, else 0.
+    pub time_left_ms: u64,
+    /// What happened to it so far.
+    pub counters: Counters,
+}
+
+/// The fullest queues, and totals over all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Survey {
+    /// The fullest first, then by name.
+    pub queues: Vec<QueueSummary>,
+    /// How many more match.
+    pub more: u64,
+    /// Queues in all.
+    pub queues_total: u64,
+    /// Connections in all.
+    pub connections: u64,
+    /// Messages in all queues.
+    pub messages: StateCounts,
+    /// Whether the daemon drains.
+    pub draining: bool,
+    /// Why puts are refused now, if they are.
+    pub refused: Option<Refusal>,
+    /// What the process says.
+    pub process: ProcessFacts,
+    /// What the database file says.
+    pub store: StoreFacts,
+}
+
+/// One line of a [`Survey`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueSummary {
+    /// The queue.
+    pub name: QueueName,
+    /// Its messages.
+    pub messages: StateCounts,
+    /// Bytes of their bodies.
+    pub body_bytes: u64,
+}
+
+/// The first messages of a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// In the queue's order: by priority and place; delayed and buried ones after all others.
+    pub messages: Vec<ListedMessage>,
+    /// How many more there are.
+    pub more: u64,
+    /// Wall clock minus daemon's scale when it was made, in milliseconds.
+    pub wall_offset_ms: i64,
+}
+
+/// One line of a [`Listing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedMessage {
+    /// Its id.
+    pub id: MessageId,
+    /// Its state.
+    pub state: MessageState,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+    /// When it was put.
+    pub created: Time,
+}
