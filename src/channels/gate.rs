@@ -5,17 +5,16 @@
 //! together with its socket, so that a hang-up is seen behind a closed gate too. The descriptor is
 //! made when a thread first waits: most connections never need it.
 //!
-//! Both sides of a connection hold the gate until they are through with it, so it also carries the
-//! connection's [`Place`] among those that are counted against the limits.
+//! Both sides of a connection hold the gate until they are through with it, so it also keeps alive
+//! whatever must last as long as both (the connection's place among those that are counted).
 
+use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
-
-use crate::wire::clients::Place;
 
 /// The gate of one connection; open at first.
 #[derive(Debug, Default)]
@@ -26,13 +25,13 @@ pub struct Gate {
     /// The client's thread has read its last.
     left: AtomicBool,
     wake: OnceLock<OwnedFd>,
-    _place: Option<Place>,
+    _kept: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Gate {
-    /// An open gate that keeps the connection's place until both sides are through with it.
-    pub fn holding(place: Place) -> Gate {
-        Gate { _place: Some(place), ..Gate::default() }
+    /// An open gate that drops `kept` when both sides of the connection are through with it.
+    pub fn keeping(kept: impl Any + Send + Sync) -> Gate {
+        Gate { _kept: Some(Box::new(kept)), ..Gate::default() }
     }
 
     /// Whether the client's thread must not read now.

@@ -35,6 +35,7 @@ use crate::journal::Batch;
 use crate::protocol::{Encoder, Protocol};
 use crate::store::{Slice, StoreError};
 use crate::words::command::Request;
+use crate::words::durability::Durability;
 use crate::words::ids::ConnectionId;
 use crate::words::limits::{Charge, EVENTS_WAITING_MAX, NOTICES_WAITING_MAX};
 
@@ -154,17 +155,6 @@ impl std::fmt::Display for Peer {
             Peer::Unix => f.write_str("unix"),
         }
     }
-}
-
-/// What an answer that promises something promises (phpmqd.toml(5), `storage.durability`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Durability {
-    /// It leaves at once; the disk follows within a snapshot interval.
-    Periodic,
-    /// It leaves when it is in the database file as the system sees it: safe from kill -9.
-    Write,
-    /// It leaves when it is on the disk: safe from a power cut.
-    Sync,
 }
 
 /// What the dispatcher asks of persistence.

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
-use super::file::{Durability, LogLevel};
+use super::file::LogLevel;
 use crate::protocol::Protocol;
+use crate::words::durability::Durability;
 
 /// The exit code for a command line that cannot be understood (`EX_USAGE` of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;

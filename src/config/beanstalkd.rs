@@ -12,11 +12,11 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use super::address::{Address, AddressError};
 use super::args::{EXIT_USAGE, Parting};
-use super::check::MESSAGE_SIZE_MOST;
 use super::listeners::unaddressed;
+use super::meaning::MESSAGE_SIZE_MOST;
 use super::{Args, Config, DATABASE_NAME, Environment, Listener, LogLevel, Place, load_with};
-use crate::channels::Durability;
 use crate::protocol::Protocol;
+use crate::words::durability::Durability;
 
 /// The name that this is called by, and that it answers to.
 const PROGRAM: &str = "beanstalkd";

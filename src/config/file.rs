@@ -15,7 +15,7 @@ use toml::de::DeTable;
 use super::error::{ConfigError, ConfigErrors, ConfigFault, Place};
 use super::mistakes::{Broken, Lines, Mistakes};
 use super::values::{self, Bytes, Count, Kind, Millis, Mode, Revision};
-use crate::channels;
+use crate::words::durability::Durability;
 
 /// Makes the type of a section, the list of its keys and what reads them in one go, so that none
 /// lacks one.
@@ -202,26 +202,6 @@ read_by_words! {
     OnIoError => "\"rewrite\" or \"exit\"",
     LogLevel => "\"crit\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
     LogFormat => "\"auto\", \"plain\" or \"journald\"",
-}
-
-/// The words for [`channels::Durability`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-#[value(rename_all = "lowercase")]
-#[allow(missing_docs, reason = "channels::Durability tells what the levels are")]
-pub enum Durability {
-    Periodic,
-    Write,
-    Sync,
-}
-
-impl From<Durability> for channels::Durability {
-    fn from(word: Durability) -> channels::Durability {
-        match word {
-            Durability::Periodic => channels::Durability::Periodic,
-            Durability::Write => channels::Durability::Write,
-            Durability::Sync => channels::Durability::Sync,
-        }
-    }
 }
 
 /// What is done when the disk fails otherwise than by being full.

@@ -4,14 +4,14 @@ use toml::Spanned;
 
 use super::Listener;
 use super::address::Address;
-use super::check::{Checker, plain, zero_or};
 use super::error::{ConfigError, ConfigFault, Place};
 use super::file;
 use super::group::group_number;
+use super::meaning::{Checker, plain, zero_or};
 use super::resolve::Resolver;
 use super::values::{Millis, Mode, Revision};
-use crate::channels::Durability;
 use crate::protocol::Protocol;
+use crate::words::durability::Durability;
 
 /// The permissions of a Unix socket when none are given.
 const SOCKET_MODE: u32 = 0o660;
@@ -124,7 +124,7 @@ impl Checker<'_> {
 
     fn common_keys(&self, typed: &file::Listener, listener: &mut Listener) {
         if let Some(word) = plain(&typed.durability) {
-            listener.durability = word.into();
+            listener.durability = word;
         }
         if let Some(allow_remote) = plain(&typed.allow_remote) {
             listener.allow_remote = allow_remote;

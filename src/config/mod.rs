@@ -7,18 +7,18 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::channels::Durability;
 use crate::protocol::{PROTOCOLS, Protocol};
+use crate::words::durability::Durability;
 use crate::words::limits::{LimitValues, body_bytes_ever};
 
 pub mod address;
 pub mod args;
 pub mod beanstalkd;
-mod check;
 pub mod error;
 pub mod file;
 mod group;
 mod listeners;
+mod meaning;
 mod memory;
 mod mistakes;
 mod nearest;
@@ -205,7 +205,7 @@ pub fn load_with(
     environment: &Environment,
     protocols: &'static [Protocol],
 ) -> Result<Config, ConfigErrors> {
-    check::config(args, environment, protocols)
+    meaning::config(args, environment, protocols)
 }
 
 impl Config {

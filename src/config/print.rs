@@ -6,17 +6,7 @@ use std::path::Path;
 use super::file::{LogFormat, LogLevel, OnIoError};
 use super::values::{Bytes, Millis, Mode};
 use super::{Address, Config, Listener, SERVICE_DATABASE, Storage};
-use crate::channels::Durability;
 use crate::words::limits::LimitValues;
-
-/// The word that configuration files have for a level.
-pub fn durability_word(level: Durability) -> &'static str {
-    match level {
-        Durability::Periodic => "periodic",
-        Durability::Write => "write",
-        Durability::Sync => "sync",
-    }
-}
 
 /// The whole file.
 pub fn config(config: &Config) -> String {
@@ -51,7 +41,7 @@ fn write_storage(out: &mut String, storage: &Storage, from: Option<&str>) -> fmt
         }
     }
     writeln!(out, "database = {}", quoted(database.as_deref().unwrap_or_default()))?;
-    writeln!(out, "durability = \"{}\"", durability_word(storage.durability))?;
+    writeln!(out, "durability = \"{}\"", storage.durability.word())?;
     writeln!(out, "snapshot_interval = \"{}\"", Millis(storage.snapshot_interval_ms))?;
     writeln!(out, "commit_timeout = \"{}\"", Millis(storage.commit_timeout_ms))?;
     let on_io_error = match storage.on_io_error {
@@ -66,7 +56,7 @@ fn write_listener(out: &mut String, listener: &Listener) -> fmt::Result {
     writeln!(out, "\n[[listener]]")?;
     writeln!(out, "protocol = \"{}\"", listener.protocol.name)?;
     writeln!(out, "address = {}", quoted(&listener.address.to_string()))?;
-    writeln!(out, "durability = \"{}\"", durability_word(listener.durability))?;
+    writeln!(out, "durability = \"{}\"", listener.durability.word())?;
     writeln!(out, "allow_remote = {}", listener.allow_remote)?;
     if let Some(revision) = listener.revision {
         writeln!(out, "revision = {revision}")?;

@@ -182,7 +182,7 @@ mod tests {
     use super::super::listeners::unaddressed;
     use super::super::tests::TABLE;
     use super::*;
-    use crate::channels::Durability;
+    use crate::words::durability::Durability;
 
     fn listener(address: &str) -> Listener {
         let address = address.parse().unwrap();

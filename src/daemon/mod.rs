@@ -16,9 +16,9 @@ pub mod systemd;
 mod error;
 mod import;
 mod patience;
+mod shutdown;
 mod sockets;
 mod start;
-mod stop;
 mod user;
 
 use std::ffi::OsString;

@@ -16,13 +16,14 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use slog::{crit, info};
 
-use crate::channels::{Durability, Event, Finished, Order};
+use crate::channels::{Event, Finished, Order};
 use crate::engine::Input;
 use crate::journal::Journal;
 use crate::store::{Memory, StoreError};
 use crate::words::change::{Change, MessageRow};
 use crate::words::clock::{Now, Time};
 use crate::words::command::Reply;
+use crate::words::durability::Durability;
 use crate::words::ids::{CommitNumber, Committed, ConnectionId, MessageId, Part};
 use crate::words::limits::{PAUSE_MS, TICK_BYTES_MAX};
 use crate::words::statistics::StoreFacts;

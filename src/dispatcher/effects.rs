@@ -3,13 +3,14 @@
 
 use slog::{debug, info};
 
-use crate::channels::Durability;
 use crate::engine::{Effect, Handed};
 use crate::store::StoreError;
 use crate::words::body::BodyRef;
 use crate::words::change::{Attributes, Change};
-use crate::words::command::{Delivery, Handing, Refusal, Reply, Tag};
+use crate::words::command::{Delivery, Handing, Reply, Tag};
+use crate::words::durability::Durability;
 use crate::words::ids::ConnectionId;
+use crate::words::refusal::Refusal;
 
 use super::Dispatcher;
 use super::peers::Closed;

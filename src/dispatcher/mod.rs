@@ -30,11 +30,11 @@ mod departures;
 mod effects;
 mod events;
 mod health;
+mod last_turn;
 mod peers;
 mod pressure;
 mod rewrite;
 mod staging;
-mod stop;
 #[cfg(test)]
 mod tests;
 
@@ -70,7 +70,7 @@ use peers::Peer;
 use pressure::Pressure;
 
 pub use health::Health;
-pub use stop::Stopped;
+pub use last_turn::Stopped;
 
 /// What the dispatcher is made of, apart from the in-memory database that its thread owns.
 pub struct Parts {

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use slog::debug;
 
 use crate::channels::gate::Gate;
-use crate::channels::{self, Durability, Opened};
+use crate::channels::{self, Opened};
 use crate::engine::Input;
 use crate::protocol::Encoder;
 use crate::store::StoreError;
 use crate::wire::outbox::{Flush, Outbox};
 use crate::wire::writer::Writers;
 use crate::words::clock::Time;
-use crate::words::command::{Manner, Refusal, Reply, Tag};
+use crate::words::command::{Manner, Reply, Tag};
+use crate::words::durability::Durability;
 use crate::words::ids::{CommitNumber, Committed, ConnectionId, Part};
+use crate::words::refusal::Refusal;
 
 use super::Dispatcher;
 use super::departures::AHEAD_EVENTS_MAX;

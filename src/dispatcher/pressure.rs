@@ -11,9 +11,10 @@ use crate::channels::Notice;
 use crate::engine::Input;
 use crate::store::StoreError;
 use crate::words::clock::Time;
-use crate::words::command::{Manner, Refusal};
+use crate::words::command::Manner;
 use crate::words::ids::ConnectionId;
 use crate::words::limits::{Charge, JOURNAL_BYTES_MAX, MESSAGE_OVERHEAD_BYTES, READ_SMALL_BYTES};
+use crate::words::refusal::Refusal;
 
 use super::Dispatcher;
 use super::commits::MEASURE_AGAIN_MS;

@@ -157,7 +157,7 @@ pub(super) fn rewrite_now(
         let slice = slices.next_slice(memory)?;
         let last = slice.last;
         let order = Order::Rewrite { slice, batch };
-        if let Err(error) = super::stop::ask(orders, finished, order) {
+        if let Err(error) = super::last_turn::ask(orders, finished, order) {
             journal.failed();
             return Err(error);
         }

@@ -139,7 +139,7 @@ impl Dispatcher<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::*;
-    use crate::channels::Durability::{Periodic, Write};
+    use crate::words::durability::Durability::{Periodic, Write};
     use crate::words::ids::MessageId;
     use crate::words::limits::{TICK_BYTES_MAX, WORK_PER_TURN_MAX};
 

@@ -2,8 +2,9 @@
 
 use crate::words::change::MessageState;
 use crate::words::clock::Time;
-use crate::words::command::{Command, Refusal, Reply, Request, Tag};
+use crate::words::command::{Command, Reply, Request, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
+use crate::words::refusal::Refusal;
 use crate::words::statistics::Counted;
 
 use super::message::{Slot, State};

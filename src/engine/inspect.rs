@@ -2,9 +2,10 @@
 
 use crate::words::change::MessageState;
 use crate::words::clock::Time;
-use crate::words::command::{Command, Refusal, Reply, Tag};
+use crate::words::command::{Command, Reply, Tag};
 use crate::words::ids::{ConnectionId, QueueName};
 use crate::words::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
+use crate::words::refusal::Refusal;
 use crate::words::statistics::{
     ListedMessage, Listing, MessageStatistics, QueueStatistics, ServerStatistics,
 };

@@ -43,7 +43,7 @@ mod window;
 mod work;
 
 #[cfg(test)]
-mod check;
+mod invariants;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
@@ -60,9 +60,10 @@ use rustc_hash::FxHashMap;
 
 use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
-use crate::words::command::{Handing, Manner, Refusal, Reply, Request, Tag};
+use crate::words::command::{Handing, Manner, Reply, Request, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
+use crate::words::refusal::Refusal;
 use crate::words::statistics::{CommandCounts, StateCounts};
 
 use deadlines::{Deadlines, Due};

@@ -2,9 +2,10 @@
 
 use crate::words::change::{Change, MessageRow};
 use crate::words::clock::Time;
-use crate::words::command::{Manner, Put, Refusal, Reply, Tag, Target};
+use crate::words::command::{Manner, Put, Reply, Tag, Target};
 use crate::words::ids::{ConnectionId, MessageId, QueueId, Sequence};
 use crate::words::limits::ID_BLOCK;
+use crate::words::refusal::Refusal;
 
 use super::message::{History, Message, State};
 use super::queue::QueueSlot;

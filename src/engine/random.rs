@@ -8,9 +8,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Manner, Put, Refusal, Target};
+use crate::words::command::{Command, Manner, Put, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::LimitValues;
+use crate::words::refusal::Refusal;
 use crate::words::statistics::{MessageStatistics, QueueStatistics};
 
 use super::Input;

@@ -1,8 +1,9 @@
 //! Windows: standing demands of a connection for a queue's messages.
 
 use crate::words::clock::Time;
-use crate::words::command::{Handing, Manner, Refusal, Reply, Tag};
+use crate::words::command::{Handing, Manner, Reply, Tag};
 use crate::words::ids::{ConnectionId, QueueName};
+use crate::words::refusal::Refusal;
 
 use super::message::Slot;
 use super::queue::QueueSlot;

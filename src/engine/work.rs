@@ -323,7 +323,7 @@ impl Engine {
             queues_total: self.queues.len() as u64,
             connections: self.sessions.len() as u64,
             messages: self.totals.messages,
-            draining: self.refuse_puts == Some(crate::words::command::Refusal::Draining),
+            draining: self.refuse_puts == Some(crate::words::refusal::Refusal::Draining),
             refused: self.refuse_puts,
             ..Survey::default()
         };

@@ -21,7 +21,7 @@
 
 mod closing;
 mod progress;
-mod replace;
+mod refill;
 mod signs;
 #[cfg(test)]
 mod testing;
@@ -114,9 +114,7 @@ pub fn run(
         match end {
             End::Over => break,
             End::Share => (held, next) = (share(held, &link), None),
-            End::Replace(slice, batch) => {
-                (held, next) = replace::replace(held, slice, batch, &link)
-            }
+            End::Replace(slice, batch) => (held, next) = refill::replace(held, slice, batch, &link),
             End::Moved(to) => held = closing::follow(held, to, &link),
             End::Close(batch, messages) => match closing::close(held, batch, messages, &link) {
                 Some(open) => held = open,

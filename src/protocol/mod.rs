@@ -15,9 +15,10 @@ use std::sync::Arc;
 
 use crate::words::clock::Time;
 pub use crate::words::command::Manner;
-use crate::words::command::{Delivery, Refusal, Reply, Requests, Tag};
+use crate::words::command::{Delivery, Reply, Requests, Tag};
 use crate::words::limits::Limits;
 use crate::words::output::Output;
+use crate::words::refusal::Refusal;
 use wire::Rest;
 
 /// What a new connection's decoder and encoder are made from.

@@ -22,10 +22,10 @@ use super::guard::{Guard, Identity};
 use super::lock::Lock;
 use super::origin::{self, Alone, Origin};
 use super::paths::Paths;
-use super::rewrite;
 use super::room::{Allocated, allocate};
 use super::schema::setting;
 use super::standing::Seen;
+use super::swap;
 use super::tables::Tables;
 use crate::journal::Batch;
 use crate::words::clock::Now;
@@ -152,7 +152,7 @@ impl Place {
     pub(super) fn take_over(&self, guard: Guard) -> Result<Option<PathBuf>, StoreError> {
         let mut lock = self.lock.borrow_mut();
         let kept = if lock.is_intruded() { self.paths.set_aside()? } else { None };
-        rewrite::finish(&self.paths, &mut lock, Some(guard)).map(|_| kept)
+        swap::finish(&self.paths, &mut lock, Some(guard)).map(|_| kept)
     }
 
     /// Notes what a batch says of ids and the clock.

@@ -13,8 +13,8 @@ use super::StoreError;
 use super::load::random_key;
 use super::lock::Lock;
 use super::paths::{Paths, file_bytes};
-use super::rewrite::{self, NewFile};
 use super::schema::setting;
+use super::swap::{self, NewFile};
 use super::tables::Tables;
 use crate::words::change::{MessageRow, StateRow};
 use crate::words::ids::{QueueId, QueueName};
@@ -34,7 +34,7 @@ impl Filling {
     pub fn begin(path: &Path) -> Result<Option<Filling>, StoreError> {
         let paths = Paths::of(path)?;
         let mut lock = Lock::take(&paths)?;
-        rewrite::finish(&paths, &mut lock, None)?;
+        swap::finish(&paths, &mut lock, None)?;
         if file_bytes(paths.database())? > 0 || file_bytes(&paths.wal())? > 0 {
             return Ok(None);
         }
@@ -95,7 +95,7 @@ impl Filling {
         };
         write(self.new.connection()).map_err(|error| self.new.error(error))?;
         let guard = self.new.make_ready(&self.paths)?;
-        rewrite::finish(&self.paths, &mut self.lock, Some(guard)).map(drop)
+        swap::finish(&self.paths, &mut self.lock, Some(guard)).map(drop)
     }
 }
 

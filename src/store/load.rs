@@ -20,12 +20,12 @@ use super::lock::Lock;
 use super::memory;
 use super::origin::Alone;
 use super::paths::{Paths, file_bytes};
-use super::replace;
-use super::reserve;
-use super::rewrite::{self, NewFile};
 use super::rows::{numbers, small, state_row, unsigned};
 use super::schema::{FORMAT_VERSION, setting};
+use super::spare_rows;
+use super::successor;
 use super::suspect;
+use super::swap::{self, NewFile};
 use super::tables::Tables;
 use super::{Facts, Opened, StoreError};
 use crate::words::change::StoredMessage;
@@ -65,7 +65,7 @@ fn open_file(
     lock: &mut Lock,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Connection, Connected, Facts), StoreError> {
-    rewrite::finish(paths, lock, None)?;
+    swap::finish(paths, lock, None)?;
     if file_bytes(paths.database())? == 0 {
         if file_bytes(&paths.wal())? > 0 {
             return Err(corrupt(paths, vec![Damage::LogWithoutFile], 1));
@@ -86,11 +86,11 @@ fn open_file(
     if findings.found > 0 {
         return Err(corrupt(paths, findings.damage, findings.found));
     }
-    reserve::forget(&memory).map_err(|error| StoreError::database(paths.database(), error))?;
+    spare_rows::forget(&memory).map_err(|error| StoreError::database(paths.database(), error))?;
     let renewed = suspect::is_marked(paths);
     if renewed {
         drop(connection);
-        replace::renew(&memory, paths, lock, &summary, progress)?;
+        successor::renew(&memory, paths, lock, &summary, progress)?;
         let alone = Alone::look(paths)?;
         (connection, index) = (file::connect(paths, Index::Shared)?, Index::Shared);
         stand = alone.with_log(&connection, paths)?;
@@ -145,7 +145,7 @@ fn create_empty(paths: &Paths, lock: &mut Lock) -> Result<(), StoreError> {
     };
     fill(new.connection()).map_err(|error| new.error(error))?;
     let guard = new.make_ready(paths)?;
-    rewrite::finish(paths, lock, Some(guard)).map(drop)
+    swap::finish(paths, lock, Some(guard)).map(drop)
 }
 
 pub(super) fn random_key() -> Result<[u8; 16], StoreError> {

@@ -29,16 +29,16 @@ mod paths;
 mod probe;
 mod quarantine;
 mod recover;
-mod replace;
-mod reserve;
-mod rewrite;
 mod room;
 mod rows;
 mod salvage;
 mod schema;
 mod slice;
+mod spare_rows;
 mod standing;
+mod successor;
 mod suspect;
+mod swap;
 mod tables;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -51,13 +51,13 @@ pub use load::{open, scan};
 pub use memory::Memory;
 pub use quarantine::Quarantined;
 pub use recover::{Recovered, recover};
-pub use replace::{Held, Replacement};
 pub use room::SHARE_BYTES;
 pub use rusqlite::Connection;
 pub use salvage::LogState;
 pub use schema::FORMAT_VERSION;
 pub use slice::{Slice, Slices};
 pub use standing::Ending;
+pub use successor::{Held, Replacement};
 
 use crate::words::clock::Now;
 

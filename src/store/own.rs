@@ -15,9 +15,9 @@ use super::error::Cause;
 use super::file::disk_free_bytes;
 use super::origin;
 use super::parts::is_full;
-use super::reserve::{self, ROW_PAGES, Reserve};
 use super::room::{AGAIN_PAGES, Allocated, LOG_BYTES, Room, allocate};
 use super::schema::PAGE_BYTES;
+use super::spare_rows::{self, ROW_PAGES, Reserve};
 
 impl File<'_> {
     /// At the beginning: the file has as many pages as it has, and blocks for each of them.
@@ -115,9 +115,9 @@ impl File<'_> {
         let messages = self.file.place.messages();
         let (add, release) = (self.reserve.to_add(messages, free), self.reserve.too_many(messages));
         if add > 0 && self.has_room(add * (ROW_PAGES + 1))? {
-            self.change_reserve(add, reserve::add)?;
+            self.change_reserve(add, spare_rows::add)?;
         } else if release > 0 {
-            self.change_reserve(release, reserve::release)?;
+            self.change_reserve(release, spare_rows::release)?;
         }
         Ok(())
     }

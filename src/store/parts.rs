@@ -19,9 +19,9 @@ use rusqlite::Result;
 
 use super::StoreError;
 use super::commit::File;
-use super::reserve::{self, ROW_PAGES};
 use super::room::{LOG_BYTES, pages_needed};
 use super::schema::setting;
+use super::spare_rows::{self, ROW_PAGES};
 use super::tables::Tables;
 use crate::journal::{Batch, Row};
 use crate::words::ids::Part;
@@ -171,9 +171,9 @@ impl File<'_> {
             return Ok(false);
         }
         let connection = &self.file.connection;
-        let mut result = self.transaction(false, |_| reserve::release(connection));
+        let mut result = self.transaction(false, |_| spare_rows::release(connection));
         if is_full(&result) && self.empty_log()? {
-            result = self.transaction(false, |_| reserve::release(connection));
+            result = self.transaction(false, |_| spare_rows::release(connection));
         }
         result?;
         self.reserve.rows -= 1;

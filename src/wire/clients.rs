@@ -152,7 +152,8 @@ impl Clients {
     }
 
     /// Connections accepted so far.
-    pub fn accepted(&self) -> u64 {
+    #[cfg(test)]
+    pub(super) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
@@ -239,7 +240,7 @@ mod tests {
     fn a_gate_keeps_its_connections_place_until_both_sides_are_through() {
         let clients = Arc::new(Clients::default());
         let place = clients.admit(&limits(1, 0), ALICE).unwrap();
-        let of_thread = Arc::new(Gate::holding(place));
+        let of_thread = Arc::new(Gate::keeping(place));
         let of_dispatcher = of_thread.clone();
         drop(of_thread);
         assert_eq!(clients.count(), 1);

@@ -24,13 +24,6 @@ enum Kept {
     Shared(Arc<Vec<u8>>),
 }
 
-impl Body {
-    /// Whether a clone shares the bytes instead of copying them.
-    pub fn is_shared(&self) -> bool {
-        matches!(self.0, Kept::Shared(_))
-    }
-}
-
 impl From<Vec<u8>> for Body {
     fn from(bytes: Vec<u8>) -> Body {
         Body(if bytes.len() < BODY_SHARED_BYTES_MIN {

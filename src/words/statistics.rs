@@ -2,8 +2,8 @@
 
 use crate::words::change::{Counters, MessageState};
 use crate::words::clock::Time;
-use crate::words::command::Refusal;
 use crate::words::ids::{MessageId, QueueName};
+use crate::words::refusal::Refusal;
 
 /// The commands that are counted, in the order of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -320,7 +320,7 @@ fn numbers_of(section: &str, digits: usize) -> BTreeSet<String> {
 
 #[test]
 fn the_page_describes_every_message_and_packet_of_phpmq_and_no_other() {
-    let decoder = code("src/protocol/phpmq/decoder.rs");
+    let decoder = code("src/protocol/phpmq/decoder/mod.rs");
     let taken = decoder.lines().filter_map(|line| line.split_once(" => (Kind::"));
     let mut messages: BTreeSet<String> =
         taken.map(|(number, _)| format!("{:0>3}", number.trim())).collect();

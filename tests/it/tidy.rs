@@ -25,7 +25,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The files of another program, made into a database.
     ("binlog", &["store", "words"]),
     // The seam: it names what travels through it.
-    ("channels", &["journal", "protocol", "store", "wire", "words"]),
+    ("channels", &["journal", "protocol", "store", "words"]),
     ("persistence", &["channels", "journal", "store"]),
     // Sockets and the threads of connections.
     ("wire", &["channels", "protocol", "words"]),
@@ -34,7 +34,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         &["channels", "engine", "journal", "persistence", "protocol", "store", "wire", "words"],
     ),
     // The process.
-    ("config", &["channels", "protocol", "words"]),
+    ("config", &["protocol", "words"]),
     ("ctl", &["binlog", "config", "words"]),
     (
         "daemon",
@@ -208,6 +208,17 @@ fn rooms_import_what_the_table_allows() {
         offences.extend(idle.map(|other| format!("nothing in {room} imports {other}")));
     }
     demand("the table ROOMS of tests/it/tidy.rs says which room imports which", offences);
+}
+
+#[test]
+fn no_arrow_between_rooms_runs_upwards() {
+    let floor = |room: &str| ROOMS.iter().position(|(name, _)| *name == room);
+    let mut offences = Vec::new();
+    for (at, (room, allowed)) in ROOMS.iter().enumerate() {
+        let upwards = allowed.iter().filter(|other| floor(other).is_none_or(|below| below >= at));
+        offences.extend(upwards.map(|other| format!("{room} imports {other}")));
+    }
+    demand("a room imports only rooms that stand before it in the table ROOMS", offences);
 }
 
 #[test]

@@ -28,12 +28,13 @@ use socket2::{Domain, Socket, Type};
 use super::peers::Closed;
 use super::*;
 use crate::channels::gate::Gate;
-use crate::channels::{self, Durability, End, Opened, Profile};
+use crate::channels::{self, End, Opened, Profile};
 use crate::journal::Batch;
 use crate::protocol::{self, Decoder, Setup};
 use crate::store::{self, Cause};
 use crate::wire::threads::Threads;
 use crate::words::command::Requests;
+use crate::words::durability::Durability;
 use crate::words::ids::MessageId;
 use crate::words::limits::{
     Charge, EVENTS_PER_TURN_MAX, EVENTS_WAITING_MAX, LimitValues, TICK_BYTES_MAX,

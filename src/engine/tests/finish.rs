@@ -163,7 +163,7 @@ fn a_put_is_answered_before_the_message_is_handed_out_and_stored_before_both() {
 #[test]
 fn puts_are_refused_with_the_reason_but_not_those_without_answers() {
     let mut t = Talk::new().workers("a").consumers("c");
-    t.input(crate::engine::Input::RefusePuts(Some(crate::words::command::Refusal::Draining)));
+    t.input(crate::engine::Input::RefusePuts(Some(crate::words::refusal::Refusal::Draining)));
     assert_eq!(t.say('a', "put"), "a refused Draining");
     assert_eq!(t.say('c', "put q"), "c put 1");
     t.input(crate::engine::Input::RefusePuts(None));

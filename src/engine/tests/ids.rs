@@ -51,7 +51,7 @@ fn a_waiting_put_leaves_no_queue_behind_and_is_refused_by_then() {
     let mut t = talk(1, 1).workers("ab");
     t.say('a', "put r");
     assert_eq!(t.say('b', "queues"), "b queues q");
-    t.input(Input::RefusePuts(Some(crate::words::command::Refusal::OutOfMemory)));
+    t.input(Input::RefusePuts(Some(crate::words::refusal::Refusal::OutOfMemory)));
     assert_eq!(t.input(Input::IdsReserved(9)), "a refused OutOfMemory");
     assert_eq!(t.say('b', "queues"), "b queues q");
 }

@@ -144,7 +144,7 @@ fn all_that_happens_to_a_message_is_counted() {
 fn draining_is_told() {
     let mut t = Talk::new().workers("a");
     assert!(!server(&mut t).draining);
-    let refusal = Some(crate::words::command::Refusal::Draining);
+    let refusal = Some(crate::words::refusal::Refusal::Draining);
     t.input(crate::engine::Input::RefusePuts(refusal));
     assert!(server(&mut t).draining);
 }

@@ -15,9 +15,10 @@ use crate::protocol::wire::{Content, Rest, is_http};
 use crate::protocol::{Decoder, WireError};
 use crate::words::change::Attributes;
 use crate::words::clock::Time;
-use crate::words::command::{Command, Put, Refusal, Requests, Tag, Target};
+use crate::words::command::{Command, Put, Requests, Tag, Target};
 use crate::words::ids::QueueName;
 use crate::words::limits::Limits;
+use crate::words::refusal::Refusal;
 use crate::words::statistics::Counted;
 
 /// The longest command line, its end included, in bytes.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::{Note, is_tube_name, yaml};
 use crate::protocol::Encoder;
-use crate::words::command::{Delivery, Handing, Refusal, Reply, Tag};
+use crate::words::command::{Delivery, Handing, Reply, Tag};
 use crate::words::limits::Limits;
 use crate::words::output::Output;
+use crate::words::refusal::Refusal;
 
 /// The writing half of a connection.
 pub struct BeanstalkEncoder {

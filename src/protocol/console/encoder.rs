@@ -7,8 +7,9 @@
 use crate::protocol;
 use crate::words::change::MessageState;
 use crate::words::clock::{Now, Time};
-use crate::words::command::{Delivery, Refusal, Reply, Tag};
+use crate::words::command::{Delivery, Reply, Tag};
 use crate::words::output::Output;
+use crate::words::refusal::Refusal;
 use crate::words::statistics::{Listing, ServerStatistics, StateCounts, StoreFacts, Survey};
 
 use super::Window;

@@ -108,8 +108,8 @@ mod tests {
     use crate::protocol::Encoder as _;
     use crate::words::body::BodyRef;
     use crate::words::change::Attributes;
-    use crate::words::command::Refusal;
     use crate::words::ids::{MessageId, QueueName};
+    use crate::words::refusal::Refusal;
 
     fn encoder(revision: Option<u8>) -> Encoder {
         Encoder::new(MessageKey::new(&[7; 16]), revision)

@@ -30,10 +30,10 @@ use super::load::random_key;
 use super::lock::Lock;
 use super::origin::Alone;
 use super::paths::Paths;
-use super::rewrite::{self, NewFile};
 use super::salvage::{Damaged, LogState};
 use super::schema::{APPLICATION_ID, FORMAT_VERSION};
 use super::suspect;
+use super::swap::{self, NewFile};
 
 /// Repairs the database of this name; a sound one is left as it is.
 ///
@@ -47,7 +47,7 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
         return Err(StoreError::NoDatabase { file });
     }
     let mut lock = Lock::take(&paths)?;
-    rewrite::finish(&paths, &mut lock, None)?;
+    swap::finish(&paths, &mut lock, None)?;
     lock.guarded().map_or(Ok(()), |guard| guard.check_links(&paths))?;
     let damaged = Damaged::open(&paths)?;
     let is_ours = match damaged.identity() {
@@ -118,7 +118,7 @@ fn repair(
     recovered.kept = Some(keep_old(paths)?);
     recovered.database = file;
     let guard = new.make_ready(paths).map_err(without_advice)?;
-    rewrite::finish(paths, lock, Some(guard))?;
+    swap::finish(paths, lock, Some(guard))?;
     suspect::unmark(paths)?;
     Ok(recovered)
 }

@@ -30,7 +30,7 @@ impl Daemon {
     fn start(test: &str) -> Daemon {
         let program = std::env::current_exe().unwrap();
         let mut process = Command::new(program)
-            .args([&format!("listener::exhaustion::{test}"), "--exact", "--nocapture"])
+            .args([&format!("wire::listener::exhaustion::{test}"), "--exact", "--nocapture"])
             .env(ROLE, "daemon")
             .stdout(Stdio::piped())
             .spawn()

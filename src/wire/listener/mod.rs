@@ -237,7 +237,7 @@ impl Listener {
                 if self.shared.clients.has_room_again(&self.shared.limits) {
                     info!(self.shared.log, "limits.max_connections has room again");
                 }
-                let gate = Arc::new(Gate::holding(place));
+                let gate = Arc::new(Gate::keeping(place));
                 if let (Some(options), true) = (self.prepared, self.has_unprepared) {
                     // Where they cannot be set the peer has gone: its thread will see.
                     let _ = options.set(&socket);

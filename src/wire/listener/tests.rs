@@ -6,10 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 
-use crate::channels::{Durability, Notice};
+use crate::channels::Notice;
 use crate::wire::bind::{BindTo, bind};
 use crate::wire::connection::stage::{LINES, Stage, name};
 use crate::wire::threads::Joiner;
+use crate::words::durability::Durability;
 use crate::words::limits::{LimitValues, Limits};
 
 fn service(limits: &Arc<Limits>) -> Service {

@@ -207,16 +207,6 @@ impl Outbox {
         self.unsent_bytes() == 0
     }
 
-    /// Whether a writer has taken over, which is to say that the peer does not keep up.
-    pub fn has_writer(&self) -> bool {
-        self.writer.is_some()
-    }
-
-    /// Whether bytes wait for a commit that has not been seen yet.
-    pub fn held(&self) -> bool {
-        !self.holds.is_empty()
-    }
-
     /// Where the next byte is appended, counted from the first one ever.
     pub fn position(&self) -> u64 {
         self.output.end()

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use phpmq::words::clock::Time;
-use phpmq::words::command::{Command, Refusal, Reply, Request, Requests};
+use phpmq::words::command::{Command, Reply, Request, Requests};
+use phpmq::words::refusal::Refusal;
 use phpmq::words::limits::{LimitValues, Limits, REQUESTS_PER_BATCH_MAX};
 use phpmq::protocol::{self, Halves, Setup, WireError};
 

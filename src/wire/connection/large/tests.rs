@@ -9,9 +9,10 @@ use crate::protocol::{self, Decoder, Setup};
 use crate::wire::connection::stage::name;
 use crate::wire::connection::tests::{Scene, scene_with};
 use crate::words::clock::Time;
-use crate::words::command::{Command, Refusal, Requests};
+use crate::words::command::{Command, Requests};
 use crate::words::ids::ConnectionId;
 use crate::words::limits::{Charge, LimitValues, READ_SMALL_BYTES};
+use crate::words::refusal::Refusal;
 
 use super::Frame;
 

@@ -17,9 +17,10 @@ use crate::protocol::WireError;
 use crate::protocol::wire::{Content, Piece, Rest, decimal};
 use crate::words::change::Attributes;
 use crate::words::clock::Time;
-use crate::words::command::{Command, Put, Refusal, Requests, Tag, Target};
+use crate::words::command::{Command, Put, Requests, Tag, Target};
 use crate::words::ids::{MessageId, QueueName, QueueNameError};
 use crate::words::limits::{Limits, QUEUE_NAME_BYTES_MAX};
+use crate::words::refusal::Refusal;
 
 use super::{
     CORRELATION_BYTES_MAX, MESSAGE_HEADER_BYTES, MessageKey, PACKET_HEADER_BYTES, Packet,

@@ -10,8 +10,8 @@ use super::error::{ConfigError, ConfigErrors, ConfigFault, Place};
 use super::file::{self, ConfigFile, LogFormat, LogLevel, OnIoError, Sections};
 use super::values::{Bytes, Count, Millis};
 use super::{Args, Config, Environment, Log, Storage, memory};
-use crate::channels::Durability;
 use crate::protocol::Protocol;
+use crate::words::durability::Durability;
 use crate::words::limits::LimitValues;
 
 /// The largest body that may be configured: SQLite's rows end at 1,000,000,000 bytes.
@@ -130,7 +130,7 @@ impl Checker<'_> {
         let durability = self.args.durability.or_else(|| plain(&typed.durability));
         let mut storage = Storage {
             database: self.database(&typed.database),
-            durability: durability.map_or(Durability::Write, Durability::from),
+            durability: durability.unwrap_or(Durability::Write),
             snapshot_interval_ms: 50,
             commit_timeout_ms: 5_000,
             on_io_error: plain(&typed.on_io_error).unwrap_or(OnIoError::Rewrite),
@@ -333,7 +333,7 @@ mod tests {
         let text = "[storage]\ndatabase = \"/a\"\ndurability = \"write\"\n[log]\nlevel = \"warn\"";
         let args = Args {
             database: Some("/b".into()),
-            durability: Some(file::Durability::Sync),
+            durability: Some(Durability::Sync),
             log_level: Some(LogLevel::Trace),
             ..Args::default()
         };

@@ -20,10 +20,10 @@ use super::lock::Lock;
 use super::memory::Memory;
 use super::paths::Paths;
 use super::quarantine;
-use super::rewrite::{self, NewFile};
 use super::schema::setting;
 use super::slice::{Slice, Slices};
 use super::suspect;
+use super::swap::{self, NewFile};
 use super::tables::Tables;
 use crate::journal::Batch;
 
@@ -179,7 +179,7 @@ pub(super) fn renew(
     write_settings(new.connection(), Settings { message_key, ids_reserved, clock }, clean_stop)
         .map_err(|error| new.error(error))?;
     let guard = new.make_ready(paths)?;
-    rewrite::finish(paths, lock, Some(guard)).map(drop)
+    swap::finish(paths, lock, Some(guard)).map(drop)
 }
 
 fn write_slice(connection: &Connection, slice: &Slice) -> Result<()> {

@@ -13,11 +13,11 @@ use crate::channels::Event;
 use crate::wire::admission::{Frame, Outlook};
 use crate::wire::outbox::peek_closed;
 use crate::words::clock::Time;
-use crate::words::command::Refusal;
 use crate::words::limits::{
     BODY_REST_BYTES_MIN, FRAME_PACE_MS, FRAME_UNADMITTED_BYTES, MESSAGE_OVERHEAD_BYTES,
     NO_ROOM_WAIT_MS, ROOM_PAUSE_MS,
 };
+use crate::words::refusal::Refusal;
 
 /// How fast an admitted frame comes.
 #[derive(Clone, Copy, Debug)]

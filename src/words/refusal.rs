@@ -1,0 +1,38 @@
+//! Why the core does not carry out a valid request, in words for people.
+
+use std::fmt;
+
+/// Why a valid request was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The daemon drains: it takes no new messages.
+    Draining,
+    /// `limits.max_memory` is reached.
+    OutOfMemory,
+    /// The message is larger than any that is accepted: trying again is of no use.
+    TooLarge,
+    /// The disk does not take what it should keep.
+    StoreUnavailable,
+    /// The disk did not take it within `storage.commit_timeout`: whether it was done is unknown.
+    OutcomeUnknown,
+    /// `limits.max_queues` is reached.
+    TooManyQueues,
+    /// The message ids are used up.
+    OutOfIds,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Draining => "the daemon is draining",
+            Refusal::OutOfMemory => "limits.max_memory is reached",
+            Refusal::TooLarge => {
+                "the message is larger than limits.max_message_size or limits.max_memory allow"
+            }
+            Refusal::StoreUnavailable => "new messages cannot be written to the disk",
+            Refusal::OutcomeUnknown => "not written to the disk in time, the outcome is unknown",
+            Refusal::TooManyQueues => "limits.max_queues is reached",
+            Refusal::OutOfIds => "the message ids are used up",
+        })
+    }
+}
