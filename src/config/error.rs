@@ -1,5 +1,6 @@
 //! What can be wrong with a configuration, and where.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::path::PathBuf;
@@ -78,7 +79,7 @@ pub enum ConfigFault {
     UnknownProtocol(String, Vec<&'static str>),
     /// A text that is no address.
     BadAddress(String, AddressError),
-    /// A host name that is not known.
+    /// A host name that does not resolve.
     UnknownHost(String, io::Error),
     /// An address that other machines reach, without leave for it.
     Remote(String),
@@ -110,6 +111,9 @@ impl ConfigErrors {
             Place::Line { line, .. } => line,
             _ => 0,
         });
+        // Sections that appear twice are judged twice, with the same result for what is in neither.
+        let mut said = BTreeSet::new();
+        errors.retain(|error| said.insert(error.to_string()));
         if errors.is_empty() { Ok(()) } else { Err(ConfigErrors(errors)) }
     }
 
@@ -148,13 +152,13 @@ impl std::error::Error for ConfigErrors {
 }
 
 impl ConfigError {
-    /// Whether it is a name that is not known now, which is no mistake.
+    /// Whether it is a name that does not resolve now, which is no mistake.
     pub fn is_unknown_host(&self) -> bool {
         matches!(self.fault, ConfigFault::UnknownHost(..))
     }
 
-    /// The exit code of a daemon that ends for this: 64 for the command line, 69 for a name that is
-    /// not known now, 78 for the rest.
+    /// The exit code of a daemon that ends for this: 64 for the command line, 69 for a name that
+    /// does not resolve now, 78 for the rest.
     pub fn exit_code(&self) -> u8 {
         match (&self.place, &self.fault) {
             // What the network does not know now it may know later.
@@ -193,7 +197,7 @@ impl fmt::Display for ConfigFault {
             ConfigFault::UnknownKey(meant) => unknown(f, "key", meant.as_deref()),
             ConfigFault::UnknownSection(meant) => unknown(f, "section", meant.as_deref()),
             ConfigFault::Outside(places) => {
-                write!(f, "this key stands in no section: write it below {}", places.join(" or "))
+                write!(f, "this key belongs in a section: move it below {}", places.join(" or "))
             }
             ConfigFault::OtherSection(places) => {
                 write!(f, "not a key of this section but of {}", places.join(" and "))
@@ -207,48 +211,62 @@ impl fmt::Display for ConfigFault {
             ConfigFault::NotASection(header) => {
                 write!(f, "this is a section: write {header} in a line of its own above its keys")
             }
-            ConfigFault::Twice => f.write_str("stands here a second time"),
+            ConfigFault::Twice => f.write_str("appears a second time"),
             ConfigFault::NoListener => {
                 f.write_str("an empty list: without this line the default listeners are used")
             }
             ConfigFault::BadValue(error) => error.fmt(f),
-            ConfigFault::TooSmall(min) => write!(f, "too small, the least is {min}"),
-            ConfigFault::TooLarge(max) => write!(f, "too large, the most is {max}"),
+            ConfigFault::TooSmall(min) => write!(f, "too small, the minimum is {min}"),
+            ConfigFault::TooLarge(max) => write!(f, "too large, the maximum is {max}"),
             ConfigFault::Missing(key) => write!(f, "the listener has no {key}"),
             ConfigFault::UnknownProtocol(name, known) => {
-                write!(f, "unknown protocol {name:?}, ")?;
-                if let Some(meant) = nearest(name, known.iter().copied()) {
-                    write!(f, "did you mean {meant:?}? ")?;
+                write!(f, "unknown protocol {name:?} (known: {})", known.join(", "))?;
+                match nearest(name, known.iter().copied()) {
+                    Some(meant) => write!(f, ", did you mean {meant:?}?"),
+                    None => Ok(()),
                 }
-                write!(f, "known are: {}", known.join(", "))
             }
             ConfigFault::BadAddress(text, error) => write!(f, "bad address {text:?}: {error}"),
             ConfigFault::UnknownHost(text, error) => {
-                write!(f, "the host name of {} is not known: {error}", Tame(text))
+                write!(
+                    f,
+                    "cannot resolve the host name of {}: {}",
+                    Tame(text),
+                    Tame(&reason(error))
+                )
             }
             ConfigFault::Remote(text) => write!(
                 f,
-                "{} can be reached from other machines, and whoever reaches it may do \
-                 anything: that needs allow_remote = true in its [[listener]]",
+                "other machines can reach {}, and no protocol authenticates: if that is intended, \
+                 set allow_remote = true in its [[listener]]",
                 Tame(text)
             ),
             ConfigFault::DuplicateAddress(text, other) => {
-                write!(f, "{} is the address of another listener already", Tame(text))?;
-                if text == other { Ok(()) } else { write!(f, ", as {}", Tame(other)) }
+                write!(f, "{} is already the address of another listener", Tame(text))?;
+                if text == other { Ok(()) } else { write!(f, ", given as {}", Tame(other)) }
             }
             ConfigFault::UnknownGroup(name) => {
-                write!(f, "there is no group {name:?} in /etc/group (a number is accepted as well)")
+                write!(f, "there is no group {name:?}")
             }
             ConfigFault::NoProtocol(text) => {
                 write!(f, "{text:?} is not of the form PROTOCOL=ADDRESS")
             }
-            ConfigFault::OnlyForProtocol(name) => write!(f, "only {name} listeners have this"),
-            ConfigFault::OnlyForUnixSockets => f.write_str("only Unix sockets have this"),
+            ConfigFault::OnlyForProtocol(name) => write!(f, "applies to {name} listeners only"),
+            ConfigFault::OnlyForUnixSockets => f.write_str("applies to Unix sockets only"),
             ConfigFault::NoStateDirectory => f.write_str(
-                "nowhere to keep the database: none of STATE_DIRECTORY, XDG_STATE_HOME and HOME \
-                 is set, so give a path (or \"\" to keep nothing)",
+                "no place for the database: none of STATE_DIRECTORY, XDG_STATE_HOME and HOME is \
+                 set, so give a path (or \"\" to keep nothing on disk)",
             ),
         }
+    }
+}
+
+/// What the resolver says, without the standard library's preamble.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.strip_prefix("failed to lookup address information: ") {
+        Some(reason) => reason.to_owned(),
+        None => text,
     }
 }
 

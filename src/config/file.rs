@@ -249,6 +249,8 @@ pub enum LogFormat {
 pub struct ConfigFile {
     /// What it says.
     pub sections: Sections,
+    /// What its sections say where they appear a second time, listeners apart.
+    pub(super) repeated: Vec<Sections>,
     lines: Lines,
     broken: Broken,
 }
@@ -280,9 +282,23 @@ impl ConfigFile {
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut mistakes = Mistakes::new(&lines, text);
         mistakes.take_syntax_errors(&errors, table.get_ref());
-        let sections = Sections::take(table.get_ref(), &mut mistakes);
+        let mut sections = Sections::take(table.get_ref(), &mut mistakes);
+        // TOML's parser passes over the keys of a section that it has seen before.
+        let mut repeated = Vec::new();
+        let (parts, listeners_too) = mistakes.repeated();
+        if listeners_too {
+            sections.listener.clear();
+        }
+        for part in parts {
+            let alone = blank_but(text, &part);
+            let (table, errors) = DeTable::parse_recoverable(&alone);
+            mistakes.take_syntax_errors(&errors, table.get_ref());
+            let mut again = Sections::take(table.get_ref(), &mut mistakes);
+            sections.listener.append(&mut again.listener);
+            repeated.push(again);
+        }
         let (found, broken) = mistakes.finish();
-        (ConfigFile { sections, lines, broken }, found)
+        (ConfigFile { sections, repeated, lines, broken }, found)
     }
 
     /// The place of a value that stands at `span`.
@@ -294,6 +310,18 @@ impl ConfigFile {
     pub(super) fn is_moot(&self, error: &ConfigError) -> bool {
         self.broken.covers(error)
     }
+}
+
+/// A text with nothing but this part of it, at the same place and in the same line.
+fn blank_but(text: &str, part: &Range<usize>) -> String {
+    let bytes = text.bytes().enumerate();
+    let blanked = bytes.map(|(at, byte)| match byte {
+        b'\n' => byte,
+        _ if part.contains(&at) => byte,
+        _ => b' ',
+    });
+    // The part begins and ends with a line, so no character is cut in two.
+    String::from_utf8(blanked.collect()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -382,7 +410,7 @@ mod tests {
         let error = parse("[[listener]]\nadress = \"x\"\n").unwrap_err();
         assert_eq!(error, "phpmqd.toml:2: listener.adress: unknown key, did you mean address?");
         let error = parse("storrage.database = \"x\"\n").unwrap_err();
-        assert_eq!(error, "phpmqd.toml:1: storrage: unknown section, did you mean storage?");
+        assert_eq!(error, "phpmqd.toml:1: storrage: unknown section, did you mean [storage]?");
         let error = parse("[log]\nxyzzy = 1\n").unwrap_err();
         assert_eq!(error, "phpmqd.toml:2: log.xyzzy: unknown key");
     }
@@ -399,7 +427,7 @@ mod tests {
         assert!(error.starts_with("phpmqd.toml:2: listener.mode: "), "{error}");
         let error = parse("\n[storage]\ndurability = \"fsync\"\n").unwrap_err();
         assert!(error.starts_with("phpmqd.toml:3: storage.durability: "), "{error}");
-        assert!(error.contains("`periodic`, `write`, `sync`"), "{error}");
+        assert!(error.contains("(known: periodic, write, sync)"), "{error}");
         let error = parse("[limits]\nmax_queues = -1\n").unwrap_err();
         assert!(error.starts_with("phpmqd.toml:2: limits.max_queues: "), "{error}");
         let error = parse("listener = 5\n").unwrap_err();

@@ -1,23 +1,25 @@
 //! Groups by their name, for Unix sockets.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 
-/// The number of a group: of this name in /etc/group, or the number that the text is. `root` is `/`
-/// but in tests.
+use nix::errno::Errno;
+use nix::unistd::Group;
+
+/// The number of a group: of this name in the system's group databases (nsswitch.conf(5)), or the
+/// number that the text is. `None` when there is no such group.
 ///
 /// # Errors
-/// /etc/group cannot be read.
-pub fn group_number(root: &Path, name: &str) -> io::Result<Option<u32>> {
+/// A database cannot be asked now: a directory server that is not up yet, for instance.
+pub fn group_number(name: &str) -> io::Result<Option<u32>> {
     if let Ok(number) = name.parse() {
         return Ok(Some(number));
     }
-    let groups = fs::read_to_string(root.join("etc/group"))?;
-    Ok(groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    }))
+    match Group::from_name(name) {
+        Ok(group) => Ok(group.map(|group| group.gid.as_raw())),
+        // The ways in which getgrnam(3) says that it has found none.
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
@@ -26,12 +28,13 @@ mod tests {
 
     #[test]
     fn groups_are_found_by_name_and_by_number() {
-        let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("etc")).unwrap();
-        fs::write(root.path().join("etc/group"), "root:x:0:\nwww-data:x:33:php\n").unwrap();
-        assert_eq!(group_number(root.path(), "www-data").unwrap(), Some(33));
-        assert_eq!(group_number(root.path(), "1234").unwrap(), Some(1234));
-        assert_eq!(group_number(root.path(), "www").unwrap(), None);
-        assert!(group_number(Path::new("/nonexistent"), "www").is_err());
+        let list = std::fs::read_to_string("/etc/group").unwrap();
+        let mut fields = list.lines().find(|line| line.contains(':')).unwrap().split(':');
+        let (name, number) = (fields.next().unwrap(), fields.nth(1).unwrap());
+        assert_eq!(group_number(name).unwrap(), Some(number.parse().unwrap()));
+        assert_eq!(group_number("1234").unwrap(), Some(1234));
+        assert_eq!(group_number("no such group").unwrap(), None);
+        // A name that no C string can hold names nobody.
+        assert_eq!(group_number("a\0b").ok().flatten(), None);
     }
 }

@@ -158,8 +158,8 @@ impl Checker<'_> {
     /// A group that does not exist is told here and not at the start.
     fn check_group(&self, typed: &Spanned<String>) {
         let name = typed.get_ref();
-        // Without a list of groups nothing can be told of it.
-        if let Ok(None) = group_number(&self.environment.root, name) {
+        // A look-up that fails says nothing about the group.
+        if let Ok(None) = group_number(name) {
             self.fail("listener.group", typed, ConfigFault::UnknownGroup(name.clone()));
         }
     }
@@ -211,7 +211,7 @@ mod tests {
             "[storage]\ndurability = \"sync\"\n\
              [[listener]]\nprotocol = \"phpmq\"\naddress = \"localhost:0\"\nrevision = 1\n\
              [[listener]]\nprotocol = \"beanstalk\"\naddress = \"unix:/x\"\nmode = \"0606\"\n\
-             group = \"www\"\nack_timeout = \"0s\"\ndurability = \"periodic\"\n",
+             group = \"1234\"\nack_timeout = \"0s\"\ndurability = \"periodic\"\n",
         );
         let listeners = config.unwrap().listeners;
         assert_eq!(listeners.len(), 2);
@@ -223,7 +223,7 @@ mod tests {
         assert!(!phpmq.allow_remote && !phpmq.from_default);
         assert_eq!(beanstalk.durability, Durability::Periodic);
         assert_eq!((beanstalk.mode, beanstalk.ack_timeout_ms), (0o606, 0));
-        assert_eq!(beanstalk.group.as_deref(), Some("www"));
+        assert_eq!(beanstalk.group.as_deref(), Some("1234"));
     }
 
     #[test]
@@ -257,13 +257,16 @@ mod tests {
             assert!(error.to_string().starts_with("--listen: "), "{error}");
         }
         let error = load_flags(&["nosuch=127.0.0.1:1"]).unwrap_err().to_string();
-        assert!(error.contains("known are: phpmq, console, beanstalk"), "{error}");
+        assert!(error.contains("known: phpmq, console, beanstalk"), "{error}");
     }
 
     #[test]
     fn two_listeners_have_two_addresses_unless_any_port_will_do() {
         let error = load_flags(&["phpmq=127.0.0.1:1", "console=127.0.0.1:1"]).unwrap_err();
-        assert!(error.to_string().contains("127.0.0.1:1 is the address of another"), "{error}");
+        assert!(
+            error.to_string().contains("127.0.0.1:1 is already the address of another"),
+            "{error}"
+        );
         assert_eq!(error.exit_code(), 78);
         assert!(load_flags(&["phpmq=127.0.0.1:0", "console=127.0.0.1:0"]).is_ok());
     }
@@ -272,9 +275,12 @@ mod tests {
     fn keys_that_do_not_go_with_the_listener_are_refused() {
         let tcp = "[[listener]]\nprotocol = \"beanstalk\"\naddress = \"127.0.0.1:1\"\n";
         let refused = |line: &str| load(&format!("{tcp}{line}\n")).unwrap_err();
-        assert_eq!(refused("revision = 1"), "4: listener.revision: only phpmq listeners have this");
-        assert_eq!(refused("mode = \"0600\""), "4: listener.mode: only Unix sockets have this");
-        assert_eq!(refused("group = \"g\""), "4: listener.group: only Unix sockets have this");
+        assert_eq!(
+            refused("revision = 1"),
+            "4: listener.revision: applies to phpmq listeners only"
+        );
+        assert_eq!(refused("mode = \"0600\""), "4: listener.mode: applies to Unix sockets only");
+        assert_eq!(refused("group = \"g\""), "4: listener.group: applies to Unix sockets only");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::error::{ConfigError, ConfigErrors, ConfigFault, Place};
 use super::file::{self, ConfigFile, LogFormat, LogLevel, OnIoError, Sections};
 use super::values::{Bytes, Count, Millis};
-use super::{Args, Config, Environment, Log, Storage, memory};
+use super::{Args, Config, Environment, Log, Resolver, Storage, memory};
 use crate::protocol::Protocol;
 use crate::words::durability::Durability;
 use crate::words::limits::LimitValues;
@@ -57,11 +57,43 @@ pub(super) struct Checker<'a> {
 }
 
 /// Works out the whole configuration.
+///
+/// # Errors
+/// All that is wrong with it, as far as no name must be resolved to tell.
 pub fn config(
     args: &Args,
     environment: &Environment,
     protocols: &'static [Protocol],
 ) -> Result<Config, ConfigErrors> {
+    let (config, mistakes) = work_out(args, environment, protocols)?;
+    ConfigErrors::none_or(mistakes).map(|()| config)
+}
+
+/// The same for `--check-config`, which resolves host names too. With the configuration come the
+/// names that do not resolve now.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn check(
+    args: &Args,
+    environment: &Environment,
+    protocols: &'static [Protocol],
+) -> Result<(Config, Vec<ConfigError>), ConfigErrors> {
+    let (config, mut mistakes) = work_out(args, environment, protocols)?;
+    let mut resolver = Resolver::default();
+    let resolved = config.listeners.iter().map(|listener| resolver.add(listener));
+    let (unknown, wrong): (Vec<_>, Vec<_>) =
+        resolved.filter_map(Result::err).partition(ConfigError::is_unknown_host);
+    mistakes.extend(wrong);
+    ConfigErrors::none_or(mistakes).map(|()| (config, unknown))
+}
+
+/// The configuration as far as it is right, and what is wrong with it.
+fn work_out(
+    args: &Args,
+    environment: &Environment,
+    protocols: &'static [Protocol],
+) -> Result<(Config, Vec<ConfigError>), ConfigErrors> {
     let path = args.config.clone().or_else(|| {
         // An error other than "not there" is met again, and told, when the file is read.
         environment.default_config.clone().filter(|path| path.try_exists().unwrap_or(true))
@@ -83,7 +115,12 @@ pub fn config(
         database_from: checker.database_from(&sections.storage.database),
         storage,
     };
-    ConfigErrors::none_or(checker.mistakes.into_inner()).map(|()| config)
+    for again in file.iter().flat_map(|file| &file.repeated) {
+        // Only for what is wrong with it.
+        checker.storage(&again.storage);
+        checker.limits(&again.limits, &again.queue);
+    }
+    Ok((config, checker.mistakes.into_inner()))
 }
 
 impl Checker<'_> {
@@ -349,23 +386,23 @@ mod tests {
         let refused = |text: &str| load(text).unwrap_err();
         assert_eq!(
             refused("[storage]\nsnapshot_interval = \"0s\"\n"),
-            "2: storage.snapshot_interval: too small, the least is 1ms"
+            "2: storage.snapshot_interval: too small, the minimum is 1ms"
         );
         assert_eq!(
             refused("[limits]\nmax_message_size = \"1GiB\"\n"),
-            "2: limits.max_message_size: too large, the most is 900MiB"
+            "2: limits.max_message_size: too large, the maximum is 900MiB"
         );
         assert_eq!(
             refused("[limits]\nmax_connections = 0\n"),
-            "2: limits.max_connections: too small, the least is 1"
+            "2: limits.max_connections: too small, the minimum is 1"
         );
         assert_eq!(
             refused("[queue]\npriority = 4294967296\n"),
-            "2: queue.priority: too large, the most is 4294967295"
+            "2: queue.priority: too large, the maximum is 4294967295"
         );
         assert_eq!(
             refused("[limits]\nkeepalive = \"10ms\"\n"),
-            "2: limits.keepalive: too small, the least is 1s"
+            "2: limits.keepalive: too small, the minimum is 1s"
         );
     }
 
@@ -383,15 +420,15 @@ mod tests {
             assert_eq!(errors.exit_code(), 78);
             let said: Vec<String> = errors.iter().map(ConfigError::to_string).collect();
             let mut wanted = vec![
-                ":2: limits.max_queues: too small, the least is 1",
+                ":2: limits.max_queues: too small, the minimum is 1",
                 ":3: limits.max_windw: unknown key, did you mean max_window?",
-                ":4: limits.max_memory: too small, the least is 64KiB",
-                ":6: listener.protocol: unknown protocol \"beanstalkd\", did you mean \"beanstalk\"?",
+                ":4: limits.max_memory: too small, the minimum is 64KiB",
+                ":6: listener.protocol: unknown protocol \"beanstalkd\" (known: phpmq, console, beanstalk), did you mean",
                 ":7: listener.address: bad address \"127.0.0.1\": no port",
                 ":8: listener.revision: ",
-                ":13: listener.mode: only Unix sockets have this",
-                ":16: listener.address: 127.0.0.1:1 is the address of another listener already",
-                ":18: log.level: unknown value \"warning\"; did you mean \"warn\"?",
+                ":13: listener.mode: applies to Unix sockets only",
+                ":16: listener.address: 127.0.0.1:1 is already the address of another listener",
+                ":18: log.level: unknown value \"warning\" (known: crit, error, warn, info, debug, trace), did you",
             ];
             if flag {
                 // The flags take the place of the file's listeners, which then meet nobody.
@@ -412,7 +449,7 @@ mod tests {
         let errors = load_text(text, &Args::default()).unwrap_err();
         let said: Vec<String> = errors.iter().map(ConfigError::to_string).collect();
         assert_eq!(said.len(), 1, "{said:#?}");
-        assert!(said[0].contains(":2: key with no value"), "{said:#?}");
+        assert!(said[0].contains(":2: not TOML: write protocol = \"phpmq\""), "{said:#?}");
     }
 
     #[test]

@@ -14,8 +14,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, ConfigFault, Place};
-use super::file::{SECTIONS, about};
+use super::file::SECTIONS;
 use super::nearest::nearest;
+use super::syntax;
 use super::values::Kind;
 
 /// Mistakes that are collected at most: more help nobody, and a file may be any.
@@ -42,26 +43,48 @@ impl Lines {
         self.starts.partition_point(|start| *start <= offset).max(1)
     }
 
+    /// Where a line begins; behind the text when it has not so many.
+    fn start(&self, number: usize) -> usize {
+        self.starts.get(number.saturating_sub(1)).copied().unwrap_or(usize::MAX)
+    }
+
     pub(super) fn place(&self, span: &Range<usize>, key: Option<String>) -> Place {
         Place::Line { path: self.path.clone(), line: self.number(span.start), key }
     }
 }
 
 /// The lines about which nothing more is to be said.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Broken {
     /// Those that are no TOML.
     lines: BTreeSet<usize>,
-    /// From here on keys may stand in another section than was meant.
-    from: Option<usize>,
+    /// The lines below headers that are no TOML: their keys may belong to any section.
+    parts: Vec<Range<usize>>,
+    /// The lines with a section's header, as far as can be seen from their first character.
+    headers: Vec<usize>,
 }
 
 impl Broken {
+    fn of(text: &str) -> Broken {
+        let lines = text.lines().enumerate();
+        let headers = lines.filter(|(_, line)| line.trim_start().starts_with('['));
+        let headers = headers.map(|(index, _)| index + 1).collect();
+        Broken { lines: BTreeSet::new(), parts: Vec::new(), headers }
+    }
+
+    /// The line of the header after this line, or one that no file has.
+    fn next_header(&self, line: usize) -> usize {
+        let next = self.headers.partition_point(|header| *header <= line);
+        self.headers.get(next).copied().unwrap_or(usize::MAX)
+    }
+
     pub(super) fn covers(&self, error: &ConfigError) -> bool {
-        // What is missing may stand in the part that cannot be read.
-        let may_be_there = matches!(error.fault, ConfigFault::Missing(_)) && !self.lines.is_empty();
-        let Place::Line { line, .. } = error.place else { return may_be_there };
-        may_be_there || self.lines.contains(&line) || self.from.is_some_and(|first| line >= first)
+        let Place::Line { line, .. } = error.place else { return false };
+        if matches!(error.fault, ConfigFault::Missing(_)) {
+            // It may stand in a line of this section that cannot be read.
+            return self.lines.range(line..self.next_header(line)).next().is_some();
+        }
+        self.lines.contains(&line) || self.parts.iter().any(|part| part.contains(&line))
     }
 }
 
@@ -71,11 +94,35 @@ pub(super) struct Mistakes<'a> {
     text: &'a str,
     found: Vec<ConfigError>,
     broken: Broken,
+    /// The sections that TOML's parser passed over, since they were there before.
+    repeated: Vec<Range<usize>>,
+    /// Whether listeners have headers in single and in double brackets, of which it keeps one kind.
+    mixed: bool,
 }
 
 impl<'a> Mistakes<'a> {
     pub(super) fn new(lines: &'a Lines, text: &'a str) -> Mistakes<'a> {
-        Mistakes { lines, text, found: Vec::new(), broken: Broken::default() }
+        let (found, repeated) = (Vec::new(), Vec::new());
+        Mistakes { lines, text, found, broken: Broken::of(text), repeated, mixed: false }
+    }
+
+    /// The parts of the text that are to be judged by themselves, since TOML's parser passed over
+    /// them. With listeners of both kinds of headers these are all listeners.
+    pub(super) fn repeated(&self) -> (Vec<Range<usize>>, bool) {
+        let mut parts = self.repeated.clone();
+        if self.mixed {
+            let listeners = self.broken.headers.iter().filter(|line| {
+                let name = self.line(**line).trim_start_matches('[').trim_start();
+                name.starts_with("listener")
+            });
+            parts.extend(listeners.take(MISTAKES_MAX).map(|line| self.part_below(*line)));
+        }
+        (parts, self.mixed)
+    }
+
+    /// A header and the lines up to the next one.
+    fn part_below(&self, line: usize) -> Range<usize> {
+        self.lines.start(line)..self.lines.start(self.broken.next_header(line))
     }
 
     pub(super) fn finish(self) -> (Vec<ConfigError>, Broken) {
@@ -102,29 +149,33 @@ impl<'a> Mistakes<'a> {
             let (key, fault) = if repeated {
                 let name = self.text.get(span.clone()).unwrap_or_default().to_owned();
                 let is_listener = header && name == "listener";
-                let fault = if is_listener {
-                    ConfigFault::OneOfSeveral("listener")
-                } else {
-                    ConfigFault::Twice
-                };
-                (Some(name), fault)
+                if is_listener {
+                    self.mixed = true;
+                    continue;
+                }
+                if header && self.repeated.len() < MISTAKES_MAX {
+                    self.repeated.push(self.part_below(line));
+                }
+                (Some(name), ConfigFault::Twice)
             } else {
                 let key = key_of_line(self.lines, table, line);
-                let text = explain(message, key.as_ref(), &text);
+                let text = syntax::explain(message, key.as_ref(), &text);
                 (key.map(|(section, key)| full_name(&section, &key)), ConfigFault::Syntax(text))
             };
             self.add(&span, key, fault);
-            self.broken.lines.insert(line);
+            // Below a repeated header everything can be judged.
+            if !(header && repeated) {
+                self.broken.lines.insert(line);
+            }
             if header && !repeated {
-                self.broken.from = Some(self.broken.from.map_or(line, |first| first.min(line)));
+                self.broken.parts.push(line..self.broken.next_header(line));
             }
         }
     }
 
     /// The text of a line, without what surrounds it.
     fn line(&self, number: usize) -> &str {
-        let start = self.lines.starts.get(number - 1).copied().unwrap_or(0);
-        let rest = self.text.get(start..).unwrap_or_default();
+        let rest = self.text.get(self.lines.start(number)..).unwrap_or_default();
         rest.lines().next().unwrap_or_default().trim()
     }
 
@@ -217,7 +268,7 @@ impl<'a> Mistakes<'a> {
             Ok(read) => Some(Spanned::new(value.span(), read)),
             Err(error) => {
                 let mut text = error.message().to_owned();
-                let told = [T::EXPECTED, "one of the words", "known are"];
+                let told = [T::EXPECTED, "one of \"", "(known: "];
                 if !told.iter().any(|words| text.contains(words)) {
                     let _ = write!(text, ": this key takes {}", T::EXPECTED);
                 }
@@ -254,7 +305,7 @@ fn sections_with(key: &str) -> Vec<String> {
 }
 
 /// A section's name as it is written above its keys.
-fn in_brackets(section: &str) -> String {
+pub(super) fn in_brackets(section: &str) -> String {
     if section == "listener" { "[[listener]]".to_owned() } else { format!("[{section}]") }
 }
 
@@ -267,10 +318,7 @@ fn unknown_section(name: &str, value: &DeValue<'_>) -> ConfigFault {
     let sections = SECTIONS.iter().map(|(known, _)| *known);
     let keys = SECTIONS.iter().flat_map(|(_, keys)| keys.iter().copied());
     if is_table {
-        let meant = nearest(name, sections);
-        let written =
-            |name: &str| if name == "listener" { in_brackets(name) } else { name.to_owned() };
-        ConfigFault::UnknownSection(meant.map(written))
+        ConfigFault::UnknownSection(nearest(name, sections).map(in_brackets))
     } else {
         // One key too many that stands above all sections.
         let key = nearest(name, keys);
@@ -303,21 +351,6 @@ fn key_of_line(lines: &Lines, file: &DeTable<'_>, line: usize) -> Option<(String
         }
     }
     None
-}
-
-/// What TOML's parser says, and what to write instead where that can be told.
-fn explain(message: &str, key: Option<&(String, String)>, line: &str) -> String {
-    let mut text = message.trim_end_matches(", expected nothing").to_owned();
-    let (Some((section, key)), Some((_, value))) = (key, line.split_once('=')) else { return text };
-    let value = value.split('#').next().unwrap_or_default();
-    let value = value.trim().trim_matches(['"', '\'', '“', '”', '„', '‘', '’']);
-    let Some(about) = about(section, key, value) else { return text };
-    let _ = if about.wants_quotes && !value.contains(['"', '\\']) {
-        write!(text, ": write {key} = \"{value}\"")
-    } else {
-        write!(text, ": this key takes {}", about.expected)
-    };
-    text
 }
 
 #[cfg(test)]
@@ -357,7 +390,7 @@ mod tests {
     fn a_key_at_the_wrong_place_is_told_where_it_belongs() {
         assert_eq!(
             said("durability = \"sync\"\n"),
-            ["f:1: durability: this key stands in no section: write it below [storage] or \
+            ["f:1: durability: this key belongs in a section: move it below [storage] or \
               [[listener]]"]
         );
         assert_eq!(
@@ -376,7 +409,7 @@ mod tests {
         for (line, wanted) in [
             (
                 "[[listener]]\nmode = 0660",
-                "listener.mode: unexpected leading zero: write mode = \"0660\"",
+                "listener.mode: this value needs quotes: write mode = \"0660\"",
             ),
             ("[limits]\nmax_memory = 64MiB # of 1 GiB", ": write max_memory = \"64MiB\""),
             ("[log]\nlevel = warn", ": write level = \"warn\""),
@@ -393,7 +426,7 @@ mod tests {
         }
         assert_eq!(
             said("[log]\nlevel = \"info\"\nlevel = \"warn\"\n"),
-            ["f:3: level: stands here a second time"]
+            ["f:3: level: appears a second time"]
         );
     }
 
@@ -404,7 +437,7 @@ mod tests {
             ("address = 9100", "a string in double quotes"),
             ("mode = 660", "permissions as octal digits in a string, like \"0660\""),
             ("durability = \"SYNC\"", "did you mean \"sync\"?"),
-            ("durability = 1", "one of the words `periodic`, `write`, `sync`"),
+            ("durability = 1", "one of \"periodic\", \"write\", \"sync\""),
             ("revision = 3", "\"auto\", 1 or 2"),
         ] {
             let said = said(&format!("[[listener]]\n{line}\n"));
@@ -420,7 +453,35 @@ mod tests {
         assert!(both[1].starts_with("f:4: log.levl: unknown key, did you mean level?"));
         let header = said("[limits]\nmax_windw = 1\n[storage\nlevl = 1\n");
         assert_eq!(header.len(), 2, "{header:?}");
-        assert!(header[0].starts_with("f:2: ") && header[1].starts_with("f:3: unclosed table"));
+        assert!(header[0].starts_with("f:2: ") && header[1].starts_with("f:3: not TOML: unclosed"));
+        // The next header begins anew.
+        let after = said("[storage\nlevl = 1\n[queue]\nprioriti = 1\n");
+        assert_eq!(after.len(), 2, "{after:?}");
+        assert!(after[1].starts_with("f:4: queue.prioriti: unknown key"), "{after:?}");
+    }
+
+    #[test]
+    fn what_stands_below_a_repeated_header_is_judged_too() {
+        let twice = said("[log]\nlevel = \"info\"\n[log]\nlevl = 1\nformat = 2\n[queue]\nx = 1\n");
+        assert_eq!(twice.len(), 4, "{twice:?}");
+        assert_eq!(twice[0], "f:3: log: appears a second time");
+        assert!(twice[1].starts_with("f:4: log.levl: unknown key"), "{twice:?}");
+        assert!(twice[2].starts_with("f:5: log.format: "), "{twice:?}");
+        assert!(twice[3].starts_with("f:7: queue.x: "), "{twice:?}");
+        let listener = "[listener]\nmode = 0660\nport = 1\n";
+        let listeners = "[[listener]]\nprotocol = 1\n";
+        let other = listener.replace("0660", "5");
+        for (text, wanted) in [
+            (format!("{listeners}{listener}"), ["f:2:", "f:3:", "f:4:", "f:5:"].as_slice()),
+            (format!("{listener}{listeners}"), &["f:1:", "f:2:", "f:3:", "f:5:"]),
+            (format!("{listener}{other}"), &["f:1:", "f:2:", "f:3:", "f:4:", "f:5:", "f:6:"]),
+        ] {
+            let said = said(&text);
+            let lines: Vec<_> = said.iter().map(|text| &text[..4]).collect();
+            assert_eq!(lines, wanted, "{said:?}");
+        }
+        let thrice = said("[log]\n[log]\na = 1\n[log]\nb = 1\n");
+        assert_eq!(thrice.len(), 4, "{thrice:?}");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod mistakes;
 mod nearest;
 mod print;
 mod resolve;
+mod syntax;
 pub mod values;
 
 pub use address::Address;
@@ -31,7 +32,7 @@ pub use args::Args;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use file::{LogFormat, LogLevel, OnIoError};
 pub use group::group_number;
-pub use resolve::{LookUp, Resolver, look_up};
+pub use resolve::Resolver;
 
 /// Where the configuration file is looked for when no flag names one.
 pub const DEFAULT_CONFIG_PATH: &str = "/etc/phpmq/phpmqd.toml";
@@ -206,6 +207,18 @@ pub fn load_with(
     protocols: &'static [Protocol],
 ) -> Result<Config, ConfigErrors> {
     meaning::config(args, environment, protocols)
+}
+
+/// Checks the configuration as far as that goes without starting anything: host names are resolved.
+/// With it come the names that do not resolve now.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn check(
+    args: &Args,
+    environment: &Environment,
+) -> Result<(Config, Vec<ConfigError>), ConfigErrors> {
+    meaning::check(args, environment, PROTOCOLS)
 }
 
 impl Config {
@@ -400,7 +413,7 @@ pub(crate) mod tests {
         let environment = Environment { home: None, ..environment() };
         let error = load_with(&Args::default(), &environment, TABLE).unwrap_err();
         assert_eq!(error.exit_code(), 78);
-        assert!(error.to_string().starts_with("storage.database: nowhere to keep"), "{error}");
+        assert!(error.to_string().starts_with("storage.database: no place for"), "{error}");
         let args = Args { database: Some(PathBuf::new()), ..Args::default() };
         assert_eq!(load_with(&args, &environment, TABLE).unwrap().storage.database, None);
     }

@@ -1,7 +1,7 @@
 //! What the addresses of listeners are on this machine, and whether two of them are the same one.
 //!
-//! Reading a configuration looks up no name: the network may not be there yet, and a name that is
-//! not known now is no mistake. The daemon looks names up when it binds, and waits for them;
+//! Reading a configuration resolves no name: the network may not be up yet, and a name that does
+//! not resolve now is no mistake. The daemon resolves names when it binds, and waits for them;
 //! `--check-config` warns. Two listeners at one address are found here as well, since the daemon
 //! would otherwise wait for itself.
 
@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::{ConfigError, ConfigFault};
-use super::{Address, Config, Listener};
+use super::{Address, Listener};
 
 /// Looks up what listeners' addresses stand for, one after the other, and remembers them.
 #[derive(Debug, Default)]
@@ -154,29 +154,6 @@ fn without_detours(path: &Path) -> PathBuf {
     plain
 }
 
-/// What only a look-up tells of a configuration.
-#[derive(Debug, Default)]
-pub struct LookUp {
-    /// Names that are not known now.
-    pub unknown: Vec<ConfigError>,
-    /// What is wrong.
-    pub wrong: Vec<ConfigError>,
-}
-
-/// Looks up all host names of a configuration.
-pub fn look_up(config: &Config) -> LookUp {
-    let mut resolver = Resolver::default();
-    let mut found = LookUp::default();
-    for listener in &config.listeners {
-        match resolver.add(listener) {
-            Ok(_) => {}
-            Err(error) if error.is_unknown_host() => found.unknown.push(error),
-            Err(error) => found.wrong.push(error),
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::listeners::unaddressed;
@@ -254,7 +231,7 @@ mod tests {
         let mut resolver = Resolver::default();
         resolver.add(&listener("0.0.0.0:7")).unwrap();
         let error = resolver.add(&listener("127.0.0.1:7")).unwrap_err().to_string();
-        let wanted = "127.0.0.1:7 is the address of another listener already, as 0.0.0.0:7";
+        let wanted = "127.0.0.1:7 is already the address of another listener, given as 0.0.0.0:7";
         assert!(error.ends_with(wanted), "{error}");
         resolver.add_open("127.0.0.1:9".parse().unwrap());
         assert!(resolver.add(&listener("localhost:9")).is_err());

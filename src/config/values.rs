@@ -188,15 +188,15 @@ impl<T: ValueEnum> Visitor<'_> for Words<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "one of the words `{}`", Words::<T>::names().join("`, `"))
+        write!(f, "one of \"{}\"", Words::<T>::names().join("\", \""))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
         T::from_str(text, false).map_err(|_| {
             let names = Words::<T>::names();
             let meant = nearest(text, names.iter().map(String::as_str));
-            let meant = meant.map(|word| format!("did you mean \"{word}\"? ")).unwrap_or_default();
-            E::custom(format!("unknown value {text:?}; {meant}known are `{}`", names.join("`, `")))
+            let meant = meant.map(|word| format!(", did you mean \"{word}\"?")).unwrap_or_default();
+            E::custom(format!("unknown value {text:?} (known: {}){meant}", names.join(", ")))
         })
     }
 }

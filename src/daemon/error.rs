@@ -16,10 +16,9 @@ pub enum DaemonError {
     Passed(PassedError),
     /// A socket was passed under a name that is no protocol's.
     PassedName(String),
-    /// What the configuration says of an address does not go with what the address is, or its host
-    /// name is not known.
+    /// An address is not what the configuration allows, or its host name does not resolve.
     Address(ConfigError),
-    /// An address cannot be listened at. The text says who has it, and what to do.
+    /// The daemon cannot listen on an address. The text says who has it, and what to do.
     Bind {
         /// What went wrong.
         error: BindError,
@@ -28,6 +27,8 @@ pub enum DaemonError {
     },
     /// The group of a Unix socket does not exist.
     Group(String),
+    /// Whether the group of a Unix socket exists cannot be found out now.
+    GroupLookUp(String, io::Error),
     /// The user to become does not exist.
     User(String),
     /// The database.
@@ -49,6 +50,7 @@ impl DaemonError {
             DaemonError::Passed(_) | DaemonError::PassedName(_) | DaemonError::Group(_) => 78,
             // Not in the list of phpmqd(8): only beanstalkd's command line names users.
             DaemonError::User(_) => 64,
+            DaemonError::GroupLookUp(..) => 69,
             DaemonError::Address(error) => error.exit_code(),
             DaemonError::Bind { error, .. } => error.exit_code(),
             DaemonError::Store(error) => error.exit_code(),
@@ -81,6 +83,9 @@ impl fmt::Display for DaemonError {
             DaemonError::Address(error) => error.fmt(f),
             DaemonError::Bind { error, hint } => write!(f, "{error}{hint}"),
             DaemonError::Group(name) => write!(f, "listener.group: there is no group {name:?}"),
+            DaemonError::GroupLookUp(name, error) => {
+                write!(f, "listener.group: cannot look up the group {name:?}: {error}")
+            }
             DaemonError::User(name) => write!(f, "-u: there is no user {name:?}"),
             DaemonError::Store(error) => error.fmt(f),
             DaemonError::Binlog(error) => error.fmt(f),
@@ -101,7 +106,9 @@ impl std::error::Error for DaemonError {
             DaemonError::Bind { error, .. } => Some(error),
             DaemonError::Store(error) => Some(error),
             DaemonError::Binlog(error) => Some(error),
-            DaemonError::Directory(_, error) | DaemonError::System(_, error) => Some(error),
+            DaemonError::Directory(_, error)
+            | DaemonError::GroupLookUp(_, error)
+            | DaemonError::System(_, error) => Some(error),
             DaemonError::PassedName(_)
             | DaemonError::Group(_)
             | DaemonError::User(_)

@@ -42,7 +42,7 @@ use crate::binlog::DirectoryLock;
 use crate::channels::{Event, Notice};
 use crate::config::args::{self, Parting};
 use crate::config::beanstalkd::{self, DropIn};
-use crate::config::{self, Args, Config, Environment, LookUp};
+use crate::config::{self, Args, Config, ConfigError, ConfigErrors, Environment};
 use crate::dispatcher::{Health, Stopped};
 use crate::persistence::Progress;
 use crate::protocol::PROTOCOLS;
@@ -80,7 +80,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// What a command line asks for.
 enum Task {
-    Check(Config),
+    /// With the host names that do not resolve now.
+    Check(Config, Vec<ConfigError>),
     Print(Config),
     Recover(Config),
     Serve(Box<Plan>),
@@ -102,13 +103,16 @@ struct Plan {
 
 fn phpmqd_task(words: Vec<OsString>, environment: Environment) -> Result<Task, Parting> {
     let args = Args::parse_from_words(words, PROTOCOLS)?;
-    let config = config::load(&args, &environment).map_err(|errors| Parting {
+    let wrong = |errors: ConfigErrors| Parting {
         text: errors.iter().map(|error| format!("phpmqd: {error}\n")).collect(),
         exit_code: errors.exit_code(),
-    })?;
-    Ok(if args.check_config {
-        Task::Check(config)
-    } else if args.print_config {
+    };
+    if args.check_config {
+        let (config, unknown) = config::check(&args, &environment).map_err(wrong)?;
+        return Ok(Task::Check(config, unknown));
+    }
+    let config = config::load(&args, &environment).map_err(wrong)?;
+    Ok(if args.print_config {
         Task::Print(config)
     } else if args.recover {
         Task::Recover(config)
@@ -136,7 +140,7 @@ fn beanstalkd_task(words: Vec<OsString>, environment: Environment) -> Result<Tas
 impl Task {
     fn carry_out(self) -> u8 {
         match self {
-            Task::Check(config) => check(&config),
+            Task::Check(config, unknown) => check(&config, &unknown),
             Task::Print(config) => {
                 say(true, &config.print());
                 0
@@ -147,21 +151,13 @@ impl Task {
     }
 }
 
-/// What `--check-config` says of a configuration that is right as far as it goes by itself: what
-/// its host names stand for may still be wrong.
-fn check(config: &Config) -> u8 {
-    let LookUp { unknown, wrong } = config::look_up(config);
-    for error in &unknown {
-        say(false, &format!("phpmqd: warning: {error}; the daemon will wait for it\n"));
+/// What `--check-config` says of a valid configuration.
+fn check(config: &Config, unknown: &[ConfigError]) -> u8 {
+    for error in unknown {
+        say(false, &format!("phpmqd: warning: {error}; the service waits until it resolves\n"));
     }
     if let Some(questionable) = config.questionable() {
         say(false, &format!("phpmqd: warning: {questionable}\n"));
-    }
-    for error in &wrong {
-        say(false, &format!("phpmqd: {error}\n"));
-    }
-    if let Some(error) = wrong.first() {
-        return error.exit_code();
     }
     let source = match &config.source {
         Some(path) => path.display().to_string(),

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use slog::{Logger, info};
@@ -105,7 +104,8 @@ fn bind_addresses(
 }
 
 fn group_of(name: &str) -> Result<u32, DaemonError> {
-    let number = group_number(Path::new("/"), name).unwrap_or_default();
+    let number = group_number(name);
+    let number = number.map_err(|error| DaemonError::GroupLookUp(name.to_owned(), error))?;
     number.ok_or_else(|| DaemonError::Group(name.to_owned()))
 }
 

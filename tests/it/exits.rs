@@ -61,7 +61,7 @@ fn a_wrong_configuration_is_named_with_file_line_and_key() {
         text.contains("snapshot_intervall") && text.contains("did you mean snapshot_interval?")
     );
     let text = fails_with("[storrage]\n");
-    assert!(text.contains("did you mean storage?"), "{text}");
+    assert!(text.contains("did you mean [storage]?"), "{text}");
     let text = fails_with("[limits]\nmax_connections = \"many\"\n");
     assert!(text.contains("it.toml:2: ") && text.contains("max_connections"), "{text}");
     let text = fails_with("[storage]\nsnapshot_interval = \"soon\"\n");
@@ -83,17 +83,33 @@ fn all_mistakes_of_a_file_are_told_at_once() {
          group = \"no such group\"\naddress = \"unix:/run/x.sock\"\n[log]\nlevel = \"warning\"\n",
     );
     let wanted = [
-        "phpmqd: it.toml:1: durability: this key stands in no section: write it below [storage]",
+        "phpmqd: it.toml:1: durability: this key belongs in a section: move it below [storage]",
         "phpmqd: it.toml:2: listener: write [[listener]], in double brackets",
-        "phpmqd: it.toml:3: listener.protocol: unknown protocol \"beanstalkd\", did you mean \"beanstalk\"?",
-        "phpmqd: it.toml:4: listener.mode: unexpected leading zero: write mode = \"0660\"",
+        "phpmqd: it.toml:3: listener.protocol: unknown protocol \"beanstalkd\" (known: phpmq, \
+         console, beanstalk), did you mean \"beanstalk\"?",
+        "phpmqd: it.toml:4: listener.mode: this value needs quotes: write mode = \"0660\"",
         "phpmqd: it.toml:5: listener.group: there is no group \"no such group\"",
-        "phpmqd: it.toml:8: log.level: unknown value \"warning\"; did you mean \"warn\"?",
+        "phpmqd: it.toml:8: log.level: unknown value \"warning\" (known: crit, error, warn, \
+         info, debug, trace), did you mean \"warn\"?",
     ];
     for (line, wanted) in text.lines().zip(wanted) {
         assert!(line.starts_with(wanted), "{line} is not {wanted}");
     }
     assert_eq!(text.lines().count(), wanted.len(), "{text}");
+}
+
+/// What only a resolved name tells was said when everything else had been mended.
+#[test]
+fn a_check_resolves_names_beside_other_mistakes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("it.toml");
+    let text = "[[listener]]\nprotocol = \"phpmq\"\naddress = \"127.0.0.1:9\"\n\
+                [[listener]]\nprotocol = \"console\"\naddress = \"localhost:9\"\n\
+                [limits]\nmax_windw = 1\n";
+    fs::write(&path, text).unwrap();
+    let text = fails(78, &["--check-config", "-c", path.to_str().unwrap()]);
+    assert!(text.contains("it.toml:6: listener.address: localhost:9 is already"), "{text}");
+    assert!(text.contains("it.toml:8: limits.max_windw: unknown key"), "{text}");
 }
 
 #[test]
@@ -124,7 +140,7 @@ fn addresses_that_can_be_none_are_refused_with_what_to_write() {
     let text = fails(78, &twice);
     assert!(text.contains("--listen: ") && text.contains("allow_remote"), "{text}");
     let twice = ["--database", "", "--listen", "console=[::1]:9", "--listen", "phpmq=[::1]:9"];
-    assert!(fails(78, &twice).contains("[::1]:9 is the address of another listener already"));
+    assert!(fails(78, &twice).contains("[::1]:9 is already the address of another listener"));
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn what_a_person_must_mend_is_not_waited_for() {
     // It would wait for itself.
     let twice = ["--database=", "--listen=console=127.0.0.1:9", "--listen=phpmq=localhost:9"];
     let log = ends(78, &manager, &twice);
-    assert!(log.contains("localhost:9 is the address of another listener already"), "{log}");
+    assert!(log.contains("localhost:9 is already the address of another listener"), "{log}");
     let directory = manager.path(".").display().to_string();
     fs::create_dir(manager.path("d")).unwrap();
     let one = format!("--listen=console=unix:{directory}/q.sock");
@@ -213,7 +213,7 @@ fn a_host_name_that_is_not_known_is_waited_for() {
     command.args(["--mount", "sh", "-c", script, PHPMQD]);
     let listen = "--listen=console=queue-host:0";
     let process = manager.start(&mut command, &["--database=", listen]);
-    manager.sees_waiting(&process, "the host name of queue-host:0 is not known");
+    manager.sees_waiting(&process, "cannot resolve the host name of queue-host:0");
     // In place: another file of this name would not be what is mounted.
     fs::write(&hosts, "127.0.0.1 localhost queue-host\n").unwrap();
     manager.sees_it_serve(process);

@@ -380,6 +380,33 @@ fn called_as_beanstalkd_it_listens_on_unix_sockets_and_limits_jobs() {
 }
 
 #[test]
+fn called_as_beanstalkd_it_becomes_the_user_with_its_groups() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can become another user");
+        return;
+    }
+    let id = |flag: &str| text(&Command::new("id").args([flag, "nobody"]).output().unwrap().stdout);
+    let directory = directory();
+    let mut command = Command::new(beanstalkd(directory.path()));
+    command.env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut daemon = Daemon::start(command.args(["-l", "127.0.0.1", "-p0", "-u", "nobody"]));
+    daemon.wait_for(&["ready"]);
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap();
+    let field = |name: &str| -> Vec<String> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let (user, group) = (id("-u").trim().to_owned(), id("-g").trim().to_owned());
+    assert_eq!(field("Uid:"), vec![user; 4]);
+    assert_eq!(field("Gid:"), vec![group; 4]);
+    let mut groups: Vec<String> = id("-G").split_whitespace().map(str::to_owned).collect();
+    groups.sort();
+    let mut own = field("Groups:");
+    own.sort();
+    assert_eq!(own, groups);
+}
+
+#[test]
 fn called_as_beanstalkd_it_takes_sockets_of_any_name() {
     let directory = directory();
     let link = beanstalkd(directory.path());
