@@ -7,8 +7,8 @@ use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::refusal::Refusal;
 use crate::words::statistics::Counted;
 
-use super::message::{Slot, State};
-use super::work::{Asker, Kicked, Work};
+use super::slices::{Asker, Kicked, Work};
+use super::state::message::{Slot, State};
 use super::{Due, Engine, Turn};
 
 impl Engine {

@@ -2,11 +2,11 @@
 
 use crate::words::ids::{ConnectionId, MessageId};
 
-use super::hand::Lost;
-use super::message::{Slot, State};
-use super::queue::QueueSlot;
-use super::session::Hold;
-use super::work::{Slice, Work};
+use super::give_back::Lost;
+use super::slices::{Slice, Work};
+use super::state::message::{Slot, State};
+use super::state::queue::QueueSlot;
+use super::state::session::Hold;
 use super::{Due, Effect, Engine, Turn};
 
 /// What the end of a session gives back or lets go.
@@ -119,7 +119,7 @@ impl Engine {
 
     /// Finds a message that somebody asks for by its id. One that a session which has ended still
     /// holds, since its slices have not come to it yet, is given back first.
-    pub(super) fn settle(&mut self, turn: &mut Turn<'_>, id: MessageId) -> Option<Slot> {
+    pub(super) fn reclaim(&mut self, turn: &mut Turn<'_>, id: MessageId) -> Option<Slot> {
         let slot = self.find(id)?;
         if let State::Reserved(reservation) = self.messages[slot].state {
             let holder = self.reservations[reservation].connection;

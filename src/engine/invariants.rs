@@ -10,11 +10,11 @@ use crate::words::ids::ConnectionId;
 use crate::words::limits::BACKLOG_REQUESTS_MAX;
 use crate::words::statistics::StateCounts;
 
-use super::message::{Slot, State};
-use super::queue::{QueueSlot, URGENT_BELOW};
-use super::reservation::{List, Of, ReservationSlot, Terms};
-use super::session::{Hold, Session};
-use super::work::Work;
+use super::slices::Work;
+use super::state::message::{Slot, State};
+use super::state::queue::{QueueSlot, URGENT_BELOW};
+use super::state::reservation::{List, Of, ReservationSlot, Terms};
+use super::state::session::{Hold, Session};
 use super::{Due, Engine};
 
 impl Engine {
@@ -103,8 +103,14 @@ impl Engine {
             assert_eq!(queue.urgent as usize, urgent, "urgent of {}", queue.name);
             assert_eq!(queue.body_bytes, bytes.remove(&slot).unwrap_or(0), "of {}", queue.name);
             let out = self.reservations.check_list(&queue.reserved, Of::Queue);
-            let condemned = out.iter().filter(|r| self.is_flushed(self.reservations[**r].message));
-            assert_eq!(queue.condemned as usize, condemned.count(), "flushed of {}", queue.name);
+            let flushed_in_hand =
+                out.iter().filter(|r| self.is_flushed(self.reservations[**r].message));
+            assert_eq!(
+                queue.flushed_in_hand as usize,
+                flushed_in_hand.count(),
+                "flushed of {}",
+                queue.name
+            );
             listed += out.len() + queue.ready.len() + queue.delayed.len() + queue.buried.len();
         }
         assert_eq!(listed, self.messages.len(), "messages on lists");
@@ -183,13 +189,13 @@ impl Engine {
 
     fn check_demand(&self) {
         for (slot, queue) in self.queues.iter_from(0) {
-            let hungry: BTreeSet<_> = self
+            let rotation: BTreeSet<_> = self
                 .sessions
                 .iter()
                 .flat_map(|(who, session)| stamps(*who, session, slot))
                 .collect();
-            assert_eq!(queue.hungry, hungry, "rotation of {}", queue.name);
-            let unserved = !queue.ready.is_empty() && !queue.hungry.is_empty();
+            assert_eq!(queue.rotation, rotation, "rotation of {}", queue.name);
+            let unserved = !queue.ready.is_empty() && !queue.rotation.is_empty();
             // A pause whose end has come but has not been worked off still holds.
             let paused = queue.paused_until != Time(0);
             let coming =
@@ -271,8 +277,9 @@ impl Engine {
         }
         let totals = &self.totals;
         assert_eq!(totals.messages, sum, "totals by state");
-        let condemned: u32 = self.queues.iter_from(0).map(|(_, queue)| queue.condemned).sum();
-        let all = sum.total() as usize + doomed.len() + condemned as usize;
+        let flushed_in_hand: u32 =
+            self.queues.iter_from(0).map(|(_, queue)| queue.flushed_in_hand).sum();
+        let all = sum.total() as usize + doomed.len() + flushed_in_hand as usize;
         assert_eq!(all, self.messages.len(), "all messages");
         let bytes: u64 = self.messages.iter().map(|(_, m)| u64::from(m.body_bytes)).sum();
         assert_eq!(totals.body_bytes, bytes, "all bytes");

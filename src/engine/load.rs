@@ -4,8 +4,8 @@ use crate::words::change::{Change, MessageState, StoredMessage};
 use crate::words::clock::{Now, Time};
 use crate::words::ids::{QueueId, QueueName};
 
-use super::message::{History, Message, State};
-use super::queue::QueueSlot;
+use super::state::message::{History, Message, State};
+use super::state::queue::QueueSlot;
 use super::{Due, Engine};
 
 use rustc_hash::FxHashMap;

@@ -6,41 +6,39 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod` | inputs, effects, one turn |
-//! | `commands` | what each command does, by itself or through the next four |
-//! | `put`, `reserve`, `finish`, `inspect` | in, out, done, looks |
-//! | `window` | standing demands, and how much goes to a peer in a turn |
-//! | `hand` | who gets the next message, and what happens when one comes back |
+//! | `commands` | what each command does, by itself or through the rules below |
+//! | `admit` | puts |
+//! | `reserve`, `window` | what connections want: one message now, or a standing number |
+//! | `serve`, `allowance` | who gets the next message, and how much goes to a peer in a turn |
+//! | `settle`, `give_back` | what becomes of a message in somebody's hands |
+//! | `look` | statistics, listings, peeks |
+//! | `due` | what happens by itself at some moment |
+//! | `slices` | large work, done a slice at a time |
 //! | `ending` | the end of a connection |
-//! | `moves` | the states of a message and the counts that follow them |
-//! | `work` | large things done a slice at a time |
-//! | `clocks` | what happens by itself |
 //! | `load` | the start from stored messages |
-//! | `session`, `queue`, `line`, `message`, `index`, `reservation`, `deadlines` | the data |
-//! | `tests`, `check` | each rule as a dialogue, and what must always hold |
+//! | `ledger` | the only code that moves a message between states and keeps the counts |
+//! | `state` | the data |
+//! | `tests`, `invariants` | each rule as a dialogue, and what must always hold |
 //! | `random`, `model`, `storm` | random runs beside a plain model, and in bad weather |
 //!
 //! Invariant: after each input no queue that is not paused has both a ready message and somebody
 //! with room for it.
 
-mod clocks;
+mod admit;
+mod allowance;
 mod commands;
-mod deadlines;
+mod due;
 mod ending;
-mod finish;
-mod hand;
-mod index;
-mod inspect;
-mod line;
+mod give_back;
+mod ledger;
 pub mod load;
-mod message;
-mod moves;
-mod put;
-mod queue;
-mod reservation;
+mod look;
 mod reserve;
-mod session;
+mod serve;
+mod settle;
+mod slices;
+mod state;
 mod window;
-mod work;
 
 #[cfg(test)]
 mod invariants;
@@ -66,12 +64,12 @@ use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
 use crate::words::refusal::Refusal;
 use crate::words::statistics::{CommandCounts, StateCounts};
 
-use deadlines::{Deadlines, Due};
-use message::Messages;
-use queue::{QueueSlot, Queues};
-use reservation::Reservations;
-use session::{Hold, Session};
-use work::Work;
+use slices::Work;
+use state::deadlines::{Deadlines, Due};
+use state::message::Messages;
+use state::queue::{Queue, QueueSlot, Queues};
+use state::reservation::Reservations;
+use state::session::{Hold, Session};
 
 /// What happens to the engine.
 #[derive(Debug)]
@@ -389,7 +387,7 @@ impl Engine {
 
     /// Lets a queue go that nobody would miss.
     fn drop_if_unneeded(&mut self, turn: &mut Turn<'_>, slot: QueueSlot) {
-        if !self.queues.get(slot).is_some_and(queue::Queue::is_unneeded) {
+        if !self.queues.get(slot).is_some_and(Queue::is_unneeded) {
             return;
         }
         let queue = self.queues.remove(slot);

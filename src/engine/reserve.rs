@@ -4,10 +4,10 @@ use crate::words::clock::Time;
 use crate::words::command::{Handing, Reply, Tag};
 use crate::words::ids::{ConnectionId, MessageId};
 
-use super::message::{Slot, State};
-use super::reservation::Terms;
-use super::session::{Hold, Wait};
-use super::work::{Asker, Slice, Work};
+use super::slices::{Asker, Slice, Work};
+use super::state::message::{Slot, State};
+use super::state::reservation::Terms;
+use super::state::session::{Hold, Wait};
 use super::{Effect, Engine, Turn};
 
 /// What a look at all watched queues has found.
@@ -66,7 +66,7 @@ impl Engine {
         tag: Tag,
         id: MessageId,
     ) {
-        let found = self.settle(turn, id);
+        let found = self.reclaim(turn, id);
         let Some(slot) = found.filter(|slot| !self.is_reserved(*slot)) else {
             return turn.reply(who, tag, Reply::NotFound);
         };
@@ -176,7 +176,7 @@ impl Engine {
         self.totals.waiting += 1;
         for queue in &session.watched {
             let queue = &mut self.queues[*queue];
-            queue.hungry.insert((stamp, connection));
+            queue.rotation.insert((stamp, connection));
             queue.waiting += 1;
         }
         self.arm_session(connection);
@@ -194,7 +194,7 @@ impl Engine {
         self.totals.waiting -= 1;
         for queue in &session.watched {
             let queue = &mut self.queues[*queue];
-            queue.hungry.remove(&(wait.stamp, connection));
+            queue.rotation.remove(&(wait.stamp, connection));
             queue.waiting -= 1;
         }
         self.set_free(connection);

@@ -1,15 +1,15 @@
 //! Windows: standing demands of a connection for a queue's messages.
 
 use crate::words::clock::Time;
-use crate::words::command::{Handing, Manner, Reply, Tag};
+use crate::words::command::{Handing, Reply, Tag};
 use crate::words::ids::{ConnectionId, QueueName};
 use crate::words::refusal::Refusal;
 
-use super::message::Slot;
-use super::queue::QueueSlot;
-use super::reservation::{List, Terms};
-use super::session::{Hold, Window};
-use super::work::{Asker, Work};
+use super::slices::{Asker, Work};
+use super::state::message::Slot;
+use super::state::queue::QueueSlot;
+use super::state::reservation::{List, Terms};
+use super::state::session::Window;
 use super::{Due, Effect, Engine, Turn};
 
 impl Engine {
@@ -71,7 +71,7 @@ impl Engine {
         let session = self.sessions.get_mut(&connection).expect("only sessions have windows");
         let window = session.windows.get_mut(&queue).expect("only windows stand in rotations");
         let old = std::mem::replace(&mut window.stamp, stamp);
-        self.queues[queue].hungry.remove(&(old, connection));
+        self.queues[queue].rotation.remove(&(old, connection));
         self.detach(slot);
         self.place_reserved(slot, connection, Terms::Window { since: turn.time() });
         self.spend(connection, slot);
@@ -88,9 +88,9 @@ impl Engine {
         let Some(window) = session.windows.get_mut(&queue) else { return };
         let entry = (window.stamp, connection);
         if window.has_room() && takes_dispatches {
-            self.queues[queue].hungry.insert(entry);
+            self.queues[queue].rotation.insert(entry);
         } else {
-            self.queues[queue].hungry.remove(&entry);
+            self.queues[queue].rotation.remove(&entry);
         }
         // The clock of the oldest message runs from its delivery or from the moment it became
         // the oldest, which is now when the one before it has just gone.
@@ -115,63 +115,12 @@ impl Engine {
         }
     }
 
-    /// Counts what is sent to a connection in this turn. One that has used up its allowance, the
-    /// bound on what may lie unsent for it, gets no more before the next turn.
-    pub(super) fn spend(&mut self, connection: ConnectionId, slot: Slot) {
-        let bytes = u64::from(self.messages[slot].body_bytes);
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
-        if session.sent_turn != self.turns {
-            (session.sent_turn, session.sent_bytes) = (self.turns, 0);
-        }
-        session.sent_bytes = session.sent_bytes.saturating_add(bytes);
-        if session.sent_bytes < self.limits.max_output() as u64 {
-            return;
-        }
-        if matches!(session.hold, Hold::Free) && session.manner == Manner::Serial {
-            session.hold = Hold::Output;
-        }
-        if !session.exhausted {
-            session.exhausted = true;
-            self.exhausted.push(connection);
-            self.update_windows(connection);
-        }
-    }
-
-    /// A new turn: the session has its allowance again, unless its peer does not keep up.
-    pub(super) fn renew(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) {
-        if self.sessions.get(&connection).is_some_and(|session| !session.slow) {
-            self.stall(turn, connection, false);
-        }
-    }
-
-    /// The peer does not keep up (any more), or does again: then its windows take part again, and
-    /// what was kept back for want of room goes on.
-    pub(super) fn stall(&mut self, turn: &mut Turn<'_>, who: ConnectionId, slow: bool) {
-        let Some(session) = self.sessions.get_mut(&who) else { return };
-        if matches!(session.hold, Hold::Ended) {
-            return;
-        }
-        session.slow = slow;
-        if !slow {
-            // What was sent before has left, so that there is room for as much again.
-            (session.exhausted, session.sent_bytes) = (false, 0);
-            if matches!(session.hold, Hold::Output) {
-                self.set_free(who);
-            }
-        }
-        self.update_windows(who);
-        let queues: Vec<QueueSlot> = self.sessions[&who].windows.keys().copied().collect();
-        for queue in queues {
-            self.serve(turn, queue);
-        }
-    }
-
     /// Forgets a window through which nothing is out.
     pub(super) fn forget_window(&mut self, who: ConnectionId, queue: QueueSlot) {
         let Some(session) = self.sessions.get_mut(&who) else { return };
         let Some(window) = session.windows.remove(&queue) else { return };
         self.deadlines.cancel(window.armed, Due::Window(who, queue));
-        self.queues[queue].hungry.remove(&(window.stamp, who));
+        self.queues[queue].rotation.remove(&(window.stamp, who));
         self.queues[queue].windows -= 1;
     }
 }

@@ -129,23 +129,23 @@ impl Model {
         let ready = self.messages.iter().filter(|m| m.at == At::Ready && m.expires > self.now);
         ready.filter(|m| open(&m.queue)).min_by_key(|m| (m.pri, m.seq)).map(|m| m.id)
     }
-    fn hungry(&self, queue: &QueueName) -> Option<(u64, char)> {
-        let mut hungry = Vec::new();
+    fn rotation(&self, queue: &QueueName) -> Option<(u64, char)> {
+        let mut rotation = Vec::new();
         for (who, s) in &self.sessions {
             if let Some(window) = s.windows.get(queue)
                 && !(s.slow || s.closing)
                 && self.out(*who, queue).len() + window.lost.len() < window.max
             {
-                hungry.push((window.stamp, *who));
+                rotation.push((window.stamp, *who));
             }
-            hungry.extend(s.wait.filter(|_| s.watched.contains(queue)).map(|w| (w.0, *who)));
+            rotation.extend(s.wait.filter(|_| s.watched.contains(queue)).map(|w| (w.0, *who)));
         }
-        hungry.into_iter().min()
+        rotation.into_iter().min()
     }
     fn serve(&mut self, queue: &QueueName) {
         while self.queues.contains_key(queue)
             && let Some(id) = self.first_ready(std::slice::from_ref(queue))
-            && let Some((stamp, who)) = self.hungry(queue)
+            && let Some((stamp, who)) = self.rotation(queue)
         {
             if let Some((_, _, count)) = self.session(who).wait.take_if(|wait| wait.0 == stamp) {
                 self.resumable.push_back(who);

@@ -7,7 +7,6 @@
 mod ack_timeout;
 mod allowance;
 mod ending;
-mod finish;
 mod flush;
 mod ids;
 mod lists;
@@ -18,6 +17,7 @@ mod order;
 mod pause_kick;
 mod reserve;
 mod rotation;
+mod settle;
 mod statistics;
 mod time_to_live;
 mod time_to_run;

@@ -4,10 +4,10 @@ use crate::words::clock::Time;
 use crate::words::command::{Reply, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName, Sequence};
 
-use super::hand::{Lost, Return};
-use super::message::{Slot, State};
-use super::queue::QueueSlot;
-use super::reservation::Terms;
+use super::give_back::{Lost, Return};
+use super::state::message::{Slot, State};
+use super::state::queue::QueueSlot;
+use super::state::reservation::Terms;
 use super::{Engine, Turn};
 
 impl Engine {
@@ -41,7 +41,7 @@ impl Engine {
         id: MessageId,
         (queue, late): (Option<&QueueName>, Late),
     ) {
-        if let Some((slot, queue)) = self.condemned_in(who, id, queue) {
+        if let Some((slot, queue)) = self.flushed_in_hand_of(who, id, queue) {
             self.totals.late_acknowledgements += 1;
             self.take_back(turn, slot, Lost::PlaceIsFree);
             self.forget(turn, slot);
@@ -53,7 +53,7 @@ impl Engine {
         };
         self.totals.late_acknowledgements += 1;
         if late == Late::Done
-            && let Some(slot) = self.settle(turn, id)
+            && let Some(slot) = self.reclaim(turn, id)
             && !self.is_reserved(slot)
         {
             self.detach(slot);
@@ -64,7 +64,7 @@ impl Engine {
     }
 
     /// A message in this connection's window that was flushed, but not cleared away yet.
-    fn condemned_in(
+    fn flushed_in_hand_of(
         &self,
         who: ConnectionId,
         id: MessageId,
@@ -113,7 +113,7 @@ impl Engine {
         tag: Tag,
         id: MessageId,
     ) {
-        let found = self.settle(turn, id);
+        let found = self.reclaim(turn, id);
         let mine = self.held_by(who, id, None).is_some();
         let Some(slot) = found.filter(|slot| mine || !self.is_reserved(*slot)) else {
             return turn.reply(who, tag, Reply::NotFound);

@@ -18,14 +18,14 @@ const SMALL: usize = 16;
 
 /// Ready messages in order.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct ReadyList {
     /// Sorted. Invariant: no gap at either end, and not more gaps than messages but for a few.
     ring: VecDeque<Place>,
     gaps: usize,
     beside: BTreeSet<Place>,
 }
 
-impl Line {
+impl ReadyList {
     pub fn len(&self) -> usize {
         self.ring.len() - self.gaps + self.beside.len()
     }
@@ -138,12 +138,12 @@ mod tests {
         Place { priority, slot: sequence as Slot, sequence: Sequence(sequence) }
     }
 
-    fn sequences(line: &Line) -> Vec<u64> {
+    fn sequences(line: &ReadyList) -> Vec<u64> {
         line.iter().map(|place| place.sequence.0).collect()
     }
 
-    fn line(sequences: impl IntoIterator<Item = u64>) -> Line {
-        let mut line = Line::default();
+    fn line(sequences: impl IntoIterator<Item = u64>) -> ReadyList {
+        let mut line = ReadyList::default();
         sequences.into_iter().for_each(|sequence| line.insert(place(1, sequence)));
         line
     }

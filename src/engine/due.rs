@@ -5,12 +5,12 @@ use crate::words::command::Reply;
 use crate::words::ids::ConnectionId;
 use crate::words::limits::PAUSE_MS;
 
-use super::deadlines::Due;
-use super::hand::Lost;
-use super::message::{Slot, State};
-use super::queue::QueueSlot;
-use super::reservation::{Of, Terms};
-use super::session::{Hold, SAFETY_MARGIN_MS};
+use super::give_back::Lost;
+use super::state::deadlines::Due;
+use super::state::message::{Slot, State};
+use super::state::queue::QueueSlot;
+use super::state::reservation::{Of, Terms};
+use super::state::session::{Hold, SAFETY_MARGIN_MS};
 use super::{Effect, Engine, Turn};
 
 impl Engine {

@@ -8,8 +8,8 @@ use crate::words::clock::Time;
 use crate::words::ids::{ConnectionId, QueueId, QueueName, Sequence};
 use crate::words::statistics::StateCounts;
 
-use super::line::Line;
 use super::message::Slot;
+use super::ready::ReadyList;
 use super::reservation::List;
 
 /// Where a queue lies in [`Queues`]; reused after it is gone.
@@ -29,7 +29,7 @@ pub struct Queue {
     pub place: u32,
     /// Its number in the database, once a message was put.
     pub id: Option<QueueId>,
-    pub ready: Line,
+    pub ready: ReadyList,
     /// By the moment they are ready, then by place.
     pub delayed: BTreeSet<(Time, Sequence, Slot)>,
     /// By the order in which they were buried.
@@ -37,7 +37,7 @@ pub struct Queue {
     pub reserved: List,
     /// Who has room for a message, the one who waited longest since its last one first: a stamp
     /// that is drawn when a message is handed out, and the connection.
-    pub hungry: BTreeSet<(u64, ConnectionId)>,
+    pub rotation: BTreeSet<(u64, ConnectionId)>,
     pub urgent: u32,
     pub body_bytes: u64,
     /// Sessions that use it, watch it, have a window on it, and large work on it under way.
@@ -56,8 +56,8 @@ pub struct Queue {
     /// Messages up to this place were flushed; what is left of them is being cleared away.
     pub flushed_through: Sequence,
     /// Of `reserved`, those that were flushed: they count no more.
-    pub condemned: u32,
-    /// Whether a [`super::work::Work::Serve`] is under way for it.
+    pub flushed_in_hand: u32,
+    /// Whether large work that goes on serving it is under way.
     pub to_be_served: bool,
     pub messages_put: u64,
     pub removes: u64,
@@ -70,11 +70,11 @@ impl Queue {
             name,
             place,
             id: None,
-            ready: Line::default(),
+            ready: ReadyList::default(),
             delayed: BTreeSet::new(),
             buried: BTreeMap::new(),
             reserved: List::default(),
-            hungry: BTreeSet::new(),
+            rotation: BTreeSet::new(),
             urgent: 0,
             body_bytes: 0,
             using: 0,
@@ -87,7 +87,7 @@ impl Queue {
             pause_ms: 0,
             delay_armed: Time::NEVER,
             flushed_through: Sequence(0),
-            condemned: 0,
+            flushed_in_hand: 0,
             to_be_served: false,
             messages_put: 0,
             removes: 0,
@@ -116,7 +116,7 @@ impl Queue {
         StateCounts {
             urgent: u64::from(self.urgent),
             ready: self.ready.len() as u64,
-            reserved: u64::from(self.reserved.len() - self.condemned),
+            reserved: u64::from(self.reserved.len() - self.flushed_in_hand),
             delayed: self.delayed.len() as u64,
             buried: self.buried.len() as u64,
         }

@@ -7,9 +7,9 @@ use crate::words::ids::{ConnectionId, MessageId, QueueId, Sequence};
 use crate::words::limits::ID_BLOCK;
 use crate::words::refusal::Refusal;
 
-use super::message::{History, Message, State};
-use super::queue::QueueSlot;
-use super::session::Hold;
+use super::state::message::{History, Message, State};
+use super::state::queue::QueueSlot;
+use super::state::session::Hold;
 use super::{Due, Effect, Engine, Turn};
 
 impl Engine {

@@ -5,9 +5,9 @@ use crate::words::change::Change;
 use crate::words::clock::Time;
 use crate::words::ids::{ConnectionId, MessageId};
 
-use super::message::{Slot, State};
-use super::queue::{QueueSlot, URGENT_BELOW};
-use super::reservation::{Of, Terms};
+use super::state::message::{Slot, State};
+use super::state::queue::{QueueSlot, URGENT_BELOW};
+use super::state::reservation::{Of, Terms};
 use super::{Due, Engine, Turn};
 
 impl Engine {
@@ -34,7 +34,7 @@ impl Engine {
     /// the caller: its place is free now.
     pub(super) fn detach(&mut self, slot: Slot) {
         let place = self.messages.place(slot);
-        let condemned = self.is_flushed(slot);
+        let flushed_in_hand = self.is_flushed(slot);
         let message = &self.messages[slot];
         let queue = &mut self.queues[message.queue];
         let totals = &mut self.totals.messages;
@@ -56,8 +56,8 @@ impl Engine {
                 totals.buried -= 1;
             }
             State::Reserved(reservation) => {
-                if condemned {
-                    queue.condemned -= 1;
+                if flushed_in_hand {
+                    queue.flushed_in_hand -= 1;
                 } else {
                     totals.reserved -= 1;
                 }

@@ -12,11 +12,11 @@ use crate::words::command::{Reply, Tag};
 use crate::words::ids::{ConnectionId, QueueName, Sequence};
 use crate::words::statistics::{QueueSummary, Survey};
 
-use super::hand::Lost;
-use super::line::Line;
-use super::message::{Slot, State};
-use super::queue::{Queue, QueueSlot};
-use super::session::Hold;
+use super::give_back::Lost;
+use super::state::message::{Slot, State};
+use super::state::queue::{Queue, QueueSlot};
+use super::state::ready::ReadyList;
+use super::state::session::Hold;
 use super::{Engine, Turn};
 
 /// Queues that a flush of all of them empties at a time.
@@ -56,7 +56,7 @@ pub(super) struct Flushed {
     queue: QueueSlot,
     /// How many there were, those in somebody's hands included.
     count: u64,
-    ready: Line,
+    ready: ReadyList,
     delayed: BTreeSet<(Time, Sequence, Slot)>,
     buried: BTreeMap<u64, Slot>,
 }
@@ -150,7 +150,7 @@ impl Engine {
         queue.flushed_through = Sequence(self.ids.next - 1);
         queue.works += 1;
         let counts = queue.counts();
-        queue.condemned = queue.reserved.len();
+        queue.flushed_in_hand = queue.reserved.len();
         let totals = &mut self.totals.messages;
         totals.reserved -= counts.reserved;
         totals.ready -= queue.ready.len() as u64;
@@ -309,7 +309,7 @@ impl Engine {
         let (most, mut seen, mut after) = (self.budget.max(1), 0, next);
         for (slot, queue) in self.queues.iter_from(next).take(most) {
             (seen, after) = (seen + 1, slot + 1);
-            if pattern.as_deref().is_none_or(|p| super::inspect::matches(p, queue.name.as_str())) {
+            if pattern.as_deref().is_none_or(|p| super::look::matches(p, queue.name.as_str())) {
                 found.add(queue, lines);
             }
         }
@@ -375,7 +375,7 @@ impl Flushed {
 }
 
 impl Found {
-    fn add(&mut self, queue: &super::queue::Queue, lines_max: usize) {
+    fn add(&mut self, queue: &super::state::queue::Queue, lines_max: usize) {
         self.matching += 1;
         let messages = queue.counts();
         let (name, body_bytes) = (queue.name.clone(), queue.body_bytes);

@@ -10,9 +10,9 @@ use crate::words::statistics::{
     ListedMessage, Listing, MessageStatistics, QueueStatistics, ServerStatistics,
 };
 
-use super::message::{Place, Slot, State};
-use super::reservation::{Of, Terms};
-use super::work::{Asker, Found, Work};
+use super::slices::{Asker, Found, Work};
+use super::state::message::{Place, Slot, State};
+use super::state::reservation::{Of, Terms};
 use super::{Engine, Turn};
 
 impl Engine {

@@ -1,0 +1,9 @@
+//! The data that the rules work on, one kind of thing a file, without a rule of queueing in it.
+
+pub mod deadlines;
+mod index;
+pub mod message;
+pub mod queue;
+pub mod ready;
+pub mod reservation;
+pub mod session;
