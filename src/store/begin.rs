@@ -88,7 +88,7 @@ pub(super) fn reserve_ids_or_do_without(
     match result {
         Err(StoreError::Full { .. }) => {
             let facts = facts(summary);
-            Ok((Facts { ids_reserved: facts.next_id, ..facts }, stand.found()))
+            Ok((Facts { ids_reserved: facts.next_id, ..facts }, stand.found()?))
         }
         result => result.map(|facts| (facts, origin)),
     }

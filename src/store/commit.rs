@@ -206,29 +206,44 @@ impl<'c> File<'c> {
         let run = || {
             self.set_syncing(sync)?;
             self.begin.raw_execute()?;
-            self.forget_clean_stop()?;
+            self.complete_start()?;
             write(&mut self.tables)?;
             self.commit.raw_execute()
         };
         let result = run().map(drop);
         result.map_err(|error| self.roll_back(error))?;
-        self.file.place.clean_mark.set(false);
+        self.start_is_complete();
         Ok(())
     }
 
-    /// Takes the mark of an orderly stop away, which a start could not do on a full disk.
-    fn forget_clean_stop(&mut self) -> Result<()> {
-        if self.file.place.clean_mark.get() {
+    /// Writes what a start could not write on a full disk: that there was no orderly stop since,
+    /// and the cookie of a file that was a copy.
+    fn complete_start(&mut self) -> Result<()> {
+        let place = &self.file.place;
+        if place.clean_mark.get() {
             self.tables.set_number(setting::CLEAN_STOP, 0)?;
         }
+        if let Some(origin) = place.origin.get().completed() {
+            origin::set_cookie(&self.file.connection, origin.cookie())?;
+            origin.write(&mut self.tables)?;
+        }
         Ok(())
+    }
+
+    /// Notes that it was committed.
+    fn start_is_complete(&self) {
+        let place = &self.file.place;
+        place.clean_mark.set(false);
+        if let Some(origin) = place.origin.get().completed() {
+            place.origin.set(origin);
+        }
     }
 
     fn write(&mut self, batch: &Batch, sync: bool) -> Result<()> {
         self.set_syncing(sync)?;
         self.begin.raw_execute()?;
         self.hold_on()?;
-        self.forget_clean_stop()?;
+        self.complete_start()?;
         self.tables.apply_batch(batch)?;
         if sync && self.unsynced {
             // A transaction that changes no page does not fsync. The batch may be such a one even
@@ -237,7 +252,7 @@ impl<'c> File<'c> {
             self.tables.set_number(setting::TICK, tick)?;
         }
         self.commit.raw_execute()?;
-        self.file.place.clean_mark.set(false);
+        self.start_is_complete();
         if sync {
             // An idle daemon holds nothing.
             self.let_go();
@@ -347,6 +362,7 @@ impl<'c> File<'c> {
         if origin == self.file.place.origin.get() {
             return Ok(());
         }
+        let origin = origin.completed().unwrap_or(origin);
         match self.transaction(false, |tables| origin.write(tables)) {
             Ok(()) => {
                 self.wrote_frames(1);
@@ -410,7 +426,8 @@ impl<'c> File<'c> {
             return Ok(false);
         }
         let free: u32 = self.free_pages.query_row([], |row| row.get(0))?;
-        if free < SHRINK_PAGES_MIN {
+        // VACUUM is a commit of its own, and the first one has to complete the start.
+        if free < SHRINK_PAGES_MIN || self.file.place.origin.get().completed().is_some() {
             return Ok(false);
         }
         let pages: u32 = self.pages.query_row([], |row| row.get(0))?;

@@ -405,7 +405,8 @@ fn log_missing(f: &mut fmt::Formatter<'_>, file: &Path) -> fmt::Result {
         f,
         "the database {file} was in use, and its write-ahead log {file}-wal, which holds what was \
          written last, is missing; put that back beside it, or restore a backup as phpmqd(8) \
-         says (phpmqd --recover keeps what is in the file alone)"
+         says (phpmqd --recover keeps what is in the file alone, which is all if another program \
+         has moved the log into the file)"
     )
 }
 

@@ -21,9 +21,14 @@
 //!
 //! # Failure
 //!
-//! A row that is missing or damaged says nothing: files of earlier versions have none. A mark that
+//! A row that is missing or damaged says nothing: files of earlier versions have none. A need that
 //! can not be written on a full disk is left out: then a copy is taken for what it is not, as it
-//! would be without marks.
+//! would be without the row. A cookie that can not be written at the start goes into the first
+//! commit that has room, since a log without it would be taken for another file's.
+//!
+//! One state is refused although nothing is missing: the daemon was killed between the move of the
+//! log and the mark in the next one, and another program has removed the log, all of which is in
+//! the file. The file says what one says whose log was lost, so that a person has to decide.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
@@ -51,6 +56,9 @@ pub(super) struct Origin {
     cookie: u32,
     /// The cookie of the copy that was taken over, until the file has its own.
     adopted: u32,
+    /// The cookie that the next commit has to give the file, because a full disk kept the start
+    /// from doing so. Not in the row.
+    due: Option<u32>,
 }
 
 /// Where a file and its log stand at a start.
@@ -63,9 +71,13 @@ pub(super) struct Stand {
 }
 
 impl Stand {
-    /// As it is.
-    pub fn found(self) -> Origin {
-        self.found
+    /// As it is, for a start that can not write on a full disk.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn found(self) -> Result<Origin, StoreError> {
+        let due = self.adopts.map(|_| random_cookie()).transpose()?;
+        Ok(Origin { due, ..self.found })
     }
 
     /// As it is to be written at the start.
@@ -103,6 +115,7 @@ impl Origin {
             next: u64::from_be_bytes(*next),
             cookie: u32::from_be_bytes(*cookie),
             adopted: u32::from_be_bytes(*adopted),
+            due: None,
         })
     }
 
@@ -135,14 +148,20 @@ impl Origin {
         Origin { base: self.next, next: 0, adopted: 0, ..self }
     }
 
+    /// With the cookie that the next commit has to give the file, if it is to get one.
+    pub fn completed(self) -> Option<Origin> {
+        let cookie = self.due?;
+        Some(Origin { cookie, adopted: self.cookie, due: None, ..self })
+    }
+
     /// Whether the file would not be whole without its log, as far as it knows.
     pub fn needs_log(self) -> bool {
         self.next != 0
     }
 
-    /// What the header of the file has to say.
+    /// What the header of the file has to say after the next commit.
     pub fn cookie(self) -> u32 {
-        self.cookie
+        self.due.unwrap_or(self.cookie)
     }
 
     /// Whether a log that leads to this state belongs to a file in that one.
@@ -267,8 +286,11 @@ pub(super) fn random_cookie() -> Result<u32, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::super::File;
+    use super::super::file::{self, Connected, Index, Place, Settings, StoreFile};
+    use super::super::lock::Lock;
     use super::super::testing::{
-        commit, commit_to, folder, put, queue, removed, reopen, story, try_open,
+        commit, commit_to, folder, found, message_count, put, queue, removed, reopen, story,
+        try_open,
     };
     use super::*;
     use std::fs;
@@ -388,6 +410,59 @@ mod tests {
         }
     }
 
+    /// Opens a database as a start does that finds no room for its first commit.
+    fn open_on_a_full_disk(path: &Path) -> StoreFile {
+        let paths = Paths::of(path).unwrap();
+        let lock = Lock::take(&paths).unwrap();
+        let alone = Alone::look(&paths).unwrap();
+        let connection = file::connect(&paths, Index::Shared).unwrap();
+        let stand = alone.with_log(&connection, &paths).unwrap();
+        file::trust(&connection, &paths).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").unwrap();
+        let origin = stand.found().unwrap();
+        let connected = Connected::new(connection, &paths, Index::Shared, origin).unwrap();
+        let settings = Settings { message_key: [0; 16], ids_reserved: 1, clock: None };
+        StoreFile::at(Place::new(paths, lock, settings), connected)
+    }
+
+    /// The first commits to a restored backup were made without its own cookie when the start had
+    /// found no room: a kill then left a log that was taken for another file's.
+    #[test]
+    fn a_backup_restored_on_a_full_disk_starts_again_after_a_kill() {
+        for way in ["backup", "into"] {
+            for moves in [false, true] {
+                let (directory, path) = killed();
+                let source = Connection::open(&path).unwrap();
+                let copy = directory.path().join("copy.db");
+                match way {
+                    "into" => {
+                        source.execute("VACUUM INTO ?", [copy.to_str().unwrap()]).unwrap();
+                    }
+                    _ => {
+                        let mut to = Connection::open(&copy).unwrap();
+                        let backup = rusqlite::backup::Backup::new(&source, &mut to).unwrap();
+                        backup.step(-1).unwrap();
+                    }
+                }
+                let file = open_on_a_full_disk(&copy);
+                let mut writing = File::new(&file).unwrap();
+                commit_to(&mut writing, vec![removed(1)]);
+                if moves {
+                    assert!(writing.empty_log().unwrap());
+                    commit_to(&mut writing, vec![removed(2)]);
+                }
+                drop(writing);
+                file.abandon();
+                let left = if moves { 20 } else { 21 };
+                assert_eq!(messages(&copy), left, "{way}, {moves}");
+                let without_log = directory.path().join("without_log.db");
+                place(&copy, &without_log);
+                assert!(try_open(&without_log).is_err(), "{way}, {moves}: the log is missed");
+                assert_eq!(messages(&copy), left, "{way}, {moves}");
+            }
+        }
+    }
+
     #[test]
     fn a_file_of_before_there_was_such_a_row_starts_with_its_log_and_without() {
         for has_log in [true, false] {
@@ -435,11 +510,39 @@ mod tests {
     fn a_reader_that_tidies_up_after_a_kill_takes_nothing_away() {
         let (_directory, path) = killed();
         let reader = Connection::open(&path).unwrap();
-        assert_eq!(super::super::testing::message_count(&reader), 22);
+        assert_eq!(message_count(&reader), 22);
         // The last one to close the file moves the log into it.
         drop(reader);
         assert!(!beside(&path, "-wal").exists());
         assert_eq!(messages(&path), 22);
+    }
+
+    /// The one state that is refused although nothing is missing.
+    #[test]
+    fn a_log_that_another_program_removed_right_after_its_move_costs_a_repair_and_nothing_else() {
+        let (_directory, path) = killed();
+        let opened = reopen(&path);
+        let before = found(&opened.memory);
+        let file = opened.file.unwrap();
+        let origin = file.place.origin.get().before_move().unwrap();
+        origin.write(&mut Tables::new(&file.connection).unwrap()).unwrap();
+        let mut checkpoint = file.connection.prepare("PRAGMA wal_checkpoint(PASSIVE)").unwrap();
+        let (_, frames, moved) = run_checkpoint(&mut checkpoint).unwrap();
+        assert_eq!(frames, moved);
+        drop(checkpoint);
+        // The daemon is killed here, and somebody looks into the file.
+        file.abandon();
+        assert_eq!(message_count(&Connection::open(&path).unwrap()), 22);
+        assert!(!beside(&path, "-wal").exists());
+        let error = try_open(&path).err().unwrap();
+        assert!(matches!(error, StoreError::LogMissing { .. }), "{error}");
+        let recovered = super::super::recover(&path).unwrap();
+        assert_eq!((recovered.messages, recovered.messages_quarantined), (22, 0), "{recovered}");
+        assert_eq!((recovered.unreadable, recovered.settings_renewed), (0, 0), "{recovered}");
+        let again = reopen(&path);
+        assert!(found(&again.memory) == before);
+        assert!(again.facts.next_id >= opened.facts.ids_reserved);
+        assert_eq!(again.facts.message_key, opened.facts.message_key);
     }
 
     #[test]
