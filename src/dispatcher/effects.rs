@@ -66,7 +66,7 @@ impl Dispatcher<'_> {
             return;
         }
         let start = peer.outbox.position();
-        peer.encoder.reply(tag, &reply, peer.outbox.buffer());
+        peer.encoder.reply(tag, &reply, peer.outbox.output());
         // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
         let said = peer.outbox.position() > start;
         peer.note_asked_for(start);
@@ -160,7 +160,7 @@ impl Dispatcher<'_> {
 
     pub(super) fn greet(&mut self, connection: ConnectionId) {
         let Some(peer) = self.peers.get_mut(&connection) else { return };
-        peer.encoder.greet(peer.outbox.buffer());
+        peer.encoder.greet(peer.outbox.output());
         if !peer.outbox.is_empty() {
             peer.mark(connection, &mut self.dirty);
         }

@@ -110,14 +110,14 @@ pub trait Decoder: Send {
     }
 }
 
-/// Turns answers and messages for one connection into bytes, appended to `out`. Answers are small;
-/// the content of a message is appended with [`Output::body`], which shares a large one.
+/// Turns answers and messages for one connection into bytes, appended to `out`: words with
+/// [`Output::buffer`], contents with [`Output::body`], which shares a large one.
 pub trait Encoder: Send {
     /// What is said before anything was asked.
-    fn greet(&mut self, _out: &mut Vec<u8>) {}
+    fn greet(&mut self, _out: &mut Output) {}
 
     /// An answer.
-    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Vec<u8>);
+    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Output);
 
     /// A message.
     fn deliver(&mut self, tag: &Tag, delivery: &Delivery<'_>, out: &mut Output);

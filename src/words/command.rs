@@ -2,8 +2,8 @@
 //!
 //! A decoder turns bytes into [`Request`]s, the engine answers with [`Reply`]s and hands out
 //! messages as [`Delivery`]s, an encoder turns those into bytes. What an encoder needs to know
-//! besides (a receipt id, which screen was asked for) rides along in a [`Tag`] that nobody
-//! between reads.
+//! besides (a receipt id, which screen was asked for) rides along in a [`Tag`] that neither engine
+//! nor dispatcher reads.
 
 use crate::words::body::{Body, BodyRef};
 use crate::words::change::{Attributes, MessageState};
@@ -13,18 +13,7 @@ use crate::words::refusal::Refusal;
 use crate::words::statistics::{
     Counted, Listing, MessageStatistics, QueueStatistics, ServerStatistics, Survey,
 };
-
-/// What the protocol wants back beside the answer; the core never looks into it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Tag {
-    /// Nothing.
-    #[default]
-    None,
-    /// A number of the protocol's own.
-    Code(u64),
-    /// A text of the protocol's own.
-    Text(Box<str>),
-}
+pub use crate::words::tag::Tag;
 
 /// How a protocol's connections behave in the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

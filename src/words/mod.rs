@@ -11,3 +11,4 @@ pub mod limits;
 pub mod output;
 pub mod refusal;
 pub mod statistics;
+pub mod tag;

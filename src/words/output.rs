@@ -119,14 +119,14 @@ impl Output {
         self.give_back();
     }
 
-    /// Puts other words in the place of these ranges of positions, which are in rising order. Only
-    /// small bytes can be replaced. Returns where the position `until`, which is behind them, has
-    /// moved to.
+    /// Puts other words in the place of these ranges of positions, which are in rising order and
+    /// have not left in part. Returns where the position `until`, which is behind them, has moved
+    /// to.
     pub fn replace(
         &mut self,
         ranges: &[Range<u64>],
         until: u64,
-        mut words: impl FnMut(usize, &mut Vec<u8>),
+        mut words: impl FnMut(usize, &mut Output),
     ) -> u64 {
         // Invariant: what is replaced has not left, so all of it lies here.
         let start = self.start;
@@ -136,7 +136,7 @@ impl Output {
         let mut copied = 0;
         for (number, range) in ranges.iter().enumerate() {
             new.append(self, copied..index(range.start));
-            words(number, &mut new.bytes);
+            words(number, &mut new);
             copied = index(range.end);
         }
         new.append(self, copied..index(until));
@@ -297,7 +297,7 @@ mod tests {
         let word = two..two + 3;
         let until_now = output.replace(&[word], until, |number, out| {
             assert_eq!(number, 0);
-            out.extend_from_slice(b"other");
+            out.buffer().extend_from_slice(b"other");
         });
         assert_eq!(until_now, until + 2);
         let mut expected = whole[5..3 + body_len].to_vec();
@@ -305,6 +305,21 @@ mod tests {
         expected.extend_from_slice(&whole[3 + body_len + 3..]);
         assert!(all(&output) == expected);
         assert_eq!(output.end(), whole.len() as u64 + 2);
+    }
+
+    #[test]
+    fn an_answer_with_a_large_body_is_replaced_by_another_with_one() {
+        let mut output = sample();
+        let (a, b) = (large(b'a').len() as u64, large(b'b'));
+        // From within "one" to the end of "two", the body of `a` included.
+        let end = output.end();
+        let replaced = 1..3 + a + 3;
+        let until_now = output.replace(&[replaced], end, |_, out| {
+            out.buffer().extend_from_slice(b"other ");
+            out.body(BodyRef::Kept(&b));
+        });
+        assert!(all(&output) == [b"oother ", &b[..], &b[..], b"three"].concat());
+        assert_eq!((until_now, output.end()), (output.len() as u64, until_now));
     }
 
     #[test]

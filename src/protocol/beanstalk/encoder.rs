@@ -24,7 +24,8 @@ impl BeanstalkEncoder {
 }
 
 impl Encoder for BeanstalkEncoder {
-    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Vec<u8>) {
+    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Output) {
+        let out = out.buffer();
         match reply {
             Reply::Put(id) => numbered("INSERTED ", id.0, out),
             Reply::Using(queue) => {
@@ -157,9 +158,9 @@ mod tests {
     }
 
     fn written(tag: &Tag, reply: &Reply) -> String {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         encoder().reply(tag, reply, &mut out);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.buffer().clone()).unwrap()
     }
 
     fn answer(reply: &Reply) -> String {

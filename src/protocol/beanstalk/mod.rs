@@ -65,7 +65,7 @@ impl Note {
     fn of(tag: &Tag) -> Option<Note> {
         match tag {
             Tag::Code(code) => Note::ALL.into_iter().find(|note| *note as u64 == *code),
-            Tag::None | Tag::Text(_) => None,
+            Tag::None | Tag::Bytes(_) => None,
         }
     }
 }

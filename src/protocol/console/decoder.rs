@@ -535,7 +535,7 @@ mod tests {
             let whole = decode_all(&mut Decoder::default(), &bytes);
             let cut = decode_in_parts(&mut Decoder::default(), &bytes, &mut random);
             assert_eq!(whole, cut);
-            assert!(whole.0.iter().all(|request| matches!(request.tag, Tag::Text(_))));
+            assert!(whole.0.iter().all(|request| matches!(request.tag, Tag::Bytes(_))));
         }
     }
 }

@@ -44,63 +44,72 @@ pub(super) enum Draw {
 }
 
 impl Draw {
-    /// As a tag: a letter for what, and the text that goes with it.
+    /// As a tag: one byte for what, and the text or the numbers that go with it.
     pub(super) fn tag(&self) -> Tag {
-        let (letter, text) = match self {
-            Draw::Greeting => ('g', ""),
-            Draw::Plain => ('p', ""),
-            Draw::Prompt => ('>', ""),
-            Draw::Clear => ('c', ""),
-            Draw::Help => ('h', ""),
-            Draw::HelpFor(command) => ('H', command.as_str()),
-            Draw::Unknown(command) => ('u', command.as_str()),
-            Draw::Mistake(text) => ('!', text.as_str()),
-            Draw::Window(Window { columns, lines }) => {
-                return Tag::Text(format!("w{columns} {lines}").into());
-            }
-            Draw::AskWindow => ('W', ""),
-            Draw::Monitor => ('m', ""),
-            Draw::Search(pattern) => ('s', pattern.as_str()),
-            Draw::Show(queue) => ('q', queue.as_str()),
-            Draw::Done => ('o', ""),
-            Draw::Status => ('S', ""),
-            Draw::Left => ('l', ""),
-            Draw::Goodbye => ('x', ""),
+        let (kind, text) = match self {
+            Draw::Greeting => (b'g', ""),
+            Draw::Plain => (b'p', ""),
+            Draw::Prompt => (b'>', ""),
+            Draw::Clear => (b'c', ""),
+            Draw::Help => (b'h', ""),
+            Draw::HelpFor(command) => (b'H', command.as_str()),
+            Draw::Unknown(command) => (b'u', command.as_str()),
+            Draw::Mistake(text) => (b'!', text.as_str()),
+            Draw::Window(window) => return window_tag(*window),
+            Draw::AskWindow => (b'W', ""),
+            Draw::Monitor => (b'm', ""),
+            Draw::Search(pattern) => (b's', pattern.as_str()),
+            Draw::Show(queue) => (b'q', queue.as_str()),
+            Draw::Done => (b'o', ""),
+            Draw::Status => (b'S', ""),
+            Draw::Left => (b'l', ""),
+            Draw::Goodbye => (b'x', ""),
         };
-        Tag::Text(format!("{letter}{text}").into())
+        if text.is_empty() {
+            return Tag::bytes(&[kind]);
+        }
+        Tag::bytes(&[&[kind], text.as_bytes()].concat())
     }
 
     /// What a tag says; `None` when it is none of ours.
     pub(super) fn of(tag: &Tag) -> Option<Draw> {
-        let Tag::Text(text) = tag else { return None };
-        let mut characters = text.chars();
-        let letter = characters.next()?;
-        let text = characters.as_str();
-        Some(match letter {
-            'g' => Draw::Greeting,
-            'p' => Draw::Plain,
-            '>' => Draw::Prompt,
-            'c' => Draw::Clear,
-            'h' => Draw::Help,
-            'H' => Draw::HelpFor(text.into()),
-            'u' => Draw::Unknown(text.into()),
-            '!' => Draw::Mistake(text.into()),
-            'w' => {
-                let (columns, lines) = text.split_once(' ')?;
-                let (columns, lines) = (columns.parse().ok()?, lines.parse().ok()?);
-                Draw::Window(Window { columns, lines })
-            }
-            'W' => Draw::AskWindow,
-            'm' => Draw::Monitor,
-            's' => Draw::Search(text.into()),
-            'q' => Draw::Show(text.into()),
-            'o' => Draw::Done,
-            'S' => Draw::Status,
-            'l' => Draw::Left,
-            'x' => Draw::Goodbye,
+        let Tag::Bytes(bytes) = tag else { return None };
+        let (kind, rest) = bytes.as_slice().split_first()?;
+        let text = || String::from_utf8_lossy(rest).into_owned();
+        Some(match kind {
+            b'g' => Draw::Greeting,
+            b'p' => Draw::Plain,
+            b'>' => Draw::Prompt,
+            b'c' => Draw::Clear,
+            b'h' => Draw::Help,
+            b'H' => Draw::HelpFor(text()),
+            b'u' => Draw::Unknown(text()),
+            b'!' => Draw::Mistake(text()),
+            b'w' => Draw::Window(window_of(rest)?),
+            b'W' => Draw::AskWindow,
+            b'm' => Draw::Monitor,
+            b's' => Draw::Search(text()),
+            b'q' => Draw::Show(text()),
+            b'o' => Draw::Done,
+            b'S' => Draw::Status,
+            b'l' => Draw::Left,
+            b'x' => Draw::Goodbye,
             _ => return None,
         })
     }
+}
+
+/// Two numbers of two bytes: a window is never larger than a screen can be.
+fn window_tag(window: Window) -> Tag {
+    let number = |size: usize| u16::try_from(size).unwrap_or(u16::MAX).to_be_bytes();
+    let ([c1, c2], [l1, l2]) = (number(window.columns), number(window.lines));
+    Tag::bytes(&[b'w', c1, c2, l1, l2])
+}
+
+fn window_of(bytes: &[u8]) -> Option<Window> {
+    let [c1, c2, l1, l2] = *<&[u8; 4]>::try_from(bytes).ok()?;
+    let number = |bytes| usize::from(u16::from_be_bytes(bytes));
+    Some(Window { columns: number([c1, c2]), lines: number([l1, l2]) })
 }
 
 #[cfg(test)]
@@ -134,7 +143,8 @@ mod tests {
 
     #[test]
     fn other_tags_are_none_of_ours() {
-        for tag in [Tag::None, Tag::Code(1), Tag::Text("".into()), Tag::Text("z".into())] {
+        for tag in [Tag::None, Tag::Code(1), Tag::bytes(b""), Tag::bytes(b"z"), Tag::bytes(b"w12")]
+        {
             assert_eq!(Draw::of(&tag), None);
         }
     }

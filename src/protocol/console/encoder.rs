@@ -46,7 +46,8 @@ impl Default for Encoder {
 }
 
 impl protocol::Encoder for Encoder {
-    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Vec<u8>) {
+    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Output) {
+        let out = out.buffer();
         let draw = Draw::of(tag).unwrap_or(Draw::Prompt);
         let mut screen = Screen { plain: self.plain, moving: false, columns: self.columns, out };
         match (draw, reply) {
@@ -345,9 +346,9 @@ mod tests {
     use crate::words::statistics::{ListedMessage, QueueSummary};
 
     fn written(encoder: &mut Encoder, draw: Draw, reply: Reply) -> String {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         encoder.reply(&draw.tag(), &reply, &mut out);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.buffer().clone()).unwrap()
     }
 
     fn said(draw: Draw) -> String {
@@ -534,8 +535,8 @@ mod tests {
 
     #[test]
     fn asking_for_the_window_is_three_bytes_of_telnet() {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         Encoder::default().reply(&Draw::AskWindow.tag(), &Reply::Echo, &mut out);
-        assert_eq!(out, [255, 253, 31]);
+        assert_eq!(*out.buffer(), [255, 253, 31]);
     }
 }

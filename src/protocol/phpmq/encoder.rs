@@ -4,10 +4,7 @@ use crate::protocol;
 use crate::words::command::{Delivery, Handing, Reply, Tag};
 use crate::words::output::Output;
 
-use super::{
-    MessageKey, PACKET_HEADER_BYTES, Packet, REVISION_1, REVISION_2, REVISION_ATTRIBUTE,
-    bytes_of_text,
-};
+use super::{MessageKey, PACKET_HEADER_BYTES, Packet, REVISION_1, REVISION_2, REVISION_ATTRIBUTE};
 
 /// Encodes for one connection.
 pub(super) struct Encoder {
@@ -31,17 +28,18 @@ impl Encoder {
 }
 
 impl protocol::Encoder for Encoder {
-    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Vec<u8>) {
+    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Output) {
+        let out = out.buffer();
         match (tag, reply) {
             (Tag::Code(revision), Reply::Echo) => self.revision = u8::try_from(*revision).ok(),
-            (Tag::Text(correlation), Reply::Put(id)) => {
+            (Tag::Bytes(correlation), Reply::Put(id)) => {
                 out.extend_from_slice(b"H0100702");
                 packet(Packet::Id, &self.key.write(*id), out);
-                packet(Packet::Correlation, &bytes_of_text(correlation), out);
+                packet(Packet::Correlation, correlation.as_slice(), out);
             }
-            (Tag::Text(correlation), Reply::Refused(refusal)) => {
+            (Tag::Bytes(correlation), Reply::Refused(refusal)) => {
                 out.extend_from_slice(b"H0100802");
-                packet(Packet::Correlation, &bytes_of_text(correlation), out);
+                packet(Packet::Correlation, correlation.as_slice(), out);
                 packet(Packet::Body, refusal.to_string().as_bytes(), out);
             }
             // Nothing else is answered, and nothing without having been asked for.
@@ -140,9 +138,9 @@ mod tests {
     }
 
     fn replied(encoder: &mut Encoder, tag: Tag, reply: Reply) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         encoder.reply(&tag, &reply, &mut out);
-        out
+        out.buffer().clone()
     }
 
     fn id_text() -> String {
@@ -207,8 +205,7 @@ mod tests {
 
     #[test]
     fn a_confirmation_brings_the_id_and_the_correlation() {
-        let out =
-            replied(&mut encoder(None), Tag::Text("n\u{ff}".into()), Reply::Put(MessageId(1)));
+        let out = replied(&mut encoder(None), Tag::bytes(b"n\xff"), Reply::Put(MessageId(1)));
         let mut expected = format!(
             "H0100702P0300000000000000000000000000032{}P0600000000000000000000000000002n",
             id_text()
@@ -221,7 +218,7 @@ mod tests {
     #[test]
     fn a_refusal_brings_the_correlation_and_the_reason() {
         let refused = Reply::Refused(Refusal::OutOfMemory);
-        let out = replied(&mut encoder(None), Tag::Text("n".into()), refused);
+        let out = replied(&mut encoder(None), Tag::bytes(b"n"), refused);
         let expected = "H0100802P0600000000000000000000000000001n\
                         P0200000000000000000000000000028limits.max_memory is reached";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

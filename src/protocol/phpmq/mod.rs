@@ -62,17 +62,6 @@ fn connect(setup: &Setup) -> Halves {
     (Box::new(decoder), Box::new(encoder::Encoder::new(key, setup.revision)))
 }
 
-/// Opaque bytes as a text for a [`Tag`](crate::words::command::Tag): each byte is the character of its
-/// number, so that nothing is lost.
-fn text_of_bytes(bytes: &[u8]) -> Box<str> {
-    bytes.iter().map(|byte| char::from(*byte)).collect::<String>().into()
-}
-
-/// The bytes of such a text.
-fn bytes_of_text(text: &str) -> Vec<u8> {
-    text.chars().filter_map(|character| u8::try_from(character).ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::decoder::tests::{decoder, message, wire_id};

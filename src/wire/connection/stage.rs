@@ -75,7 +75,7 @@ impl Decoder for LineDecoder {
 struct MuteEncoder;
 
 impl Encoder for MuteEncoder {
-    fn reply(&mut self, _tag: &Tag, _reply: &Reply, _out: &mut Vec<u8>) {}
+    fn reply(&mut self, _tag: &Tag, _reply: &Reply, _out: &mut Output) {}
 
     fn deliver(&mut self, _tag: &Tag, _delivery: &Delivery<'_>, _out: &mut Output) {}
 }

@@ -71,12 +71,12 @@ impl Echo {
                 for request in requests {
                     let Command::Put(put) = request.command else { continue };
                     if *put.body == *b"flood" {
-                        let all = outbox.buffer().len() + FLOOD_BYTES;
-                        outbox.buffer().resize(all, b'x');
+                        let all = outbox.output().buffer().len() + FLOOD_BYTES;
+                        outbox.output().buffer().resize(all, b'x');
                     } else {
-                        outbox.buffer().extend_from_slice(&put.body);
+                        outbox.output().buffer().extend_from_slice(&put.body);
                     }
-                    outbox.buffer().push(b'\n');
+                    outbox.output().buffer().push(b'\n');
                 }
                 let flush = outbox.flush(Committed::default());
                 self.after(connection, flush);

@@ -107,12 +107,7 @@ impl Outbox {
         }
     }
 
-    /// Where encoders append small bytes.
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
-        self.output.buffer()
-    }
-
-    /// Where encoders append messages.
+    /// Where encoders append answers and messages.
     pub fn output(&mut self) -> &mut Output {
         &mut self.output
     }
@@ -220,7 +215,7 @@ impl Outbox {
         &mut self,
         answers: &[Range<u64>],
         until: u64,
-        words: impl FnMut(usize, &mut Vec<u8>),
+        words: impl FnMut(usize, &mut Output),
     ) -> u64 {
         let until_now = self.output.replace(answers, until, words);
         self.holds.retain_mut(|hold| {

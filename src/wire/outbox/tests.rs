@@ -46,7 +46,7 @@ fn scene_with(limits: LimitValues) -> Scene {
 
 impl Scene {
     fn say(&mut self, text: &str) {
-        self.outbox.buffer().extend_from_slice(text.as_bytes());
+        self.outbox.output().buffer().extend_from_slice(text.as_bytes());
     }
 
     fn flush(&mut self, committed: u64) -> Flush {
@@ -70,7 +70,7 @@ impl Scene {
         let mut said = 0;
         loop {
             said += 4096;
-            self.outbox.buffer().extend_from_slice(&[b'x'; 4096]);
+            self.outbox.output().buffer().extend_from_slice(&[b'x'; 4096]);
             match self.flush(0) {
                 Flush::Empty => {}
                 Flush::Slow => return said,
@@ -241,7 +241,7 @@ fn a_long_backlog_is_written_in_chunks_and_whole() {
     let mut scene = scene();
     scene.fill();
     let long: Vec<u8> = (0..3_000_000_u32).map(|n| b'a' + (n % 23) as u8).collect();
-    scene.outbox.buffer().extend_from_slice(&long);
+    scene.outbox.output().buffer().extend_from_slice(&long);
     assert!(matches!(scene.flush(0), Flush::Slow));
     assert!(scene.outbox.unsent_bytes() > long.len());
     let mut reading = scene.peer.try_clone().unwrap();
@@ -259,7 +259,7 @@ fn a_long_backlog_is_written_in_chunks_and_whole() {
         .unwrap();
     assert!(matches!(scene.serve_writer(0), Flush::Empty));
     assert!(reader.join().unwrap() == long);
-    assert!(scene.outbox.buffer().capacity() <= OUTBOX_KEPT_BYTES);
+    assert!(scene.outbox.output().buffer().capacity() <= OUTBOX_KEPT_BYTES);
 }
 
 #[test]
@@ -340,14 +340,14 @@ fn a_peer_that_has_gone_breaks_the_flush_and_raises_no_signal() {
 #[test]
 fn a_large_buffer_is_given_back_when_everything_has_left() {
     let mut scene = scene();
-    scene.outbox.buffer().reserve(1_000_000);
+    scene.outbox.output().buffer().reserve(1_000_000);
     scene.say("small");
     assert!(matches!(scene.flush(0), Flush::Empty));
-    assert_eq!(scene.outbox.buffer().capacity(), 0);
+    assert_eq!(scene.outbox.output().buffer().capacity(), 0);
     scene.say("small");
     assert!(matches!(scene.flush(0), Flush::Empty));
     // A buffer of ordinary size stays, so that the next turn allocates nothing.
-    assert!(scene.outbox.buffer().capacity() > 0);
+    assert!(scene.outbox.output().buffer().capacity() > 0);
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn held_answers_can_be_given_other_words_in_their_places() {
 
     let until = scene.outbox.replace_held(&[first], second.start, |number, out| {
         assert_eq!(number, 0);
-        out.extend_from_slice(b"sorry, no");
+        out.buffer().extend_from_slice(b"sorry, no");
     });
     assert_eq!(until, second.start + 5);
     assert!(matches!(scene.flush(0), Flush::Held));
@@ -454,9 +454,9 @@ fn a_writer_brings_the_rest_of_a_large_body_that_has_left_in_part() {
 #[test]
 fn an_answer_for_a_removal_does_not_wait_for_what_was_put_by_others() {
     let mut scene = scene();
-    scene.outbox.buffer().extend_from_slice(b"DELETED");
+    scene.outbox.output().buffer().extend_from_slice(b"DELETED");
     scene.outbox.hold_until(CommitNumber(3), Part::Removals);
-    scene.outbox.buffer().extend_from_slice(b"INSERTED");
+    scene.outbox.output().buffer().extend_from_slice(b"INSERTED");
     scene.outbox.hold_until(CommitNumber(3), Part::Puts);
     let mut committed = Committed::from(CommitNumber(2));
     assert!(matches!(scene.outbox.flush(committed), Flush::Held));

@@ -21,10 +21,11 @@ use crate::words::command::{Command, Put, Requests, Tag, Target};
 use crate::words::ids::{MessageId, QueueName, QueueNameError};
 use crate::words::limits::{Limits, QUEUE_NAME_BYTES_MAX};
 use crate::words::refusal::Refusal;
+use crate::words::tag::TagBytes;
 
 use super::{
     CORRELATION_BYTES_MAX, MESSAGE_HEADER_BYTES, MessageKey, PACKET_HEADER_BYTES, Packet,
-    REVISION_1, REVISION_2, REVISION_ATTRIBUTE, WIRE_ID_BYTES, text_of_bytes,
+    REVISION_1, REVISION_2, REVISION_ATTRIBUTE, WIRE_ID_BYTES,
 };
 
 /// Digits of a number: more than any value needs, leading zeros included.
@@ -98,7 +99,7 @@ struct Message {
     id: MessageId,
     window: u32,
     time_to_live_ms: Option<u64>,
-    correlation: Option<Box<str>>,
+    correlation: Option<TagBytes>,
 }
 
 impl Decoder {
@@ -265,7 +266,7 @@ impl Decoder {
                 message.time_to_live_ms =
                     (seconds > 0).then(|| seconds.min(TIME_TO_LIVE_S_MAX) * 1_000);
             }
-            Packet::Correlation => message.correlation = Some(text_of_bytes(&content)),
+            Packet::Correlation => message.correlation = Some(TagBytes::from(&*content)),
         }
         message.packets_left = message.packets_left.saturating_sub(1);
         if message.packets_left > 0 {
@@ -285,7 +286,7 @@ impl Decoder {
         let command = match message.kind {
             Kind::Send => {
                 if let Some(correlation) = message.correlation {
-                    tag = Tag::Text(correlation);
+                    tag = Tag::Bytes(correlation);
                 }
                 if let Some((refusal, body_bytes)) = message.refused {
                     Command::PutRefused { refusal, body_bytes }

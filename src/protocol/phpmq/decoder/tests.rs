@@ -126,7 +126,7 @@ fn an_id_that_does_not_check_is_the_id_of_no_message() {
 
 #[test]
 fn a_correlation_asks_for_a_confirmation_in_either_revision() {
-    let asked = |put| Request { tag: Tag::Text("n\u{ff}".into()), command: Command::Put(put) };
+    let asked = |put| Request { tag: Tag::bytes(b"n\xff"), command: Command::Put(put) };
     let bytes = message(1, &[(1, b"q"), (2, b"x"), (6, b"n\xff")]);
     assert_eq!(decode(&bytes), (vec![shown(1), asked(put(b"x"))], None));
     let bytes = message(1, &[(1, b"q"), (2, b"x"), (5, b"9"), (6, b"n\xff")]);
@@ -136,7 +136,7 @@ fn a_correlation_asks_for_a_confirmation_in_either_revision() {
 #[test]
 fn packets_may_come_in_any_order() {
     let bytes = message(1, &[(6, b"n"), (5, b"9"), (2, b""), (1, b"q")]);
-    let asked = Request { tag: Tag::Text("n".into()), command: Command::Put(put_2(b"", Some(9))) };
+    let asked = Request { tag: Tag::bytes(b"n"), command: Command::Put(put_2(b"", Some(9))) };
     assert_eq!(decode(&bytes), (vec![shown(2), asked], None));
 }
 
@@ -188,7 +188,8 @@ fn a_body_over_the_limit_is_skipped_and_what_follows_is_in_step() {
     bytes.extend(message(1, &[(6, b"m"), (2, &large), (1, b"q")]));
     bytes.extend(message(1, &[(1, b"q"), (2, &large)]));
     bytes.extend(message(1, &[(1, b"q"), (2, b"x")]));
-    let tagged = |text: &str| Request { tag: Tag::Text(text.into()), command: refused.clone() };
+    let tagged =
+        |text: &str| Request { tag: Tag::bytes(text.as_bytes()), command: refused.clone() };
     let expected = vec![shown(1), tagged("n"), tagged("m"), request(refused.clone()), small];
     assert_eq!(decode(&bytes), (expected, None));
 }
