@@ -49,13 +49,12 @@ impl fmt::Display for Fault {
         match self.what {
             What::Missing(1) => return f.write_str(" is missing"),
             What::Missing(files) => {
-                return write!(f, " is missing, and {} more behind it", files - 1);
+                return write!(f, " is missing, and {} more after it", files - 1);
             }
             What::Version(version) => {
                 return write!(
                     f,
-                    " has format version {version}; known are 5 and 7, of a 64-bit little-endian \
-                     machine"
+                    " has format version {version} (known: 5 and 7, of 64-bit little-endian machines)"
                 );
             }
             What::Unfinished => write!(f, ", byte {}: the last record is unfinished", self.at)?,
@@ -64,7 +63,7 @@ impl fmt::Display for Fault {
             What::Values(id) => {
                 return write!(f, ", byte {}: the record of job {id} is damaged", self.at);
             }
-            What::BehindTheEnd => write!(f, ", byte {}: data behind the end", self.at)?,
+            What::BehindTheEnd => write!(f, ", byte {}: data after the end", self.at)?,
         }
         write!(f, ", {} bytes were not read", self.unread_bytes)
     }

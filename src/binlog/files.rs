@@ -79,6 +79,6 @@ mod tests {
         assert_eq!(numbers, [9, 10, 12, 15]);
         let told: Vec<String> = faults.iter().map(Fault::to_string).collect();
         assert!(told[0].ends_with("binlog.11 is missing"), "{told:?}");
-        assert!(told[1].ends_with("binlog.13 is missing, and 1 more behind it"), "{told:?}");
+        assert!(told[1].ends_with("binlog.13 is missing, and 1 more after it"), "{told:?}");
     }
 }

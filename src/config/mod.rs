@@ -37,7 +37,7 @@ pub use resolve::Resolver;
 /// Where the configuration file is looked for when no flag names one.
 pub const DEFAULT_CONFIG_PATH: &str = "/etc/phpmq/phpmqd.toml";
 /// Where the system service of the unit file provided keeps its database.
-const SERVICE_DATABASE: &str = "/var/lib/phpmq/phpmq.db";
+pub const SERVICE_DATABASE: &str = "/var/lib/phpmq/phpmq.db";
 /// The name of the database in the state directory.
 pub const DATABASE_NAME: &str = "phpmq.db";
 
@@ -76,8 +76,8 @@ impl fmt::Display for Questionable {
         match self {
             Questionable::MessageSize { memory, accepted } => write!(
                 f,
-                "limits.max_message_size is more than limits.max_memory ({memory} bytes) has room \
-                 for: messages of more than {accepted} bytes are refused"
+                "limits.max_message_size exceeds what limits.max_memory ({memory} bytes) can hold: \
+                 messages of more than {accepted} bytes are refused"
             ),
         }
     }

@@ -45,7 +45,7 @@ pub(super) fn import_binlog(
         "next_id" => imported.next_id);
     let message_size_max = plan.config.limits.max_message_size;
     if imported.body_bytes_max > message_size_max as u64 {
-        warn!(log, "imported jobs are larger than new ones may be";
+        warn!(log, "some imported jobs are larger than new jobs may be";
             "largest" => imported.body_bytes_max, "max_message_size" => message_size_max);
     }
     Ok(())
@@ -59,15 +59,16 @@ pub(super) fn guard_binlog(plan: &Plan, log: &Logger) -> Option<DirectoryLock> {
     match binlog::check_mark(directory, database) {
         None => {}
         Some(Ok(jobs)) => {
-            warn!(log, "the binlog of beanstalkd is not the imported one, and is not \
-            imported: the database exists"; "directory" => %place, "jobs" => jobs)
+            warn!(log, "beanstalkd's binlog is newer than the database and is not \
+            imported, since the database exists"; "directory" => %place, "jobs" => jobs)
         }
-        Some(Err(error)) => warn!(log, "the binlog of beanstalkd is not the imported one, and is \
-            not imported: the database exists"; "directory" => %place, "error" => %error),
+        Some(Err(error)) => warn!(log, "beanstalkd's binlog is newer than the database and is not \
+            imported, since the database exists"; "directory" => %place, "error" => %error),
     }
     // After the look at it: that has opened and closed the lock's file.
     DirectoryLock::keep(directory).unwrap_or_else(|error| {
-        warn!(log, "beanstalkd is not kept from handing out imported jobs again";
+        warn!(log, "cannot lock the binlog: a beanstalkd started there would deliver the \
+            imported jobs again";
             "directory" => %place, "error" => %error);
         None
     })
@@ -75,10 +76,10 @@ pub(super) fn guard_binlog(plan: &Plan, log: &Logger) -> Option<DirectoryLock> {
 
 fn log_faults(faults: &[Fault], log: &Logger) {
     for fault in faults.iter().take(FAULTS_LOGGED_MAX) {
-        warn!(log, "part of the binlog is not imported"; "what" => %fault);
+        warn!(log, "part of the binlog was not imported"; "what" => %fault);
     }
     if faults.len() > FAULTS_LOGGED_MAX {
-        warn!(log, "more parts of the binlog are not imported";
+        warn!(log, "more parts of the binlog were not imported";
             "parts" => faults.len() - FAULTS_LOGGED_MAX);
     }
 }

@@ -161,7 +161,7 @@ fn check(config: &Config, unknown: &[ConfigError]) -> u8 {
     }
     let source = match &config.source {
         Some(path) => path.display().to_string(),
-        None => "no file, defaults and options".to_owned(),
+        None => "no file: defaults and options".to_owned(),
     };
     say(true, &format!("configuration is valid ({source})\n"));
     0
@@ -183,7 +183,20 @@ fn recover(config: &Config) -> u8 {
             0
         }
         Err(error) => {
-            say(false, &format!("phpmqd: {error}\n"));
+            // Whoever recovers the service's database by hand has another environment than it.
+            let hint = match (&error, config.database_from) {
+                (
+                    StoreError::MissingDirectory { .. } | StoreError::NoDatabase { .. },
+                    Some(from),
+                ) => {
+                    format!(
+                        " (a path from ${from}; the system service has {}: name it with --database)",
+                        config::SERVICE_DATABASE
+                    )
+                }
+                _ => String::new(),
+            };
+            say(false, &format!("phpmqd: {error}{hint}\n"));
             error.exit_code()
         }
     }
@@ -212,7 +225,7 @@ fn serve(plan: Plan) -> Result<u8, DaemonError> {
     }
     let result = started.and_then(|started| match started {
         Some(daemon) => daemon.serve().inspect_err(|error| {
-            slog::crit!(log, "cannot go on"; "error" => %error);
+            slog::crit!(log, "exiting after a fatal error"; "error" => %error);
         }),
         // It was asked to stop before it could start.
         None => Ok(0),

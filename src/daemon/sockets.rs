@@ -52,10 +52,7 @@ pub(super) fn bind_all(
             resolver.add_open(*address);
         }
     }
-    let is_replaced = |listener: &&Listener| {
-        inherited.iter().any(|bound| bound.listener.protocol.name == listener.protocol.name)
-    };
-    let own = config.listeners.iter().filter(|listener| !is_replaced(listener));
+    let own = config.listeners.iter().filter(|listener| !is_replaced(listener, inherited));
     // All of them first: two listeners at one address are told before either is bound.
     let mut targets = Vec::new();
     for listener in own {
@@ -75,6 +72,20 @@ pub(super) fn bind_all(
         bound.extend(sockets.into_iter().map(listener));
     }
     Ok((bound, left_out))
+}
+
+/// Whether a socket of the listener's protocol was passed.
+fn is_replaced(listener: &Listener, inherited: &[Bound]) -> bool {
+    inherited.iter().any(|bound| bound.listener.protocol.name == listener.protocol.name)
+}
+
+/// Says which of the addresses that somebody has configured are not listened on.
+pub(super) fn log_replaced(config: &Config, inherited: &[Bound], log: &Logger) {
+    let configured = config.listeners.iter().filter(|listener| !listener.from_default);
+    for listener in configured.filter(|listener| is_replaced(listener, inherited)) {
+        info!(log, "a passed socket replaces a configured listener";
+            "protocol" => listener.protocol.name, "address" => %listener.address);
+    }
 }
 
 /// Binds all addresses of one listener. Where the system does without IPv6, or without IPv4, the
@@ -122,6 +133,9 @@ fn bind_error(error: BindError, listener: &Listener) -> DaemonError {
         if listener.from_default && name == "phpmq" {
             hint += " (9100 is also the port of Prometheus's node_exporter)";
         }
+    }
+    if let (BindError::GroupNotPermitted(..), Some(group)) = (&error, &listener.group) {
+        hint = format!("; make its user a member of {group} (in a unit: SupplementaryGroups=)");
     }
     DaemonError::Bind { error, hint }
 }

@@ -15,7 +15,7 @@ use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedule
 
 use super::import::{guard_binlog, import_binlog};
 use super::patience::Patience;
-use super::sockets::{Bound, bind_all, inherit, start_listeners};
+use super::sockets::{Bound, bind_all, inherit, log_replaced, start_listeners};
 use super::{
     AbortOnPanic, Daemon, DaemonError, Plan, Watchdog, joined_threads, warn_of_questionable,
 };
@@ -158,6 +158,7 @@ fn prepare(
     warn_of_questionable(config, log);
     let clock = Clock::start();
     let mut bound = inherit(config, passed, plan.passed_sockets_are)?;
+    log_replaced(config, &bound, log);
     let (notice_sender, notices) = channels::notices();
     let (signals, stops_at_once) = watch_signals(&notice_sender)
         .map_err(|error| DaemonError::System("handle signals", error))?;
@@ -172,7 +173,7 @@ fn prepare(
     match possible {
         Ok(Some(((own, left_out), loaded))) => {
             for error in left_out {
-                info!(log, "an address of a listener is left out"; "error" => %error);
+                info!(log, "listener address skipped: this system has no such address family"; "error" => %error);
             }
             bound.extend(own);
             let binlog = guard_binlog(plan, log);
@@ -270,7 +271,7 @@ fn check_thread_ceiling(config: &Config, log: &Logger) {
     // A connection has its thread, and a writer's while it does not keep up.
     let threads_max = config.limits.max_connections as u64 * 2;
     if threads_max.saturating_mul(MAPS_PER_THREAD).saturating_add(MAPS_BESIDE) > maps_max {
-        warn!(log, "limits.max_connections is more than vm.max_map_count has room for";
+        warn!(log, "limits.max_connections is too large for vm.max_map_count";
             "max_connections" => config.limits.max_connections, "max_map_count" => maps_max);
     }
 }
@@ -310,8 +311,8 @@ fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, Da
     let facts = opened.facts;
     let clock = Clock::go_on(facts.clock);
     if clock.behind_ms() >= BEHIND_TOLD_MS {
-        warn!(log, "the wall clock is behind the database's last commit, whose time goes on; how \
-            long the daemon was down is not known"; "behind_ms" => clock.behind_ms());
+        warn!(log, "the wall clock is behind the database's last commit: time continues from \
+            that, and how long the daemon was down is unknown"; "behind_ms" => clock.behind_ms());
     }
     let engine =
         Engine::new(limits.clone(), facts.next_id, facts.ids_reserved, facts.next_queue_id);
@@ -331,7 +332,7 @@ fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, Da
         info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
             "clean_stop" => facts.clean_stop);
         if facts.renewed {
-            warn!(log, "database was rewritten: the last daemon left it suspect");
+            warn!(log, "database rewritten: the previous run had marked it as suspect");
         }
     }
     Ok(Loaded { opened, clock, engine, limits, dropped })

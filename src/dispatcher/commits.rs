@@ -351,8 +351,8 @@ impl<'c> Dispatcher<'c> {
 
     fn commit_failed(&mut self, error: &StoreError) -> Result<(), StoreError> {
         if !std::mem::replace(&mut self.commits.failing, true) {
-            crit!(self.log, "the database file does not take changes; puts are refused and what \
-                is in memory is kept and tried again"; "error" => %error);
+            crit!(self.log, "cannot write to the database file: puts are refused, and changes \
+                are kept in memory and retried"; "error" => %error);
             self.update_refusal()?;
         }
         Ok(())

@@ -91,7 +91,7 @@ impl Pressure {
 impl Dispatcher<'_> {
     pub(super) fn toggle_drain(&mut self) -> Result<(), StoreError> {
         self.pressure.draining = !self.pressure.draining;
-        info!(self.log, "drain"; "on" => self.pressure.draining);
+        info!(self.log, "drain mode"; "on" => self.pressure.draining);
         self.update_refusal()
     }
 
@@ -243,7 +243,7 @@ impl Dispatcher<'_> {
         if no_room {
             crit!(
                 self.log,
-                "the disk is full: puts are refused; messages are still handed out and \
+                "the disk is full: puts are refused; messages are still delivered and \
                 removed"
             );
             let now = self.time();

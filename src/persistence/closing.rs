@@ -13,8 +13,8 @@ use crate::store::{Ending, Held, Remedy};
 /// Goes on with files that were moved while they were open.
 pub(super) fn follow(held: Held, to: PathBuf, link: &Link) -> Held {
     let Held::Open(mut file) = held else { return held };
-    warn!(link.log, "the database was moved; going on there, but the next start will look for it \
-        where it was"; "file" => %to.display(), "was" => %file.path().display());
+    warn!(link.log, "the database was moved: the daemon continues there, but the next start uses the \
+        configured path"; "file" => %to.display(), "was" => %file.path().display());
     file.follow(to);
     Held::Open(file)
 }
@@ -36,8 +36,8 @@ pub(super) fn close(
             if ending == Ending::WithLog {
                 warn!(
                     link.log,
-                    "the write-ahead log is kept beside the database file: another \
-                    program, or a full disk, keeps it from being moved there"
+                    "the write-ahead log stays beside the database file: another \
+                    program or a full disk prevents the checkpoint"
                 );
             }
             link.answer(batch, Ok(()));

@@ -326,15 +326,15 @@ impl<'a, D: Disk> Persistence<'a, D> {
             Ok(Checkpoint::Complete) => {
                 self.untidy = false;
                 if held_up.swap(false, Ordering::Relaxed) {
-                    info!(self.link.log, "write-ahead log is released");
+                    info!(self.link.log, "the write-ahead log can be reused again");
                 }
             }
             Ok(Checkpoint::HeldUp) => {
                 if !held_up.swap(true, Ordering::Relaxed) {
                     warn!(
                         self.link.log,
-                        "write-ahead log grows: another program reads an old \
-                                          state of the database"
+                        "the write-ahead log grows: another program has a read \
+                        transaction open"
                     );
                 }
             }
@@ -345,7 +345,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
     fn shrink(&mut self) {
         match self.disk.shrink_if_worth_it() {
             Ok(false) => {}
-            Ok(true) => info!(self.link.log, "database file was shrunk"),
+            Ok(true) => info!(self.link.log, "database file shrunk"),
             Err(error) => self.late(error),
         }
     }
@@ -376,7 +376,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
             // So that the dispatcher looks at the progress.
             let _ = self.link.events.try_send(Event::Persisted);
         } else if !std::mem::replace(&mut self.untidy, true) {
-            warn!(self.link.log, "write-ahead log cannot be moved into the database now"; "error" => %error);
+            warn!(self.link.log, "the write-ahead log cannot be checkpointed now"; "error" => %error);
         }
     }
 }

@@ -86,7 +86,7 @@ fn finish(held: Held, replacement: Replacement, batch: Arc<Batch>, link: &Link) 
             link.failed_before.set(false);
             info!(link.log, "database was rewritten"; "rows" => rows);
             if let Some(kept) = kept {
-                warn!(link.log, "another file had the name of the database and was kept";
+                warn!(link.log, "another file was found under the name of the database and has been kept";
                     "file" => %kept.display());
             }
             link.answer(batch, Ok(()));

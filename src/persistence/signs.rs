@@ -22,10 +22,10 @@ impl Signs {
             if is_linked {
                 // No harm while this daemon has the file: it is locked under every name. A backup
                 // may need the link for a moment.
-                warn!(log, "the database file has got another name (a hard link); the next start \
-                    is refused unless that is removed by then"; "names" => sizes.links);
+                warn!(log, "the database file has a second name (a hard link): the next start \
+                    fails unless that has been removed by then"; "names" => sizes.links);
             } else {
-                info!(log, "the database file has one name again");
+                info!(log, "the database file has a single name again");
             }
         }
         let is_missing = sizes.lock_file == LockFile::Missing;
@@ -34,14 +34,14 @@ impl Signs {
             LockFile::Restored => {
                 warn!(
                     log,
-                    "the lock file was removed by somebody and has been made again; the \
-                    database itself has been locked all the time"
+                    "the lock file was removed and has been recreated; the \
+                    database itself stayed locked"
                 );
             }
             LockFile::Missing if !was_missing => {
                 warn!(
                     log,
-                    "the lock file was removed by somebody and cannot be made again; the \
+                    "the lock file was removed and cannot be recreated; the \
                     database itself is still locked"
                 );
             }

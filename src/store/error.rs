@@ -261,6 +261,7 @@ impl StoreError {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::FileTooLarge => {
+                let source = without_inodes(&file).unwrap_or(source);
                 StoreError::Full { file, source: Cause::System(source) }
             }
             _ => StoreError::Io { file, source: Cause::System(source) },
@@ -277,11 +278,8 @@ impl StoreError {
             }
             Some(ErrorCode::DiskFull) => StoreError::Full { file, source: Cause::Database(source) },
             // The library does not say why it cannot open, and leaves a full disk to be guessed.
-            Some(ErrorCode::CannotOpen) => match lack_of_room(&file) {
-                Some(lack) => {
-                    let source = Cause::System(io::Error::new(io::ErrorKind::StorageFull, lack));
-                    StoreError::Full { file, source }
-                }
+            Some(ErrorCode::CannotOpen) => match without_inodes(&file).or(without_blocks(&file)) {
+                Some(lack) => StoreError::Full { file, source: Cause::System(lack) },
                 None => StoreError::Io { file, source: Cause::Database(source) },
             },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
@@ -297,17 +295,21 @@ impl StoreError {
     }
 }
 
-/// Why no file can be made beside this one, when the file system has no room for any.
-fn lack_of_room(file: &Path) -> Option<&'static str> {
+/// That no file can be made beside this one for want of an inode, which the system calls the same
+/// as a full disk.
+fn without_inodes(file: &Path) -> Option<io::Error> {
     let disk = rustix::fs::statvfs(file.parent()?).ok()?;
     // Some file systems have no fixed number of inodes and say 0 of 0.
-    if disk.f_files > 0 && disk.f_favail == 0 {
-        Some("the file system has no free inode for another file")
-    } else if disk.f_bavail == 0 {
-        Some("the file system has no free block")
-    } else {
-        None
-    }
+    let lack = "the file system has no free inode for another file";
+    (disk.f_files > 0 && disk.f_favail == 0)
+        .then(|| io::Error::new(io::ErrorKind::StorageFull, lack))
+}
+
+/// That the file system has no room for a file beside this one.
+fn without_blocks(file: &Path) -> Option<io::Error> {
+    let disk = rustix::fs::statvfs(file.parent()?).ok()?;
+    let lack = "the file system has no free block";
+    (disk.f_bavail == 0).then(|| io::Error::new(io::ErrorKind::StorageFull, lack))
 }
 
 impl fmt::Display for StoreError {
@@ -322,7 +324,7 @@ impl fmt::Display for StoreError {
                 if *found > listed {
                     write!(f, "; and {} more", found - listed)?;
                 }
-                f.write_str(" (phpmqd --recover keeps what is sound)")
+                f.write_str(" (phpmqd --recover keeps what is intact)")
             }
             StoreError::Foreign { file } => {
                 write!(f, "{} is not a database of phpmqd", file.display())
@@ -361,10 +363,10 @@ impl fmt::Display for StoreError {
                 write!(f, "no permission for {}: {source}", file.display())
             }
             StoreError::Full { file, source } | StoreError::NoRoom { file, source, .. } => {
-                write!(f, "no room for {}: {source}", file.display())
+                write!(f, "no space left for {}: {source}", file.display())
             }
             StoreError::Io { file, source } => {
-                write!(f, "input or output failed for {}: {source}", file.display())
+                write!(f, "I/O error on {}: {source}", file.display())
             }
             StoreError::Suspect { file } => {
                 write!(f, "the database {} is suspect after an earlier error", file.display())
@@ -377,7 +379,7 @@ impl fmt::Display for StoreError {
             StoreError::Altered { file } => altered(f, file),
             StoreError::Moved { file, to } => moved(f, file, to),
             StoreError::Internal { file, source } => {
-                write!(f, "the database library failed for {}: {source}", file.display())
+                write!(f, "SQLite failed on {}: {source}", file.display())
             }
         }
     }
@@ -403,10 +405,10 @@ fn log_missing(f: &mut fmt::Formatter<'_>, file: &Path) -> fmt::Result {
     let file = file.display();
     write!(
         f,
-        "the database {file} was in use, and its write-ahead log {file}-wal, which holds what was \
-         written last, is missing; put that back beside it, or restore a backup as phpmqd(8) \
-         says (phpmqd --recover keeps what is in the file alone, which is all if another program \
-         has moved the log into the file)"
+        "the database {file} was not closed in order, and its write-ahead log {file}-wal, which \
+         has the latest changes, is missing; put the log back beside it, or restore a backup as \
+         phpmqd(8) says (phpmqd --recover keeps what is in the file alone, which is everything if \
+         another program has moved the log into the file)"
     )
 }
 
@@ -414,8 +416,8 @@ fn log_foreign(f: &mut fmt::Formatter<'_>, file: &Path) -> fmt::Result {
     let file = file.display();
     write!(
         f,
-        "the write-ahead log {file}-wal does not belong to the database {file}; if that is a \
-         backup, remove {file}-wal and {file}-shm, else restore file and log of the same moment"
+        "the write-ahead log {file}-wal does not belong to the database {file}; if {file} is a \
+         restored backup, remove {file}-wal and {file}-shm, else restore both from the same moment"
     )
 }
 
@@ -423,8 +425,8 @@ fn linked(f: &mut fmt::Formatter<'_>, file: &Path, links: u64) -> fmt::Result {
     let file = file.display();
     write!(
         f,
-        "the database {file} has {links} names (hard links), and under each of them there would be \
-         another write-ahead log; remove the others (find -samefile {file} shows them)"
+        "the database {file} has {links} names (hard links), and each would have a write-ahead log \
+         of its own; remove the others (find / -samefile {file} lists them)"
     )
 }
 
@@ -433,7 +435,7 @@ fn nothing_sound(f: &mut fmt::Formatter<'_>, file: &Path, rows: u64, places: u64
     write!(
         f,
         "nothing can be recovered from the database {file}: {rows} rows fail their checksums, \
-         {places} places cannot be read, no message is sound; the file was left as it is"
+         {places} places cannot be read, no message is intact; the file is unchanged"
     )
 }
 

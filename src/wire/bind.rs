@@ -250,17 +250,17 @@ impl fmt::Display for BindError {
             BindError::GroupNotPermitted(path, group, error) => {
                 let path = path.display();
                 write!(f, "not permitted to give unix:{path} to group {group}, of which this ")?;
-                write!(f, "process is no member: {error}")
+                write!(f, "process is not a member: {error}")
             }
             BindError::NotASocket(path) => {
-                write!(f, "{} exists and is no socket", path.display())
+                write!(f, "{} exists and is not a socket", path.display())
             }
             BindError::CannotCreate(LocalAddress::Unix(path), error)
                 if error.kind() == io::ErrorKind::NotFound =>
             {
                 let directory = path.parent().unwrap_or(path).display();
                 let path = path.display();
-                write!(f, "cannot listen on unix:{path}: there is no directory {directory}")
+                write!(f, "cannot listen on unix:{path}: the directory {directory} does not exist")
             }
             BindError::CannotCreate(address, error) => {
                 write!(f, "cannot listen on {address}: {error}")
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(error.exit_code(), 73);
         let directory = folder.path().join("missing").display().to_string();
         assert!(
-            error.to_string().ends_with(&format!("there is no directory {directory}")),
+            error.to_string().ends_with(&format!("the directory {directory} does not exist")),
             "{error}"
         );
         let long = folder.path().join("x".repeat(200));

@@ -239,7 +239,7 @@ def play(seed, original, first_page, ever, names, alive, directory):
     if said.returncode == 0:
         checked = subprocess.run([faults.program(), "--database", case.path, "--recover"],
                                  capture_output=True, timeout=600, text=True)
-        if "is sound" not in checked.stdout:
+        if "is intact" not in checked.stdout:
             faults.promise(False, f"{story}: what was made is not sound: {checked.stdout}")
     if "--seed" in sys.argv:
         print(f"{story}\nexit {said.returncode}: {said.stdout}{said.stderr}")

@@ -77,7 +77,7 @@ fn jobs_are_imported_once_and_the_binlog_stays_as_it_is() {
         assert!(line.contains(told), "{line}");
     }
     first.logged("binlog.2, byte 4: the last record is unfinished");
-    first.logged("imported jobs are larger than new ones may be");
+    first.logged("imported jobs are larger than new jobs may be");
     first.logged("ready version");
     assert_eq!(holder(directory), Some(first.id()), "beanstalkd cannot start there meanwhile");
     play(
@@ -104,7 +104,7 @@ fn jobs_are_imported_once_and_the_binlog_stays_as_it_is() {
     // beanstalkd was at work again.
     fs::write(directory.join("binlog.3"), log(&[record(6, 1, b"new")])).unwrap();
     let mut third = start(directory, &[]);
-    let line = third.logged("is not imported: the database exists");
+    let line = third.logged("is not imported, since the database exists");
     assert!(line.contains("jobs=4"), "{line}");
     third.logged("ready version");
     third.signal(Signal::TERM);

@@ -192,7 +192,7 @@ fn a_message_size_that_memory_has_no_room_for_is_warned_of() {
     let output = run(&["-c", path.to_str().unwrap(), "--check-config"]);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("warning: limits.max_message_size is more than"), "{text}");
+    assert!(text.contains("warning: limits.max_message_size exceeds what"), "{text}");
     assert!(text.contains("more than 15728440 bytes are refused"), "{text}");
     let server = Setup::new().limits("max_memory = \"16MiB\"").log_level("info").start();
     assert!(server.process.logged("questionable").contains("15728440"));
@@ -217,6 +217,23 @@ fn a_missing_directory_cannot_be_created_into() {
     let socket = format!("console=unix:{}/none/x.sock", directory.path().display());
     let text = fails(73, &["--database", "", "--listen", &socket]);
     assert!(text.contains("none/x.sock"), "{text}");
+}
+
+/// Recovering the service's database without its path looked into the operator's home directory,
+/// and said nothing of that.
+#[test]
+fn a_recovery_says_where_the_path_came_from() {
+    let mut command = command(&["--recover"]);
+    command.env_remove("STATE_DIRECTORY").env_remove("XDG_STATE_HOME").env("HOME", "/nonexistent");
+    let mut process = Process::start(&mut command);
+    assert_eq!(process.wait().code(), Some(73), "{}", process.log());
+    let text = process.log();
+    assert!(
+        text.contains("a path from $HOME") && text.contains("/var/lib/phpmq/phpmq.db"),
+        "{text}"
+    );
+    let text = fails(73, &["--recover", "--database", "/nonexistent/q.db"]);
+    assert!(!text.contains("a path from"), "{text}");
 }
 
 #[test]
@@ -281,7 +298,7 @@ fn passed(name: &str, script: &str) -> Process {
 }
 
 #[test]
-fn a_passed_socket_of_an_unknown_name_is_refused() {
+fn a_passed_socket_of_an_unknown_name_is_refused_and_a_known_one_replaces_listeners() {
     if !Path::new("/usr/bin/python3").exists() && Command::new("python3").output().is_err() {
         println!("skipped: python3 is not installed");
         return;
@@ -289,10 +306,19 @@ fn a_passed_socket_of_an_unknown_name_is_refused() {
     let script = "import os, socket, sys\n\
         s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
         os.dup2(s.fileno(), 3)\n\
+        os.set_inheritable(3, True)\n\
         e = dict(os.environ, LISTEN_FDS='1', LISTEN_PID=str(os.getpid()), \
         LISTEN_FDNAMES=sys.argv[2])\n\
         os.execve(sys.argv[1], [sys.argv[1], '--database', ''], e)";
     let mut process = passed("gopher", script);
     assert_eq!(process.wait().code(), Some(78), "{}", process.log());
-    assert!(process.log().contains("gopher"), "{}", process.log());
+    let wanted = "with the name \"gopher\", which is not a protocol";
+    assert!(process.log().contains(&wanted.replace('"', "\\\"")), "{}", process.log());
+    // An address that was configured and is not listened on is told.
+    let configured = "'--listen', 'console=127.0.0.1:0', '--database', ''], e)";
+    let process = passed("console", &script.replace("'--database', ''], e)", configured));
+    let line = process.logged("a passed socket replaces a configured listener");
+    assert!(line.contains("protocol=console address=127.0.0.1:0"), "{line}");
+    process.logged(" ready ");
+    assert_eq!(process.count_logged("listening "), 1, "{}", process.log());
 }

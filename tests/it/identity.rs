@@ -124,7 +124,7 @@ fn what_somebody_puts_in_the_databases_place_is_kept_under_another_name() {
     let mut peer = server.beanstalk();
     eventually("it is written anew", || {
         peer.ask("put 0 0 60 1\r\nx");
-        server.process.count_logged("another file had") > 0
+        server.process.count_logged("another file was found") > 0
     });
     assert_eq!(fs::read_to_string(server.path("q.db.replaced-1")).unwrap(), "the only copy");
     eventually("it takes puts again", || {

@@ -37,9 +37,9 @@ impl fmt::Display for Fault {
             Fault::Answer(bytes) => {
                 write!(f, "an unexpected reply: {:?}", String::from_utf8_lossy(bytes))
             }
-            Fault::Frame(what) => write!(f, "a frame that cannot be read: {what}"),
+            Fault::Frame(what) => write!(f, "invalid frame: {what}"),
             Fault::Thread(error) => write!(f, "cannot start a thread: {error}"),
-            Fault::System(error) => write!(f, "the system refused: {error}"),
+            Fault::System(error) => write!(f, "system error: {error}"),
             Fault::Panicked => f.write_str("a thread of the benchmark panicked"),
         }
     }

@@ -71,7 +71,7 @@ impl Ledger {
     pub fn enter(&mut self, bodies: &Bodies, body: &[u8], last: &mut LastSeen) -> Option<Stamp> {
         let stamp = bodies.read(body);
         let Some(stamp) = stamp.filter(|s| s.number < NUMBER_MAX && s.producer < 1 << 20) else {
-            self.complain(format!("a body of {} bytes is not of this run", body.len()));
+            self.complain(format!("a body of {} bytes is not from this run", body.len()));
             return None;
         };
         let Stamp { producer, number, .. } = stamp;

@@ -199,7 +199,7 @@ impl fmt::Display for BadOptions {
         match self {
             BadOptions::Address(text, error) => write!(f, "the address {text:?}: {error}"),
             BadOptions::NotOfProtocol(work, protocol) => {
-                write!(f, "--work {} cannot be done with {}", work.name(), protocol.name())
+                write!(f, "--work {} is not available with {}", work.name(), protocol.name())
             }
             BadOptions::QueueWithoutConsumer => f.write_str("more --queues than --consumers"),
             BadOptions::NotPositive(what) => write!(f, "--{what} must be more than 0"),

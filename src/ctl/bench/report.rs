@@ -39,7 +39,7 @@ impl Report {
                 "{protocol}, {work}: {connections} connections, {depth} at a time, \
                  {size} bytes, {} queues, {}",
                 plan.queues,
-                rate.map_or("as fast as it goes".to_owned(), |rate| format!("{rate} a second"))
+                rate.map_or("as fast as possible".to_owned(), |rate| format!("{rate} a second"))
             ),
             json_head: format!(
                 "\"protocol\":\"{protocol}\",\"work\":\"{work}\",\"connections\":{connections},\

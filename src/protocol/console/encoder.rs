@@ -251,8 +251,8 @@ fn show(screen: &mut Screen<'_>, queue: &str, listing: &Listing) {
     let now = Now { time: Time(0), wall_offset_ms: listing.wall_offset_ms };
     for (index, message) in listing.messages.iter().enumerate() {
         let state = match message.state {
-            MessageState::Reserved => "\u{2192} dispatched",
-            MessageState::Ready => "\u{2022} waiting",
+            MessageState::Reserved => "\u{2192} reserved",
+            MessageState::Ready => "\u{2022} ready",
             MessageState::Delayed => "\u{2022} delayed",
             MessageState::Buried => "\u{2022} buried",
         };
@@ -462,9 +462,9 @@ mod tests {
         assert!(lines[0].ends_with("show jobs"));
         assert_eq!(
             lines[3].split_whitespace().collect::<Vec<_>>(),
-            ["1", "1", "→", "dispatched", "100", "B", "2026-11-20", "13:50:01"]
+            ["1", "1", "→", "reserved", "100", "B", "2026-11-20", "13:50:01"]
         );
-        assert!(lines[4].contains("• waiting"));
+        assert!(lines[4].contains("• ready"));
         assert!(!text.contains("more"));
     }
 

@@ -35,7 +35,7 @@ pub(super) const COMMANDS: &[Entry] = &[
         summary: "queues whose name matches",
         details: &[
             "* stands for any characters, letters match in any case.",
-            "Quote a pattern with blanks: search \"my *\"",
+            "Quote a pattern with spaces: search \"my *\"",
         ],
     },
     Entry {
@@ -43,8 +43,8 @@ pub(super) const COMMANDS: &[Entry] = &[
         argument: "QUEUE",
         summary: "a queue's messages, refreshed until q + Enter",
         details: &[
-            "\u{2192} is with a consumer, \u{2022} waits. An unknown queue is an empty list.",
-            "Quote a name with blanks: show 'my queue'",
+            "\u{2192} marks reserved messages. The list of an unknown queue is empty.",
+            "Quote a name with spaces: show 'my queue'",
         ],
     },
     Entry {
@@ -53,7 +53,7 @@ pub(super) const COMMANDS: &[Entry] = &[
         summary: "remove a queue and all its messages",
         details: &[
             "Reserved, delayed and buried messages are removed too.",
-            "An error when there is none: an empty queue that nobody uses is gone.",
+            "An error if there is no such queue: an empty, unused queue is removed.",
         ],
     },
     Entry {
@@ -74,7 +74,7 @@ pub(super) const COMMANDS: &[Entry] = &[
         summary: "no escape sequences and no prompt from now on",
         details: &[
             "For scripts: sent as the first line it comes before the greeting too, and",
-            "each answer ends with an empty line.",
+            "each reply ends with an empty line.",
         ],
     },
     Entry { name: "q", argument: "", summary: "leave monitor or show", details: &[] },

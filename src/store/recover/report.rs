@@ -47,31 +47,37 @@ impl Recovered {
     }
 }
 
+/// A number with the noun that it counts.
+fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let database = self.database.display();
         let Some(kept) = &self.kept else {
             return write!(
                 f,
-                "the database {database} is sound, {} messages, nothing was changed",
-                self.messages
+                "the database {database} is intact, with {}; nothing was changed",
+                count(self.messages, "message")
             );
         };
-        write!(f, "the database {database} was recovered: {} messages kept", self.messages)?;
+        let kept_messages = count(self.messages, "message");
+        write!(f, "the database {database} was recovered: {kept_messages} kept")?;
         if self.messages_outside > 0 {
             write!(
                 f,
-                " ({} of them were found outside of the tables and may have been done already)",
+                " ({} of them found outside of the tables, perhaps acknowledged already)",
                 self.messages_outside
             )?;
         }
         write!(
             f,
-            ", {} messages and {} states in quarantine, {} queues renamed, {} pages unreadable",
-            self.messages_quarantined,
-            self.states_quarantined,
-            self.queues_renamed,
-            self.unreadable,
+            ", {} and {} in quarantine, {} renamed, {} unreadable",
+            count(self.messages_quarantined, "message"),
+            count(self.states_quarantined, "state"),
+            count(self.queues_renamed, "queue"),
+            count(self.unreadable, "page"),
         )?;
         for (index, page) in self.unreadable_pages.iter().enumerate() {
             write!(f, "{}{page}", if index == 0 { " (" } else { ", " })?;
@@ -80,17 +86,17 @@ impl fmt::Display for Recovered {
             let more = self.unreadable > self.unreadable_pages.len() as u64;
             f.write_str(if more { ", ...)" } else { ")" })?;
         }
-        write!(f, ", {} settings renewed", self.settings_renewed)?;
+        write!(f, ", {} renewed", count(self.settings_renewed, "setting"))?;
         f.write_str(match self.log {
             LogState::None | LogState::Sound => "",
             LogState::Damaged => "; the write-ahead log is damaged",
             LogState::Missing => {
-                "; there is no write-ahead log although the last daemon did not stop in an \
-                 orderly way: if it was removed, what was in it alone is lost"
+                "; there is no write-ahead log although the database was not closed in order: if \
+                 the log was removed, what was only in it is lost"
             }
         })?;
         if self.unreadable > 0 {
-            f.write_str("; what stood on unreadable pages alone is lost")?;
+            f.write_str("; what was only on unreadable pages is lost")?;
         }
         write!(f, "; the damaged file is {}", kept.display())
     }

@@ -261,7 +261,7 @@ def replace(folder, daemon, how, seed):
     again = Server(link, home)
     code = again.end()
     assert code == 0, (code, again.said())
-    assert "is not imported: the database exists" in again.said(), again.said()
+    assert "is not imported, since the database exists" in again.said(), again.said()
 
     # By hand, from the copy.
     ctl = os.path.join(os.path.dirname(daemon), "phpmqctl")

@@ -363,7 +363,7 @@ function (Daemon $daemon, string $address): void {
     $client->consume('seen/one', 1);
     check($client->receive() !== null, 'the message did not come');
     $shown = $daemon->console("show 'seen/one'", 'q');
-    check(preg_match('~→ dispatched +1 B +\d{4}-\d\d-\d\d~u', $shown) === 1, $shown);
+    check(preg_match('~→ reserved +1 B +\d{4}-\d\d-\d\d~u', $shown) === 1, $shown);
     check(preg_match('~• waiting +1 B ~u', $shown) === 1, $shown);
     $monitor = $daemon->console('monitor', 'q');
     check(str_contains($monitor, 'Uptime: ') && preg_match('~^seen/one.*#+$~m', $monitor) === 1, $monitor);
