@@ -23,11 +23,15 @@ impl Paths {
     /// [`StoreError::MissingDirectory`], and [`StoreError::CannotCreate`] for what is no file.
     pub fn of(path: &Path) -> Result<Paths, StoreError> {
         match fs::canonicalize(path) {
-            Ok(database) if database.is_dir() => Err(StoreError::CannotCreate {
-                file: database,
-                source: io::ErrorKind::IsADirectory.into(),
-            }),
-            Ok(database) => Ok(Paths { database }),
+            Ok(database) if database.is_file() => Ok(Paths { database }),
+            // A device would be taken for an empty database, and a rewrite would replace it.
+            Ok(database) => {
+                let source = match database.is_dir() {
+                    true => io::ErrorKind::IsADirectory.into(),
+                    false => io::Error::other("it exists and is not a regular file"),
+                };
+                Err(StoreError::CannotCreate { file: database, source })
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Paths::of_new(path),
             Err(error) => Err(super::lock::create_error(path, error)),
         }
@@ -197,5 +201,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let error = Paths::of(directory.path()).unwrap_err();
         assert_eq!(error.exit_code(), 73, "{error}");
+    }
+
+    /// `--database /dev/null`, given by root, replaced the device by a file at the stop.
+    #[test]
+    fn what_is_not_a_regular_file_is_no_database() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let link = directory.path().join("link");
+        symlink("/dev/null", &link).unwrap();
+        for path in [socket.as_path(), Path::new("/dev/null"), &link] {
+            let error = Paths::of(path).unwrap_err();
+            assert_eq!(error.exit_code(), 73, "{error}");
+            assert!(error.to_string().ends_with("not a regular file"), "{error}");
+        }
     }
 }
