@@ -3,65 +3,56 @@
 use crate::words::change::{Change, MessageRow};
 use crate::words::clock::Time;
 use crate::words::command::{Manner, Put, Reply, Tag, Target};
-use crate::words::ids::{ConnectionId, MessageId, QueueId, Sequence};
+use crate::words::ids::{MessageId, QueueId, Sequence};
 use crate::words::limits::ID_BLOCK;
 use crate::words::refusal::Refusal;
 
 use super::state::message::{History, Message, State};
 use super::state::queue::QueueSlot;
 use super::state::session::Hold;
-use super::{Due, Effect, Engine, Turn};
+use super::{Asker, Effect, Engine, Turn};
 
 impl Engine {
-    pub(super) fn put(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, put: Put) {
-        self.count_producer(who);
-        let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        // Who would not hear a refusal is not refused: the dispatcher holds such senders back.
-        let hears = session.manner == Manner::Serial || tag != Tag::None;
-        if hears && let Some(refusal) = self.refuse_puts {
-            return turn.reply(who, tag, Reply::Refused(refusal));
+    pub(super) fn put(&mut self, turn: &mut Turn<'_>, asker: Asker, put: Put) {
+        self.ledger.count_producer(asker.session);
+        let session = self.ledger.session(asker.session);
+        // Senders without replies cannot be refused; the dispatcher closes their gate.
+        let can_be_refused = session.manner == Manner::Serial || asker.tag != Tag::None;
+        if can_be_refused && let Some(refusal) = self.refuse_puts {
+            return turn.reply(asker, Reply::Refused(refusal));
         }
-        let used = session.used;
         let queue = match &put.queue {
-            Target::Used => used,
+            Target::Used => session.used,
             Target::Named(name) => self.queue(name),
         };
         let Some(queue) = queue else {
-            return turn.reply(who, tag, Reply::Refused(Refusal::TooManyQueues));
+            return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
         };
         let Some(id) = self.draw_id(turn) else {
-            self.put_without_id(turn, who, tag, put);
+            self.put_without_id(turn, asker, put);
             return self.drop_if_unneeded(turn, queue);
         };
         self.insert(turn, MessageId(id), queue, put);
-        turn.reply(who, tag, Reply::Put(MessageId(id)));
+        turn.reply(asker, Reply::Put(MessageId(id)));
         self.serve(turn, queue);
     }
 
     /// A put whose body the decoder refused.
-    pub(super) fn echo_put(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag) {
-        self.count_producer(who);
+    pub(super) fn echo_put(&mut self, turn: &mut Turn<'_>, asker: Asker) {
+        self.ledger.count_producer(asker.session);
         // Where no id is reserved, none is lost.
         let _ = self.draw_id(turn);
-        turn.reply(who, tag, Reply::Echo);
-    }
-
-    fn count_producer(&mut self, who: ConnectionId) {
-        let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        if !session.producer {
-            session.producer = true;
-            self.totals.producers += 1;
-        }
+        turn.reply(asker, Reply::Echo);
     }
 
     /// The database has reserved no ids yet: the put waits, unless there are none left at all.
-    fn put_without_id(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, put: Put) {
+    fn put_without_id(&mut self, turn: &mut Turn<'_>, asker: Asker, put: Put) {
         if self.ids_are_exhausted() {
-            return turn.reply(who, tag, Reply::Refused(Refusal::OutOfIds));
+            return turn.reply(asker, Reply::Refused(Refusal::OutOfIds));
         }
-        let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        session.hold = Hold::Ids(Box::new((tag, put)));
-        self.ids.waiting.push(who);
+        let waiting = Hold::Ids(Box::new((asker.tag, put)));
+        self.ledger.set_hold(asker.session, waiting);
+        self.ids.waiting.push(asker.session);
     }
 
     /// The database has reserved ids: the puts that wait for them go on, in their order.
@@ -69,12 +60,12 @@ impl Engine {
         self.ids.reserved = self.ids.reserved.max(up_to);
         // What was asked for has come; if it was less, the next put asks again.
         self.ids.asked = self.ids.reserved;
-        for connection in std::mem::take(&mut self.ids.waiting) {
-            let Some(session) = self.sessions.get_mut(&connection) else { continue };
-            if let Hold::Ids(waiting) = std::mem::replace(&mut session.hold, Hold::Free) {
+        for session in std::mem::take(&mut self.ids.waiting) {
+            if let Hold::Ids(waiting) = self.ledger.set_hold(session, Hold::Free) {
+                let connection = self.ledger.session(session).connection;
                 let (tag, put) = *waiting;
-                self.resumable.push_back(connection);
-                self.put(turn, connection, tag, put);
+                self.resumable.push_back(session);
+                self.put(turn, Asker { session, connection, tag }, put);
             }
         }
     }
@@ -132,29 +123,27 @@ impl Engine {
             body: put.body,
         };
         let history = History { delay_ms: put.delay_ms, ..History::default() };
-        let slot = self.messages.insert(message, history);
-        self.deadlines.add(expires, Due::Expire(slot));
+        let detached = self.ledger.insert(message, history);
+        self.ledger.start_clock(&detached);
         self.totals.messages_put += 1;
-        self.totals.body_bytes += u64::from(body_bytes);
-        self.queues[queue].messages_put += 1;
-        self.queues[queue].body_bytes += u64::from(body_bytes);
+        self.ledger.count_put(queue);
         match due {
-            None => self.place_ready(slot),
-            Some(due) => self.place_delayed(slot, due),
+            None => self.ledger.place_ready(detached),
+            Some(due) => self.ledger.place_delayed(detached, due),
         }
         turn.change(Change::Put(row));
     }
 
     /// The queue's number in the database, where it is written with its first message.
     fn queue_id(&mut self, turn: &mut Turn<'_>, queue: QueueSlot) -> QueueId {
-        let queue = &mut self.queues[queue];
-        if let Some(id) = queue.id {
+        let here = self.ledger.queue(queue);
+        if let Some(id) = here.id {
             return id;
         }
         let id = QueueId(self.next_queue_id);
         self.next_queue_id += 1;
-        queue.id = Some(id);
-        turn.change(Change::QueueNamed { id, name: queue.name.clone() });
+        turn.change(Change::QueueNamed { id, name: here.name.clone() });
+        self.ledger.number_queue(queue, id);
         id
     }
 }

@@ -6,16 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::words::clock::Time;
-use crate::words::ids::ConnectionId;
 use crate::words::limits::BACKLOG_REQUESTS_MAX;
 use crate::words::statistics::StateCounts;
 
+use super::Engine;
 use super::slices::Work;
+use super::state::deadlines::Due;
 use super::state::message::{Slot, State};
 use super::state::queue::{QueueSlot, URGENT_BELOW};
 use super::state::reservation::{List, Of, ReservationSlot, Terms};
-use super::state::session::{Hold, Session};
-use super::{Due, Engine};
+use super::state::session::{Hold, Session, SessionSlot};
 
 impl Engine {
     /// Panics with what is wrong, if anything is.
@@ -44,7 +44,7 @@ impl Engine {
             for slot in flushed.slots() {
                 doomed.insert(slot);
                 count += 1;
-                assert!(self.is_flushed(slot), "a detached message is not below the flush");
+                assert!(self.ledger.is_flushed(slot), "a detached message is not below the flush");
             }
         }
         assert_eq!(doomed.len(), count, "a message was detached twice");
@@ -53,31 +53,38 @@ impl Engine {
 
     fn check_lists(&self) {
         let mut count = 0;
-        for (place, queue) in self.queues.listed_from(0).enumerate() {
+        for (place, queue) in self.ledger.queues().listed_from(0).enumerate() {
             assert_eq!(queue.place as usize, place, "place of {} in lists", queue.name);
             count += 1;
         }
-        assert_eq!(count, self.queues.len(), "queues in lists");
+        assert_eq!(count, self.ledger.queues().len(), "queues in lists");
     }
 
     fn check_messages(&self, doomed: &BTreeSet<Slot>) {
         let mut listed: BTreeMap<Slot, u32> = BTreeMap::new();
-        for (_, queue) in self.queues.iter_from(0) {
+        for (_, queue) in self.ledger.queues().iter_from(0) {
             let ready = queue.ready.iter().map(|place| place.slot);
             let delayed = queue.delayed.iter().map(|(.., slot)| *slot);
             for slot in ready.chain(delayed).chain(queue.buried.values().copied()) {
                 *listed.entry(slot).or_default() += 1;
             }
         }
-        for (slot, message) in self.messages.iter() {
-            assert_eq!(self.messages.slot_of(message.id), Some(slot), "index of {}", message.id);
-            let queue = self.queues.get(message.queue).expect("a message's queue exists");
-            let place = self.messages.place(slot);
+        for (slot, message) in self.ledger.messages().iter() {
+            assert_eq!(
+                self.ledger.messages().slot_of(message.id),
+                Some(slot),
+                "index of {}",
+                message.id
+            );
+            let queue = self.ledger.queues().get(message.queue).expect("a message's queue exists");
+            let place = self.ledger.messages().place(slot);
             let elsewhere = matches!(message.state, State::Reserved(_)) || doomed.contains(&slot);
             let lists = listed.remove(&slot).unwrap_or_default();
             assert_eq!(lists, u32::from(!elsewhere), "lists that {} is on", message.id);
             let there = match message.state {
-                State::Reserved(reservation) => self.reservations[reservation].message == slot,
+                State::Reserved(reservation) => {
+                    self.ledger.reservations()[reservation].message == slot
+                }
                 _ if elsewhere => true,
                 State::Ready => queue.ready.get(&place).is_some_and(|place| place.slot == slot),
                 State::Delayed(due) => queue.delayed.contains(&(due, message.sequence, slot)),
@@ -87,24 +94,30 @@ impl Engine {
             assert!(message.id.0 < self.ids.next && message.sequence.0 < self.ids.next);
         }
         assert!(listed.is_empty(), "listed, but gone: {listed:?}");
-        self.messages.check_history();
+        self.ledger.messages().check_history();
     }
 
     fn check_queues(&self, doomed: &BTreeSet<Slot>) {
         let mut listed = doomed.len();
         let mut bytes: BTreeMap<QueueSlot, u64> = BTreeMap::new();
-        for (_, message) in self.messages.iter() {
+        for (_, message) in self.ledger.messages().iter() {
             *bytes.entry(message.queue).or_default() += u64::from(message.body_bytes);
         }
-        for (slot, queue) in self.queues.iter_from(0) {
-            assert_eq!(self.queues.find(&queue.name), Some(slot), "index of {}", queue.name);
+        for (slot, queue) in self.ledger.queues().iter_from(0) {
+            assert_eq!(
+                self.ledger.queues().find(&queue.name),
+                Some(slot),
+                "index of {}",
+                queue.name
+            );
             assert!(!queue.is_unneeded(), "{} is unneeded", queue.name);
             let urgent = queue.ready.iter().filter(|place| place.priority < URGENT_BELOW).count();
             assert_eq!(queue.urgent as usize, urgent, "urgent of {}", queue.name);
             assert_eq!(queue.body_bytes, bytes.remove(&slot).unwrap_or(0), "of {}", queue.name);
-            let out = self.reservations.check_list(&queue.reserved, Of::Queue);
-            let flushed_in_hand =
-                out.iter().filter(|r| self.is_flushed(self.reservations[**r].message));
+            let out = self.ledger.reservations().check_list(&queue.reserved, Of::Queue);
+            let flushed_in_hand = out
+                .iter()
+                .filter(|r| self.ledger.is_flushed(self.ledger.reservations()[**r].message));
             assert_eq!(
                 queue.flushed_in_hand as usize,
                 flushed_in_hand.count(),
@@ -113,24 +126,24 @@ impl Engine {
             );
             listed += out.len() + queue.ready.len() + queue.delayed.len() + queue.buried.len();
         }
-        assert_eq!(listed, self.messages.len(), "messages on lists");
+        assert_eq!(listed, self.ledger.messages().len(), "messages on lists");
     }
 
     fn check_reservations(&self) {
         let mut of_queues = BTreeSet::new();
-        for (queue, here) in self.queues.iter_from(0) {
-            for slot in self.reservations.check_list(&here.reserved, Of::Queue) {
-                let message = &self.messages[self.reservations[slot].message];
+        for (queue, here) in self.ledger.queues().iter_from(0) {
+            for slot in self.ledger.reservations().check_list(&here.reserved, Of::Queue) {
+                let message = &self.ledger.message(self.ledger.reservations()[slot].message);
                 assert_eq!(message.queue, queue, "{} on a foreign list", message.id);
                 assert_eq!(message.state, State::Reserved(slot));
                 of_queues.insert(slot);
             }
         }
         let mut of_holders = BTreeSet::new();
-        for (who, session) in &self.sessions {
-            of_holders.extend(self.check_held(*who, &session.held, None));
+        for (who, session) in self.ledger.sessions().iter() {
+            of_holders.extend(self.check_held(who, &session.held, None));
             for (queue, window) in &session.windows {
-                of_holders.extend(self.check_held(*who, &window.held, Some(*queue)));
+                of_holders.extend(self.check_held(who, &window.held, Some(*queue)));
                 let lost: u32 = window.lost.values().sum();
                 assert_eq!(window.lost_places, lost, "lost places");
                 assert!(window.lost.values().all(|count| *count > 0));
@@ -139,23 +152,23 @@ impl Engine {
             assert_eq!(session.dispatched, out, "out through the windows of {who}");
         }
         assert_eq!(of_queues, of_holders, "reservations of queues and of holders");
-        assert_eq!(of_queues.len(), self.reservations.len(), "reservations on lists");
+        assert_eq!(of_queues.len(), self.ledger.reservations().len(), "reservations on lists");
     }
 
     fn check_held(
         &self,
-        who: ConnectionId,
+        who: SessionSlot,
         list: &List,
         through: Option<QueueSlot>,
     ) -> Vec<ReservationSlot> {
-        let held = self.reservations.check_list(list, Of::Holder);
+        let held = self.ledger.reservations().check_list(list, Of::Holder);
         for slot in &held {
-            let reservation = &self.reservations[*slot];
-            assert_eq!(reservation.connection, who, "held by somebody else");
+            let reservation = &self.ledger.reservations()[*slot];
+            assert_eq!(reservation.session, who, "held by somebody else");
             let windowed = matches!(reservation.terms, Terms::Window { .. });
             assert_eq!(windowed, through.is_some(), "on the wrong list of its holder");
             if let Some(queue) = through {
-                assert_eq!(self.queue_of(reservation.message), queue, "in the wrong window");
+                assert_eq!(self.ledger.queue_of(reservation.message), queue, "in the wrong window");
             }
         }
         held
@@ -164,7 +177,7 @@ impl Engine {
     /// The counts of who refers to a queue.
     fn check_references(&self) {
         let mut counts: BTreeMap<QueueSlot, [u32; 5]> = BTreeMap::new();
-        for session in self.sessions.values() {
+        for (_, session) in self.ledger.sessions().iter() {
             let mut add =
                 |queue: QueueSlot, what: usize| counts.entry(queue).or_default()[what] += 1;
             session.used.iter().for_each(|queue| add(*queue, 0));
@@ -179,7 +192,7 @@ impl Engine {
                 counts.entry(queue).or_default()[4] += 1;
             }
         }
-        for (slot, queue) in self.queues.iter_from(0) {
+        for (slot, queue) in self.ledger.queues().iter_from(0) {
             let is = [queue.using, queue.watching, queue.windows, queue.waiting, queue.works];
             let should = counts.remove(&slot).unwrap_or_default();
             assert_eq!(is, should, "using, watching, windows, waiting, works of {}", queue.name);
@@ -188,11 +201,12 @@ impl Engine {
     }
 
     fn check_demand(&self) {
-        for (slot, queue) in self.queues.iter_from(0) {
+        for (slot, queue) in self.ledger.queues().iter_from(0) {
             let rotation: BTreeSet<_> = self
-                .sessions
+                .ledger
+                .sessions()
                 .iter()
-                .flat_map(|(who, session)| stamps(*who, session, slot))
+                .flat_map(|(who, session)| stamps(who, session, slot))
                 .collect();
             assert_eq!(queue.rotation, rotation, "rotation of {}", queue.name);
             let unserved = !queue.ready.is_empty() && !queue.rotation.is_empty();
@@ -206,52 +220,57 @@ impl Engine {
 
     fn check_sessions(&self) {
         assert!(self.resumable.is_empty(), "a backlog was left");
-        for (who, session) in &self.sessions {
-            let asks =
-                self.works.iter().filter(|w| w.asker().is_some_and(|a| a.connection == *who));
+        for (who, session) in self.ledger.sessions().iter() {
+            let asks = self.works.iter().filter(|w| w.asker().is_some_and(|a| a.session == who));
             let works = usize::from(matches!(session.hold, Hold::Working));
             assert_eq!(asks.count(), works, "works of {who}");
-            let waits_for_ids = self.ids.waiting.contains(who);
+            let waits_for_ids = self.ids.waiting.contains(&who);
             assert_eq!(waits_for_ids, matches!(session.hold, Hold::Ids(_)), "ids of {who}");
             if matches!(session.hold, Hold::Output) {
-                assert!(session.slow || self.exhausted.contains(who), "{who} is never renewed");
+                assert!(
+                    session.dialogue.slow || self.exhausted.contains(&session.connection),
+                    "{who} is never renewed"
+                );
             }
             if matches!(session.hold, Hold::Free) {
-                assert!(session.backlog.is_empty() && !session.ending, "{who} is stuck");
+                assert!(
+                    session.dialogue.backlog.is_empty() && !session.dialogue.ending,
+                    "{who} is stuck"
+                );
             }
-            if session.gated {
-                assert!(session.backlog.len() > BACKLOG_REQUESTS_MAX / 2, "gate of {who}");
+            if session.dialogue.gated {
+                assert!(session.dialogue.backlog.len() > BACKLOG_REQUESTS_MAX / 2, "gate of {who}");
             }
-            let ends =
-                self.reservations.iter(&session.held, Of::Holder).map(|(_, r)| match r.terms {
-                    Terms::Until(until) => until,
-                    Terms::Window { .. } => Time::NEVER,
-                });
+            let ends = self
+                .ledger
+                .reservations()
+                .iter(&session.held, Of::Holder)
+                .map(|(_, r)| r.terms.ends());
             assert!(session.soonest <= ends.min().unwrap_or(Time::NEVER), "soonest of {who}");
         }
     }
 
     fn check_deadlines(&self, doomed: &BTreeSet<Slot>) {
-        let mut left = self.deadlines.entries();
+        let mut left = self.ledger.deadlines();
         let mut expect = |at: Time, due: Due, armed_for: Time| {
             assert!(at <= armed_for, "{due:?} is armed for {at}, too late for {armed_for}");
             assert!(at == Time::NEVER || left.remove(&(at, due)), "{due:?} at {at} is missing");
         };
-        for (slot, queue) in self.queues.iter_from(0) {
+        for (slot, queue) in self.ledger.queues().iter_from(0) {
             let first = queue.delayed.first().map_or(Time::NEVER, |(due, ..)| *due);
             expect(queue.delay_armed, Due::Delay(slot), first);
             if queue.paused_until != Time(0) {
                 expect(queue.paused_until, Due::Pause(slot), queue.paused_until);
             }
         }
-        for (who, session) in &self.sessions {
-            expect(session.armed, Due::Session(*who), session.deadline());
+        for (who, session) in self.ledger.sessions().iter() {
+            expect(session.armed, Due::Session(session.connection, who), session.deadline());
             for (queue, window) in &session.windows {
                 let at = window.deadline(session.ack_timeout_ms);
-                expect(window.armed, Due::Window(*who, *queue), at);
+                expect(window.armed, Due::Window(session.connection, *queue), at);
             }
         }
-        for (slot, message) in self.messages.iter() {
+        for (slot, message) in self.ledger.messages().iter() {
             let at = message.expires;
             match message.state {
                 State::Buried(_) => continue,
@@ -267,7 +286,7 @@ impl Engine {
 
     fn check_totals(&self, doomed: &BTreeSet<Slot>) {
         let mut sum = StateCounts::default();
-        for (_, queue) in self.queues.iter_from(0) {
+        for (_, queue) in self.ledger.queues().iter_from(0) {
             let here = queue.counts();
             sum.urgent += here.urgent;
             sum.ready += here.ready;
@@ -275,15 +294,16 @@ impl Engine {
             sum.delayed += here.delayed;
             sum.buried += here.buried;
         }
-        let totals = &self.totals;
+        let totals = self.ledger.counts();
         assert_eq!(totals.messages, sum, "totals by state");
         let flushed_in_hand: u32 =
-            self.queues.iter_from(0).map(|(_, queue)| queue.flushed_in_hand).sum();
+            self.ledger.queues().iter_from(0).map(|(_, queue)| queue.flushed_in_hand).sum();
         let all = sum.total() as usize + doomed.len() + flushed_in_hand as usize;
-        assert_eq!(all, self.messages.len(), "all messages");
-        let bytes: u64 = self.messages.iter().map(|(_, m)| u64::from(m.body_bytes)).sum();
+        assert_eq!(all, self.ledger.messages().len(), "all messages");
+        let bytes: u64 = self.ledger.messages().iter().map(|(_, m)| u64::from(m.body_bytes)).sum();
         assert_eq!(totals.body_bytes, bytes, "all bytes");
-        let count = |is: fn(&Session) -> bool| self.sessions.values().filter(|s| is(s)).count();
+        let count =
+            |is: fn(&Session) -> bool| self.ledger.sessions().iter().filter(|(_, s)| is(s)).count();
         assert_eq!(totals.waiting as usize, count(Session::is_waiting), "waiting");
         assert_eq!(totals.producers as usize, count(|session| session.producer), "producers");
         assert_eq!(totals.workers as usize, count(|session| session.worker), "workers");
@@ -291,7 +311,7 @@ impl Engine {
 }
 
 /// Where a session should stand in a queue's rotation.
-fn stamps(who: ConnectionId, session: &Session, queue: QueueSlot) -> Vec<(u64, ConnectionId)> {
+fn stamps(who: SessionSlot, session: &Session, queue: QueueSlot) -> Vec<(u64, SessionSlot)> {
     let mut stamps = Vec::new();
     if let Some(window) = session.windows.get(&queue)
         && window.has_room()

@@ -4,9 +4,9 @@ use crate::words::change::{Change, MessageState, StoredMessage};
 use crate::words::clock::{Now, Time};
 use crate::words::ids::{QueueId, QueueName};
 
+use super::Engine;
 use super::state::message::{History, Message, State};
 use super::state::queue::QueueSlot;
-use super::{Due, Engine};
 
 use rustc_hash::FxHashMap;
 
@@ -27,8 +27,8 @@ impl Loader {
 
     /// A queue that has a row.
     pub fn queue(&mut self, id: QueueId, name: &QueueName) {
-        let slot = self.engine.queues.make(name);
-        self.engine.queues[slot].id = Some(id);
+        let slot = self.engine.ledger.make_queue(name);
+        self.engine.ledger.number_queue(slot, id);
         self.queues.insert(id, slot);
         self.engine.next_queue_id = self.engine.next_queue_id.max(id.0 + 1);
     }
@@ -82,25 +82,19 @@ impl Loader {
     }
 
     fn insert(&mut self, message: Message, history: History, kind: MessageState, due: Option<i64>) {
-        let engine = &mut self.engine;
-        let (queue, body_bytes) = (message.queue, u64::from(message.body_bytes));
-        let (expires, delay_ms) = (message.expires, history.delay_ms);
-        engine.totals.body_bytes += body_bytes;
-        engine.queues[queue].body_bytes += body_bytes;
-        let slot = engine.messages.insert(message, history);
+        let ledger = &mut self.engine.ledger;
+        let delay_ms = history.delay_ms;
+        let detached = ledger.insert(message, history);
         if kind == MessageState::Buried {
             let stored = due.and_then(|place| u64::try_from(place).ok());
-            let free = stored.filter(|at| !engine.queues[queue].buried.contains_key(at));
-            let burial = free.unwrap_or(engine.next_burial);
-            engine.next_burial = engine.next_burial.max(burial + 1);
-            return engine.place_buried(slot, burial);
+            return ledger.place_buried_at(detached, stored);
         }
-        engine.deadlines.add(expires, Due::Expire(slot));
+        ledger.start_clock(&detached);
         // Whatever became of the clock, nobody waits longer than the delay that was asked for.
         let latest = self.now.time.plus(delay_ms);
         match due.map(|due| Time::from_stored(due).min(latest)) {
-            Some(due) if due > self.now.time => engine.place_delayed(slot, due),
-            _ => engine.place_ready(slot),
+            Some(due) if due > self.now.time => ledger.place_delayed(detached, due),
+            _ => ledger.place_ready(detached),
         }
     }
 

@@ -2,38 +2,32 @@
 
 use crate::words::change::MessageState;
 use crate::words::clock::Time;
-use crate::words::command::{Command, Reply, Tag};
-use crate::words::ids::{ConnectionId, QueueName};
+use crate::words::command::{Command, Reply};
+use crate::words::ids::QueueName;
 use crate::words::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
 use crate::words::refusal::Refusal;
 use crate::words::statistics::{
     ListedMessage, Listing, MessageStatistics, QueueStatistics, ServerStatistics,
 };
 
-use super::slices::{Asker, Found, Work};
+use super::slices::{Found, Work};
 use super::state::message::{Place, Slot, State};
 use super::state::reservation::{Of, Terms};
-use super::{Engine, Turn};
+use super::state::session::SessionSlot;
+use super::{Asker, Engine, Turn};
 
 impl Engine {
-    pub(super) fn inspect(
-        &mut self,
-        turn: &mut Turn<'_>,
-        who: ConnectionId,
-        tag: Tag,
-        command: Command,
-    ) {
-        let asker = |tag| Asker { connection: who, tag };
+    pub(super) fn look(&mut self, turn: &mut Turn<'_>, asker: Asker, command: Command) {
         let reply = match command {
-            Command::Peek(id) => match self.find(id) {
-                Some(slot) => return self.show(turn, who, tag, slot),
+            Command::Peek(id) => match self.ledger.find(id) {
+                Some(slot) => return self.show(turn, asker, slot),
                 None => Reply::NotFound,
             },
-            Command::PeekNext(state) => match self.next_in_used(who, state) {
-                Some(slot) => return self.show(turn, who, tag, slot),
+            Command::PeekNext(state) => match self.next_in_used(asker.session, state) {
+                Some(slot) => return self.show(turn, asker, slot),
                 None => Reply::NotFound,
             },
-            Command::MessageStatistics(id) => match self.find(id) {
+            Command::MessageStatistics(id) => match self.ledger.find(id) {
                 Some(slot) => {
                     Reply::MessageStatistics(Box::new(self.message_statistics(turn.time(), slot)))
                 }
@@ -42,22 +36,24 @@ impl Engine {
             Command::QueueStatistics(name) => self.queue_statistics(turn.time(), &name),
             Command::Statistics => Reply::Statistics(Box::new(self.statistics())),
             Command::ListQueues => {
-                let names = Vec::with_capacity(self.queues.len());
-                let work = Work::Names { asker: asker(tag), next: 0, names };
+                let names = Vec::with_capacity(self.ledger.queues().len());
+                let work = Work::Names { asker, next: 0, names };
                 return self.begin_work(turn, work);
             }
-            Command::ShowUsed => match self.sessions[&who].used {
-                Some(slot) => Reply::Using(self.queues[slot].name.clone()),
+            Command::ShowUsed => match self.ledger.session(asker.session).used {
+                Some(slot) => Reply::Using(self.ledger.queue(slot).name.clone()),
                 None => Reply::NotFound,
             },
             Command::ListWatched => {
-                let watched = &self.sessions[&who].watched;
-                Reply::Queues(watched.iter().map(|slot| self.queues[*slot].name.clone()).collect())
+                let watched = &self.ledger.session(asker.session).watched;
+                Reply::Queues(
+                    watched.iter().map(|slot| self.ledger.queue(*slot).name.clone()).collect(),
+                )
             }
             Command::Survey { pattern, lines_max } => {
                 let lines = lines_max.min(LISTING_LINES_MAX);
                 let found = Found::default();
-                let work = Work::Survey { asker: asker(tag), next: 0, pattern, lines, found };
+                let work = Work::Survey { asker, next: 0, pattern, lines, found };
                 return self.begin_work(turn, work);
             }
             Command::List { queue, lines_max } => {
@@ -68,11 +64,11 @@ impl Engine {
             // All others are carried out in `commands`.
             _ => return,
         };
-        turn.reply(who, tag, reply);
+        turn.reply(asker, reply);
     }
 
-    fn next_in_used(&self, who: ConnectionId, state: MessageState) -> Option<Slot> {
-        let queue = &self.queues[self.sessions[&who].used?];
+    fn next_in_used(&self, who: SessionSlot, state: MessageState) -> Option<Slot> {
+        let queue = self.ledger.queue(self.ledger.session(who).used?);
         match state {
             MessageState::Ready | MessageState::Reserved => queue.ready.first().map(|p| p.slot),
             MessageState::Delayed => queue.delayed.first().map(|(_, _, slot)| *slot),
@@ -81,10 +77,10 @@ impl Engine {
     }
 
     pub(super) fn message_statistics(&self, now: Time, slot: Slot) -> MessageStatistics {
-        let message = &self.messages[slot];
+        let message = &self.ledger.message(slot);
         let time_left_ms = match message.state {
             State::Delayed(due) => due.since(now),
-            State::Reserved(reservation) => match self.reservations[reservation].terms {
+            State::Reserved(reservation) => match self.ledger.reservations()[reservation].terms {
                 Terms::Until(until) => until.since(now),
                 Terms::Window { .. } => 0,
             },
@@ -92,20 +88,20 @@ impl Engine {
         };
         MessageStatistics {
             id: message.id,
-            queue: self.queues[message.queue].name.clone(),
+            queue: self.ledger.queue(message.queue).name.clone(),
             state: message.state.into(),
             priority: message.priority,
             age_ms: now.since(message.created),
-            delay_ms: self.messages.history(slot).delay_ms,
+            delay_ms: self.ledger.messages().history(slot).delay_ms,
             time_to_run_ms: message.time_to_run_ms,
             time_left_ms,
-            counters: self.messages.counters(slot),
+            counters: self.ledger.messages().counters(slot),
         }
     }
 
     pub(super) fn queue_statistics(&self, now: Time, name: &QueueName) -> Reply {
-        let Some(slot) = self.queues.find(name) else { return Reply::NotFound };
-        let queue = &self.queues[slot];
+        let Some(slot) = self.ledger.queues().find(name) else { return Reply::NotFound };
+        let queue = &self.ledger.queue(slot);
         Reply::QueueStatistics(Box::new(QueueStatistics {
             name: queue.name.clone(),
             messages: queue.counts(),
@@ -121,10 +117,10 @@ impl Engine {
     }
 
     pub(super) fn statistics(&self) -> ServerStatistics {
-        let totals = &self.totals;
+        let (totals, counts) = (&self.totals, self.ledger.counts());
         ServerStatistics {
-            messages: totals.messages,
-            body_bytes: totals.body_bytes,
+            messages: counts.messages,
+            body_bytes: counts.body_bytes,
             commands: totals.commands.clone(),
             timeouts: totals.timeouts,
             messages_put: totals.messages_put,
@@ -132,11 +128,11 @@ impl Engine {
             messages_too_large: totals.messages_too_large,
             late_acknowledgements: totals.late_acknowledgements,
             foreign_acknowledgements: totals.foreign_acknowledgements,
-            queues: self.queues.len() as u64,
-            connections: self.sessions.len() as u64,
-            producers: totals.producers,
-            workers: totals.workers,
-            waiting: totals.waiting,
+            queues: self.ledger.queues().len() as u64,
+            connections: self.ledger.sessions().len() as u64,
+            producers: counts.producers,
+            workers: counts.workers,
+            waiting: counts.waiting,
             connections_accepted: totals.connections_accepted,
             draining: self.refuse_puts == Some(Refusal::Draining),
             refused: self.refuse_puts,
@@ -146,13 +142,14 @@ impl Engine {
 
     /// The first messages of a queue. Looks at no more of it than it needs for them.
     fn listing(&self, name: &QueueName, lines_max: usize) -> Listing {
-        let Some(slot) = self.queues.find(name) else { return Listing::default() };
-        let queue = &self.queues[slot];
+        let Some(slot) = self.ledger.queues().find(name) else { return Listing::default() };
+        let queue = &self.ledger.queue(slot);
         // What is out stands in the order in which it was handed out; of that, a bounded part is
         // put in the order of places.
-        let out = self.reservations.iter(&queue.reserved, Of::Queue).take(WORK_PER_TURN_MAX);
-        let out = out.map(|(_, r)| r.message).filter(|slot| !self.is_flushed(*slot));
-        let mut first: Vec<Place> = out.map(|slot| self.messages.place(slot)).collect();
+        let out =
+            self.ledger.reservations().iter(&queue.reserved, Of::Queue).take(WORK_PER_TURN_MAX);
+        let out = out.map(|(_, r)| r.message).filter(|slot| !self.ledger.is_flushed(*slot));
+        let mut first: Vec<Place> = out.map(|slot| self.ledger.messages().place(slot)).collect();
         first.extend(queue.ready.iter().take(lines_max));
         first.sort_unstable();
         let later = queue.delayed.iter().map(|(_, _, slot)| *slot);
@@ -164,7 +161,7 @@ impl Engine {
     }
 
     fn listed(&self, slot: Slot) -> ListedMessage {
-        let message = &self.messages[slot];
+        let message = &self.ledger.message(slot);
         ListedMessage {
             id: message.id,
             state: message.state.into(),

@@ -54,22 +54,18 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
 use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
 use crate::words::command::{Handing, Manner, Reply, Request, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
 use crate::words::refusal::Refusal;
-use crate::words::statistics::{CommandCounts, StateCounts};
+use crate::words::statistics::CommandCounts;
 
+use ledger::Ledger;
 use slices::Work;
-use state::deadlines::{Deadlines, Due};
-use state::message::Messages;
-use state::queue::{Queue, QueueSlot, Queues};
-use state::reservation::Reservations;
-use state::session::{Hold, Session};
+use state::queue::QueueSlot;
+use state::session::{Hold, SessionSlot};
 
 /// What happens to the engine.
 #[derive(Debug)]
@@ -152,8 +148,8 @@ impl Turn<'_> {
         self.effects.push(Effect::Change(change));
     }
 
-    fn reply(&mut self, connection: ConnectionId, tag: Tag, reply: Reply) {
-        self.effects.push(Effect::Reply(connection, tag, reply));
+    fn reply(&mut self, asker: Asker, reply: Reply) {
+        self.effects.push(Effect::Reply(asker.connection, asker.tag, reply));
     }
 }
 
@@ -166,14 +162,12 @@ struct Ids {
     /// What has been asked for.
     asked: u64,
     /// Whose puts wait for ids.
-    waiting: Vec<ConnectionId>,
+    waiting: Vec<SessionSlot>,
 }
 
-/// The figures that are not counts of what there is now.
+/// The figures that only grow; what there is now is counted by the ledger.
 #[derive(Debug, Default)]
 struct Totals {
-    messages: StateCounts,
-    body_bytes: u64,
     commands: CommandCounts,
     timeouts: u64,
     messages_put: u64,
@@ -181,31 +175,28 @@ struct Totals {
     messages_too_large: u64,
     late_acknowledgements: u64,
     foreign_acknowledgements: u64,
-    producers: u64,
-    workers: u64,
-    waiting: u64,
     connections_accepted: u64,
+}
+
+/// Who asks, and for the encoder of the answer, with which tag.
+#[derive(Clone, Debug)]
+struct Asker {
+    session: SessionSlot,
+    connection: ConnectionId,
+    tag: Tag,
 }
 
 /// All queueing state.
 #[derive(Debug)]
 pub struct Engine {
     limits: Arc<Limits>,
-    messages: Messages,
-    reservations: Reservations,
-    queues: Queues,
-    sessions: FxHashMap<ConnectionId, Session>,
-    deadlines: Deadlines,
+    ledger: Ledger,
     works: VecDeque<Work>,
     /// Sessions that may go on with their backlog: they are when the input has been handled.
-    resumable: VecDeque<ConnectionId>,
+    resumable: VecDeque<SessionSlot>,
     totals: Totals,
     ids: Ids,
     next_queue_id: u64,
-    /// The next stamp in the rotations.
-    next_stamp: u64,
-    /// The next place among the buried.
-    next_burial: u64,
     refuse_puts: Option<Refusal>,
     /// Units of work done in a turn at most.
     work_per_turn: usize,
@@ -229,18 +220,12 @@ impl Engine {
         };
         Engine {
             limits,
-            messages: Messages::default(),
-            reservations: Reservations::default(),
-            queues: Queues::default(),
-            sessions: FxHashMap::default(),
-            deadlines: Deadlines::default(),
+            ledger: Ledger::default(),
             works: VecDeque::new(),
             resumable: VecDeque::new(),
             totals: Totals::default(),
             ids,
             next_queue_id: next_queue_id.max(1),
-            next_stamp: 1,
-            next_burial: 1,
             refuse_puts: None,
             work_per_turn: WORK_PER_TURN_MAX,
             budget: WORK_PER_TURN_MAX,
@@ -255,12 +240,28 @@ impl Engine {
         match input {
             Input::Opened { connection, manner, ack_timeout_ms } => {
                 self.totals.connections_accepted += 1;
-                self.sessions.insert(connection, Session::new(manner, ack_timeout_ms));
+                self.ledger.open_session(connection, manner, ack_timeout_ms);
             }
-            Input::Request(connection, request) => self.request(turn, connection, request),
-            Input::HungUp(connection) => self.hang_up(turn, connection),
-            Input::Closed(connection) => self.close(turn, connection),
-            Input::Stalled(connection, stalled) => self.stall(turn, connection, stalled),
+            Input::Request(connection, request) => {
+                if let Some(who) = self.ledger.session_of(connection) {
+                    self.request(turn, who, request);
+                }
+            }
+            Input::HungUp(connection) => {
+                if let Some(who) = self.ledger.session_of(connection) {
+                    self.hang_up(turn, who);
+                }
+            }
+            Input::Closed(connection) => {
+                if let Some(who) = self.ledger.session_of(connection) {
+                    self.close(turn, who);
+                }
+            }
+            Input::Stalled(connection, stalled) => {
+                if let Some(who) = self.ledger.session_of(connection) {
+                    self.stall(turn, who, stalled);
+                }
+            }
             Input::IdsReserved(up_to) => self.ids_reserved(turn, up_to),
             Input::RefusePuts(refusal) => self.refuse_puts = refusal,
         }
@@ -273,7 +274,9 @@ impl Engine {
         self.budget = self.work_per_turn;
         self.turns += 1;
         for connection in std::mem::take(&mut self.exhausted) {
-            self.renew(turn, connection);
+            if let Some(who) = self.ledger.session_of(connection) {
+                self.renew(turn, who);
+            }
         }
         self.run_clocks(turn);
         self.run_works(turn);
@@ -295,7 +298,7 @@ impl Engine {
 
     /// Whether something is due. Lazily armed clocks may say so too early.
     fn is_behind(&self, now: Time) -> bool {
-        self.deadlines.first().is_some_and(|(at, _)| at <= now)
+        self.ledger.first_deadline().is_some_and(|(at, _)| at <= now)
     }
 
     /// When [`Engine::turn`] is to be called again; a moment in the past means at once.
@@ -308,7 +311,7 @@ impl Engine {
 
     /// Bytes of the bodies of all messages, and how many messages there are.
     pub fn stored(&self) -> (u64, u64) {
-        (self.totals.body_bytes, self.messages.len() as u64)
+        (self.ledger.counts().body_bytes, self.ledger.messages().len() as u64)
     }
 
     /// The id of the next message.
@@ -319,24 +322,34 @@ impl Engine {
     /// Whether this connection holds a message: back-pressure on it would keep it from finishing
     /// its work.
     pub fn is_holding(&self, connection: ConnectionId) -> bool {
-        let session = self.sessions.get(&connection);
-        session.is_some_and(|session| session.dispatched > 0 || !session.held.is_empty())
+        self.ledger.session_of(connection).is_some_and(|slot| {
+            let session = self.ledger.session(slot);
+            session.dispatched > 0 || !session.held.is_empty()
+        })
     }
 
     /// Whether this connection's session has ended, and what it held is still being given back.
     pub fn is_giving_back(&self, connection: ConnectionId) -> bool {
-        let session = self.sessions.get(&connection);
-        session.is_some_and(|session| matches!(session.hold, Hold::Ended))
+        let session = self.ledger.session_of(connection);
+        session.is_some_and(|slot| matches!(self.ledger.session(slot).hold, Hold::Ended))
     }
 
-    fn request(&mut self, turn: &mut Turn<'_>, connection: ConnectionId, request: Request) {
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
+    /// Lists the rows of all messages whose counters have changed since they were last written:
+    /// for a clean stop.
+    pub fn unsaved_counters(&mut self) -> Vec<Change> {
+        self.ledger.unsaved_counters()
+    }
+
+    fn request(&mut self, turn: &mut Turn<'_>, who: SessionSlot, request: Request) {
+        let session = self.ledger.session(who);
+        let connection = session.connection;
         if matches!(session.hold, Hold::Free) {
-            return self.execute(turn, connection, request);
+            return self.execute(turn, who, request);
         }
-        session.backlog.push_back(request);
-        if session.backlog.len() >= BACKLOG_REQUESTS_MAX && !session.gated {
-            session.gated = true;
+        let dialogue = self.ledger.dialogue(who);
+        dialogue.backlog.push_back(request);
+        if dialogue.backlog.len() >= BACKLOG_REQUESTS_MAX && !dialogue.gated {
+            dialogue.gated = true;
             turn.effects.push(Effect::Gate(connection, true));
         }
     }
@@ -344,56 +357,46 @@ impl Engine {
     /// Goes on with the backlogs of sessions whose hold has ended. Not done where the hold ends,
     /// since one backlog can end the next hold, and so on without a bound on the stack.
     fn resume(&mut self, turn: &mut Turn<'_>) {
-        while let Some(connection) = self.resumable.pop_front() {
-            while let Some(session) = self.sessions.get_mut(&connection)
+        while let Some(who) = self.resumable.pop_front() {
+            while let Some(session) = self.ledger.sessions().get(who)
                 && matches!(session.hold, Hold::Free)
             {
-                let Some(request) = session.backlog.pop_front() else {
-                    if session.ending {
-                        self.end_session(turn, connection);
+                let connection = session.connection;
+                let dialogue = self.ledger.dialogue(who);
+                let Some(request) = dialogue.backlog.pop_front() else {
+                    if dialogue.ending {
+                        self.end_session(turn, who);
                     }
                     break;
                 };
-                if session.gated && session.backlog.len() <= BACKLOG_REQUESTS_MAX / 2 {
-                    session.gated = false;
+                if dialogue.gated && dialogue.backlog.len() <= BACKLOG_REQUESTS_MAX / 2 {
+                    dialogue.gated = false;
                     turn.effects.push(Effect::Gate(connection, false));
                 }
-                self.execute(turn, connection, request);
+                self.execute(turn, who, request);
             }
         }
     }
 
     /// Ends what keeps a session's next request back.
-    fn set_free(&mut self, connection: ConnectionId) {
-        if let Some(session) = self.sessions.get_mut(&connection) {
-            session.hold = Hold::Free;
-            self.resumable.push_back(connection);
-        }
-    }
-
-    /// The next stamp in the rotations.
-    fn draw_stamp(&mut self) -> u64 {
-        self.next_stamp += 1;
-        self.next_stamp - 1
+    fn set_free(&mut self, who: SessionSlot) {
+        self.ledger.set_hold(who, Hold::Free);
+        self.resumable.push_back(who);
     }
 
     /// The queue of this name, made if there is none; `None` when there are too many.
     fn queue(&mut self, name: &QueueName) -> Option<QueueSlot> {
-        if let Some(slot) = self.queues.find(name) {
+        if let Some(slot) = self.ledger.queues().find(name) {
             return Some(slot);
         }
-        (self.queues.len() < self.limits.max_queues()).then(|| self.queues.make(name))
+        let has_room = self.ledger.queues().len() < self.limits.max_queues();
+        has_room.then(|| self.ledger.make_queue(name))
     }
 
     /// Lets a queue go that nobody would miss.
     fn drop_if_unneeded(&mut self, turn: &mut Turn<'_>, slot: QueueSlot) {
-        if !self.queues.get(slot).is_some_and(Queue::is_unneeded) {
-            return;
-        }
-        let queue = self.queues.remove(slot);
+        let Some(queue) = self.ledger.remove_if_unneeded(slot) else { return };
         self.keep_in_lists(&queue);
-        self.deadlines.cancel(queue.delay_armed, Due::Delay(slot));
-        self.deadlines.cancel(queue.paused_until, Due::Pause(slot));
         if let Some(id) = queue.id {
             turn.change(Change::QueueGone(id));
         }

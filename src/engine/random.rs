@@ -129,7 +129,7 @@ impl Pair {
     }
 
     fn slots(&self) -> BTreeMap<QueueName, u32> {
-        let queues = self.talk.engine.queues.iter_from(0);
+        let queues = self.talk.engine.ledger.queues().iter_from(0);
         queues.map(|(slot, queue)| (queue.name.clone(), slot)).collect()
     }
 
@@ -207,7 +207,7 @@ impl Pair {
         let (engine, model) = (&self.talk.engine, &self.model);
         assert_eq!(engine.stored().1, model.messages.len() as u64, "messages: {what}");
         for message in &model.messages {
-            let slot = engine.find(MessageId(message.id));
+            let slot = engine.ledger.find(MessageId(message.id));
             let slot = slot.unwrap_or_else(|| panic!("{} is gone: {what}", message.id));
             let left = match message.at {
                 At::Delayed(at) | At::Reserved(_, Some(at), _) => at.saturating_sub(model.now),
@@ -218,17 +218,17 @@ impl Pair {
                 queue: message.queue.clone(),
                 state: state(message.at),
                 priority: message.pri,
-                age_ms: engine.messages[slot].created.0.abs_diff(model.now),
+                age_ms: engine.ledger.message(slot).created.0.abs_diff(model.now),
                 delay_ms: message.delay,
                 time_to_run_ms: message.ttr,
                 time_left_ms: left,
                 counters: message.counters,
             };
             assert_eq!(engine.message_statistics(self.talk.now.time, slot), figures, "{what}");
-            let kept = &engine.messages[slot];
+            let kept = &engine.ledger.message(slot);
             assert_eq!((kept.sequence.0, kept.expires.0), (message.seq, message.expires), "{what}");
         }
-        assert_eq!(engine.queues.len(), model.queues.len(), "queues: {what}");
+        assert_eq!(engine.ledger.queues().len(), model.queues.len(), "queues: {what}");
         for (name, here) in &model.queues {
             let reply = engine.queue_statistics(self.talk.now.time, name);
             let expected =

@@ -1,14 +1,14 @@
 //! Taking messages one by one: reservations, those that wait, and looks at a message.
 
 use crate::words::clock::Time;
-use crate::words::command::{Handing, Reply, Tag};
-use crate::words::ids::{ConnectionId, MessageId};
+use crate::words::command::{Handing, Reply};
+use crate::words::ids::MessageId;
 
-use super::slices::{Asker, Slice, Work};
+use super::slices::{Slice, Work};
 use super::state::message::{Slot, State};
 use super::state::reservation::Terms;
-use super::state::session::{Hold, Wait};
-use super::{Effect, Engine, Turn};
+use super::state::session::SessionSlot;
+use super::{Asker, Effect, Engine, Turn};
 
 /// What a look at all watched queues has found.
 enum Best {
@@ -22,14 +22,12 @@ impl Engine {
     pub(super) fn reserve_next(
         &mut self,
         turn: &mut Turn<'_>,
-        who: ConnectionId,
-        tag: Tag,
+        asker: Asker,
         timeout_ms: Option<u64>,
         count: u32,
     ) {
-        self.count_worker(who);
+        self.ledger.count_worker(asker.session);
         let until = timeout_ms.map_or(Time::NEVER, |timeout| turn.time().plus(timeout));
-        let asker = Asker { connection: who, tag };
         if let Slice::Left(work) = self.reserve_slice(turn, asker, until, count) {
             self.go_on_later(work);
         }
@@ -44,58 +42,37 @@ impl Engine {
         until: Time,
         count: u32,
     ) -> Slice {
-        let who = asker.connection;
+        let who = asker.session;
         match self.best_watched(turn, who) {
-            Best::Message(slot) => self.hand_batch(turn, who, asker.tag, slot, count),
+            Best::Message(slot) => self.hand_batch(turn, asker, slot, count),
             Best::Unknown => return Slice::Left(Work::Reserve { asker, until, count }),
             Best::Nothing if self.has_deadline_soon(turn.time(), who) => {
-                turn.reply(who, asker.tag, Reply::DeadlineSoon);
+                turn.reply(asker, Reply::DeadlineSoon);
             }
-            Best::Nothing if until <= turn.time() || self.sessions[&who].hung_up => {
-                turn.reply(who, asker.tag, Reply::TimedOut);
+            Best::Nothing if until <= turn.time() || self.ledger.session(who).dialogue.hung_up => {
+                turn.reply(asker, Reply::TimedOut);
             }
-            Best::Nothing => self.begin_wait(who, asker.tag, until, count),
+            Best::Nothing => self.ledger.begin_wait(who, asker.tag, until, count),
         }
         Slice::Done
     }
 
-    pub(super) fn reserve_message(
-        &mut self,
-        turn: &mut Turn<'_>,
-        who: ConnectionId,
-        tag: Tag,
-        id: MessageId,
-    ) {
+    pub(super) fn reserve_message(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
         let found = self.reclaim(turn, id);
-        let Some(slot) = found.filter(|slot| !self.is_reserved(*slot)) else {
-            return turn.reply(who, tag, Reply::NotFound);
+        let Some(slot) = found.filter(|slot| !self.ledger.is_reserved(*slot)) else {
+            return turn.reply(asker, Reply::NotFound);
         };
-        if self.is_over(turn.time(), slot) {
+        if self.ledger.is_over(turn.time(), slot) {
             self.expire(turn, slot);
-            return turn.reply(who, tag, Reply::NotFound);
+            return turn.reply(asker, Reply::NotFound);
         }
-        // Who asks for what is not there is no worker, as with beanstalkd.
-        self.count_worker(who);
+        // A connection that asks for what is not there is no worker, as with beanstalkd.
+        self.ledger.count_worker(asker.session);
         // What was stored as buried or delayed would be so again after a restart.
-        let stored_elsewhere = !matches!(self.messages[slot].state, State::Ready);
-        if matches!(self.messages[slot].state, State::Buried(_)) {
-            self.unbury_clock(turn, slot);
-        }
-        self.reserve(turn, who, tag, slot);
+        let stored_elsewhere = !matches!(self.ledger.message(slot).state, State::Ready);
+        self.reserve(turn, asker, slot);
         if stored_elsewhere {
-            self.save(turn, slot);
-        }
-    }
-
-    pub(super) fn is_reserved(&self, slot: Slot) -> bool {
-        matches!(self.messages[slot].state, State::Reserved(_))
-    }
-
-    pub(super) fn count_worker(&mut self, who: ConnectionId) {
-        let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        if !session.worker {
-            session.worker = true;
-            self.totals.workers += 1;
+            self.ledger.save(turn, slot);
         }
     }
 
@@ -103,55 +80,54 @@ impl Engine {
     pub(super) fn hand_batch(
         &mut self,
         turn: &mut Turn<'_>,
-        connection: ConnectionId,
-        tag: Tag,
+        asker: Asker,
         first: Slot,
         count: u32,
     ) {
         if count == 1 {
-            return self.reserve(turn, connection, tag, first);
+            return self.reserve(turn, asker, first);
         }
+        let who = asker.session;
         let at = turn.effects.len();
-        self.reserve(turn, connection, tag.clone(), first);
+        self.reserve(turn, asker.clone(), first);
         let mut handed = 1;
         while handed < count
-            && !self.sessions[&connection].exhausted
-            && let Best::Message(slot) = self.best_watched(turn, connection)
+            && !self.ledger.session(who).dialogue.exhausted
+            && let Best::Message(slot) = self.best_watched(turn, who)
         {
-            self.reserve(turn, connection, tag.clone(), slot);
+            self.reserve(turn, asker.clone(), slot);
             handed += 1;
         }
-        let batch = Effect::Reply(connection, tag, Reply::Batch(handed as usize));
-        turn.effects.insert(at, batch);
+        let batch = Reply::Batch(handed as usize);
+        turn.effects.insert(at, Effect::Reply(asker.connection, asker.tag, batch));
     }
 
     /// Reserves a message for its time to run.
-    pub(super) fn reserve(
-        &mut self,
-        turn: &mut Turn<'_>,
-        connection: ConnectionId,
-        tag: Tag,
-        slot: Slot,
-    ) {
-        let until = turn.time().plus(self.messages[slot].time_to_run_ms);
-        self.detach(slot);
-        self.place_reserved(slot, connection, Terms::Until(until));
-        self.arm_session(connection);
+    fn reserve(&mut self, turn: &mut Turn<'_>, asker: Asker, slot: Slot) {
+        let who = asker.session;
+        let until = turn.time().plus(self.ledger.message(slot).time_to_run_ms);
+        let was_buried = matches!(self.ledger.message(slot).state, State::Buried(_));
+        let detached = self.ledger.detach(slot);
+        if was_buried {
+            self.ledger.restart_clock(turn.time(), &detached);
+        }
+        self.ledger.place_reserved(detached, who, Terms::Until(until));
+        self.ledger.arm_session(who);
         let handed = self.handed(turn, slot, Handing::Reserved);
-        self.spend(connection, slot);
-        turn.effects.push(Effect::Deliver(connection, tag, handed));
+        self.spend(who, slot);
+        turn.effects.push(Effect::Deliver(asker.connection, asker.tag, handed));
     }
 
     /// The first message of all watched queues: the smallest priority, then place.
-    fn best_watched(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) -> Best {
+    fn best_watched(&mut self, turn: &mut Turn<'_>, who: SessionSlot) -> Best {
         loop {
-            let watched = &self.sessions[&connection].watched;
-            let queues = watched.iter().map(|slot| &self.queues[*slot]);
+            let watched = &self.ledger.session(who).watched;
+            let queues = watched.iter().map(|slot| self.ledger.queue(*slot));
             let open = queues.filter(|queue| !queue.is_paused(turn.time()));
             let Some(place) = open.filter_map(|queue| queue.ready.first()).min().copied() else {
                 return Best::Nothing;
             };
-            if self.messages[place.slot].expires > turn.time() {
+            if self.ledger.message(place.slot).expires > turn.time() {
                 return Best::Message(place.slot);
             }
             if self.budget == 0 {
@@ -162,50 +138,18 @@ impl Engine {
         }
     }
 
-    /// Makes a connection wait for a message of its watched queues.
-    pub(super) fn begin_wait(
-        &mut self,
-        connection: ConnectionId,
-        tag: Tag,
-        until: Time,
-        count: u32,
-    ) {
-        let stamp = self.draw_stamp();
-        let Some(session) = self.sessions.get_mut(&connection) else { return };
-        session.hold = Hold::Waiting(Wait { stamp, tag, until, count });
-        self.totals.waiting += 1;
-        for queue in &session.watched {
-            let queue = &mut self.queues[*queue];
-            queue.rotation.insert((stamp, connection));
-            queue.waiting += 1;
-        }
-        self.arm_session(connection);
-    }
-
-    /// Takes a waiting connection out of all rotations and lets its backlog go on.
-    pub(super) fn end_wait(&mut self, connection: ConnectionId) -> Option<Wait> {
-        let session = self.sessions.get_mut(&connection)?;
-        if !session.is_waiting() {
-            return None;
-        }
-        let Hold::Waiting(wait) = std::mem::replace(&mut session.hold, Hold::Free) else {
-            return None;
-        };
-        self.totals.waiting -= 1;
-        for queue in &session.watched {
-            let queue = &mut self.queues[*queue];
-            queue.rotation.remove(&(wait.stamp, connection));
-            queue.waiting -= 1;
-        }
-        self.set_free(connection);
-        self.arm_session(connection);
-        Some(wait)
+    /// Ends a wait, if there is one, and lets the backlog behind it go on.
+    pub(super) fn end_wait(&mut self, who: SessionSlot) -> Option<(Asker, u32)> {
+        let wait = self.ledger.end_wait(who)?;
+        self.set_free(who);
+        let connection = self.ledger.session(who).connection;
+        Some((Asker { session: who, connection, tag: wait.tag }, wait.count))
     }
 
     /// Shows a message to a peer.
-    pub(super) fn show(&mut self, turn: &mut Turn<'_>, who: ConnectionId, tag: Tag, slot: Slot) {
+    pub(super) fn show(&mut self, turn: &mut Turn<'_>, asker: Asker, slot: Slot) {
         let handed = self.handed(turn, slot, Handing::Found);
-        self.spend(who, slot);
-        turn.effects.push(Effect::Deliver(who, tag, handed));
+        self.spend(asker.session, slot);
+        turn.effects.push(Effect::Deliver(asker.connection, asker.tag, handed));
     }
 }

@@ -1,33 +1,35 @@
 //! What a holder says about a message in its hands: done, back, later, aside, more time.
 
 use crate::words::clock::Time;
-use crate::words::command::{Reply, Tag};
-use crate::words::ids::{ConnectionId, MessageId, QueueName, Sequence};
+use crate::words::command::Reply;
+use crate::words::ids::{MessageId, QueueName, Sequence};
 
-use super::give_back::{Lost, Return};
+use super::give_back::Return;
+use super::ledger::Lost;
 use super::state::message::{Slot, State};
 use super::state::queue::QueueSlot;
 use super::state::reservation::Terms;
-use super::{Engine, Turn};
+use super::state::session::SessionSlot;
+use super::{Asker, Engine, Turn};
 
 impl Engine {
     pub(super) fn acknowledge(
         &mut self,
         turn: &mut Turn<'_>,
-        who: ConnectionId,
-        tag: Tag,
+        asker: Asker,
         id: MessageId,
         queue: Option<&QueueName>,
     ) {
+        let who = asker.session;
         if let Some(slot) = self.held_by(who, id, queue) {
-            let of = self.queue_of(slot);
-            self.take_back(turn, slot, Lost::PlaceIsFree);
-            self.forget(turn, slot);
-            turn.reply(who, tag, Reply::Acknowledged);
+            let of = self.ledger.queue_of(slot);
+            let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
+            self.ledger.forget(turn, detached);
+            turn.reply(asker, Reply::Acknowledged);
             self.serve(turn, of);
             return self.drop_if_unneeded(turn, of);
         }
-        turn.reply(who, tag, Reply::NotHeld);
+        turn.reply(asker, Reply::NotHeld);
         self.answer_late(turn, who, id, (queue, Late::Done));
     }
 
@@ -37,96 +39,66 @@ impl Engine {
     fn answer_late(
         &mut self,
         turn: &mut Turn<'_>,
-        who: ConnectionId,
+        who: SessionSlot,
         id: MessageId,
         (queue, late): (Option<&QueueName>, Late),
     ) {
         if let Some((slot, queue)) = self.flushed_in_hand_of(who, id, queue) {
             self.totals.late_acknowledgements += 1;
-            self.take_back(turn, slot, Lost::PlaceIsFree);
-            self.forget(turn, slot);
+            let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
+            self.ledger.forget(turn, detached);
             return self.serve(turn, queue);
         }
-        let Some(queue) = self.free_lost_place(turn, who, id, queue) else {
+        let named = queue.map(|name| self.ledger.queues().find(name));
+        let freed = match named {
+            Some(None) => None,
+            of => self.ledger.free_lost_place(turn.time(), who, id, of.flatten()),
+        };
+        let Some(queue) = freed else {
             self.totals.foreign_acknowledgements += 1;
             return;
         };
         self.totals.late_acknowledgements += 1;
         if late == Late::Done
             && let Some(slot) = self.reclaim(turn, id)
-            && !self.is_reserved(slot)
+            && !self.ledger.is_reserved(slot)
         {
-            self.detach(slot);
-            self.forget(turn, slot);
+            let detached = self.ledger.detach(slot);
+            self.ledger.forget(turn, detached);
         }
-        self.update_window(who, queue);
+        self.ledger.update_window(who, queue);
         self.serve(turn, queue);
     }
 
-    /// A message in this connection's window that was flushed, but not cleared away yet.
+    /// A message in this session's window that was flushed, but not cleared away yet.
     fn flushed_in_hand_of(
         &self,
-        who: ConnectionId,
+        who: SessionSlot,
         id: MessageId,
         name: Option<&QueueName>,
     ) -> Option<(Slot, QueueSlot)> {
-        let slot = self.messages.slot_of(id).filter(|slot| self.is_flushed(*slot))?;
-        let State::Reserved(reservation) = self.messages[slot].state else { return None };
-        let reservation = &self.reservations[reservation];
+        let slot = self.ledger.messages().slot_of(id)?;
+        let message = self.ledger.message(slot);
+        let State::Reserved(reservation) = message.state else { return None };
+        let reservation = &self.ledger.reservations()[reservation];
         let windowed = matches!(reservation.terms, Terms::Window { .. });
-        let queue = self.queue_of(slot);
-        let right_queue = name.is_none_or(|name| self.queues[queue].name == *name);
-        (reservation.connection == who && windowed && right_queue).then_some((slot, queue))
+        let queue = message.queue;
+        let right_queue = name.is_none_or(|name| self.ledger.queue(queue).name == *name);
+        let is_it = reservation.session == who && windowed && right_queue;
+        (is_it && self.ledger.is_flushed(slot)).then_some((slot, queue))
     }
 
-    /// Frees a place that this message has taken in a window of the connection, and says whose.
-    fn free_lost_place(
-        &mut self,
-        turn: &Turn<'_>,
-        who: ConnectionId,
-        id: MessageId,
-        name: Option<&QueueName>,
-    ) -> Option<QueueSlot> {
-        let named = name.map(|name| self.queues.find(name));
-        let session = self.sessions.get_mut(&who).expect("only sessions ask");
-        let mut windows = session.windows.iter_mut();
-        let (queue, window) = match named {
-            Some(queue) => (queue?, session.windows.get_mut(&queue?)?),
-            None => windows
-                .find(|(_, window)| window.lost.contains_key(&id))
-                .map(|(queue, window)| (*queue, window))?,
-        };
-        if !window.find_again(id) {
-            return None;
-        }
-        if window.held.is_empty() {
-            // It has stirred: the time until it is given up starts again.
-            window.clock_since = turn.time();
-        }
-        Some(queue)
-    }
-
-    pub(super) fn remove(
-        &mut self,
-        turn: &mut Turn<'_>,
-        who: ConnectionId,
-        tag: Tag,
-        id: MessageId,
-    ) {
+    pub(super) fn remove(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
         let found = self.reclaim(turn, id);
-        let mine = self.held_by(who, id, None).is_some();
-        let Some(slot) = found.filter(|slot| mine || !self.is_reserved(*slot)) else {
-            return turn.reply(who, tag, Reply::NotFound);
+        let mine = self.held_by(asker.session, id, None).is_some();
+        let Some(slot) = found.filter(|slot| mine || !self.ledger.is_reserved(*slot)) else {
+            return turn.reply(asker, Reply::NotFound);
         };
-        let queue = self.queue_of(slot);
-        if mine {
-            self.take_back(turn, slot, Lost::PlaceIsFree);
-        } else {
-            self.detach(slot);
-        }
-        self.forget(turn, slot);
-        self.queues[queue].removes += 1;
-        turn.reply(who, tag, Reply::Removed);
+        let queue = self.ledger.queue_of(slot);
+        let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
+        self.ledger.forget(turn, detached);
+        self.ledger.count_remove(queue);
+        turn.reply(asker, Reply::Removed);
         self.serve(turn, queue);
         self.drop_if_unneeded(turn, queue);
     }
@@ -134,33 +106,32 @@ impl Engine {
     pub(super) fn release(
         &mut self,
         turn: &mut Turn<'_>,
-        who: ConnectionId,
-        tag: Tag,
+        asker: Asker,
         id: MessageId,
         (priority, delay_ms): (Option<u32>, u64),
     ) {
-        let Some(slot) = self.held_by(who, id, None) else {
-            return turn.reply(who, tag, Reply::NotFound);
+        let Some(slot) = self.held_by(asker.session, id, None) else {
+            return turn.reply(asker, Reply::NotFound);
         };
-        let queue = self.queue_of(slot);
-        self.take_back(turn, slot, Lost::PlaceIsFree);
+        let queue = self.ledger.queue_of(slot);
+        let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
         if let Some(priority) = priority {
-            self.messages[slot].priority = priority;
+            self.ledger.set_priority(&detached, priority);
         }
-        let history = self.messages.history_mut(slot);
+        let history = self.ledger.history_mut(slot);
         history.releases += 1;
         history.delay_ms = delay_ms;
-        let expired = self.messages[slot].expires <= turn.time();
+        let expired = self.ledger.message(slot).expires <= turn.time();
         let back = if delay_ms > 0 && !expired {
-            self.place_delayed(slot, turn.time().plus(delay_ms));
+            self.ledger.place_delayed(detached, turn.time().plus(delay_ms));
             Return::Ready
         } else {
-            self.put_back(turn, slot)
+            self.put_back(turn, detached)
         };
         if back == Return::Ready {
-            self.save(turn, slot);
+            self.ledger.save(turn, slot);
         }
-        turn.reply(who, tag, Reply::Released);
+        turn.reply(asker, Reply::Released);
         self.serve(turn, queue);
         self.drop_if_unneeded(turn, queue);
     }
@@ -168,30 +139,30 @@ impl Engine {
     pub(super) fn requeue(
         &mut self,
         turn: &mut Turn<'_>,
-        who: ConnectionId,
-        tag: Tag,
+        asker: Asker,
         id: MessageId,
         (queue, time_to_live_ms): (Option<&QueueName>, Option<u64>),
     ) {
+        let who = asker.session;
         let Some(slot) = self.held_by(who, id, queue) else {
-            turn.reply(who, tag, Reply::NotHeld);
+            turn.reply(asker, Reply::NotHeld);
             return self.answer_late(turn, who, id, (queue, Late::Undone));
         };
-        let queue = self.queue_of(slot);
+        let queue = self.ledger.queue_of(slot);
         // A re-queue without ids to draw a place from keeps the old one: it is a rare moment, and
         // the message is not to be lost over it.
         let sequence = self.draw_id(turn).map(Sequence);
-        self.take_back(turn, slot, Lost::PlaceIsFree);
+        let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
         if let Some(sequence) = sequence {
-            self.messages[slot].sequence = sequence;
+            self.ledger.set_sequence(&detached, sequence);
         }
         let expires = time_to_live_ms.map_or(Time::NEVER, |ttl| turn.time().plus(ttl));
-        self.set_expires(slot, expires);
-        self.messages.history_mut(slot).releases += 1;
-        if self.put_back(turn, slot) == Return::Ready {
-            self.save(turn, slot);
+        self.ledger.set_expires(&detached, expires);
+        self.ledger.history_mut(slot).releases += 1;
+        if self.put_back(turn, detached) == Return::Ready {
+            self.ledger.save(turn, slot);
         }
-        turn.reply(who, tag, Reply::Released);
+        turn.reply(asker, Reply::Released);
         self.serve(turn, queue);
         self.drop_if_unneeded(turn, queue);
     }
@@ -199,48 +170,37 @@ impl Engine {
     pub(super) fn bury(
         &mut self,
         turn: &mut Turn<'_>,
-        who: ConnectionId,
-        tag: Tag,
+        asker: Asker,
         id: MessageId,
         (queue, priority): (Option<&QueueName>, Option<u32>),
     ) {
+        let who = asker.session;
         let Some(slot) = self.held_by(who, id, queue) else {
             if queue.is_none() {
-                return turn.reply(who, tag, Reply::NotFound);
+                return turn.reply(asker, Reply::NotFound);
             }
-            turn.reply(who, tag, Reply::NotHeld);
+            turn.reply(asker, Reply::NotHeld);
             return self.answer_late(turn, who, id, (queue, Late::Undone));
         };
-        let queue = self.queue_of(slot);
-        self.take_back(turn, slot, Lost::PlaceIsFree);
+        let queue = self.ledger.queue_of(slot);
+        let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
         if let Some(priority) = priority {
-            self.messages[slot].priority = priority;
+            self.ledger.set_priority(&detached, priority);
         }
-        self.messages.history_mut(slot).buries += 1;
-        self.bury_detached(turn, slot);
-        self.save(turn, slot);
-        turn.reply(who, tag, Reply::Buried);
+        self.ledger.history_mut(slot).buries += 1;
+        self.ledger.place_buried(turn.time(), detached);
+        self.ledger.save(turn, slot);
+        turn.reply(asker, Reply::Buried);
         self.serve(turn, queue);
     }
 
-    pub(super) fn touch(
-        &mut self,
-        turn: &mut Turn<'_>,
-        who: ConnectionId,
-        tag: Tag,
-        id: MessageId,
-    ) {
-        let held = self.held_by(who, id, None);
-        let Some((slot, State::Reserved(reservation))) =
-            held.map(|slot| (slot, self.messages[slot].state))
-        else {
-            return turn.reply(who, tag, Reply::NotFound);
+    pub(super) fn touch(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
+        let Some(slot) = self.held_by(asker.session, id, None) else {
+            return turn.reply(asker, Reply::NotFound);
         };
-        let until = turn.time().plus(self.messages[slot].time_to_run_ms);
-        if let Terms::Until(ends) = &mut self.reservations[reservation].terms {
-            *ends = until;
-        }
-        turn.reply(who, tag, Reply::Touched);
+        let until = turn.time().plus(self.ledger.message(slot).time_to_run_ms);
+        self.ledger.prolong(slot, until);
+        turn.reply(asker, Reply::Touched);
     }
 }
 

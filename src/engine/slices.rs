@@ -5,19 +5,18 @@
 //! slice is done where the work begins, so small ones are done at once.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::words::clock::Time;
-use crate::words::command::{Reply, Tag};
-use crate::words::ids::{ConnectionId, QueueName, Sequence};
+use crate::words::command::Reply;
+use crate::words::ids::{QueueName, Sequence};
 use crate::words::statistics::{QueueSummary, Survey};
 
-use super::give_back::Lost;
+use super::ledger::{Flushed, Lost};
 use super::state::message::{Slot, State};
 use super::state::queue::{Queue, QueueSlot};
-use super::state::ready::ReadyList;
-use super::state::session::Hold;
-use super::{Engine, Turn};
+use super::state::session::{Hold, SessionSlot};
+use super::{Asker, Engine, Turn};
 
 /// Queues that a flush of all of them empties at a time.
 const QUEUES_AT_ONCE: usize = 100;
@@ -32,7 +31,7 @@ pub(super) enum Work {
     /// Give back what a window holds, and end it.
     EndWindow { asker: Asker, queue: QueueSlot },
     /// Give back what an ended session holds, and let go what it refers to.
-    EndSession { connection: ConnectionId, windows: Vec<QueueSlot> },
+    EndSession { session: SessionSlot, windows: Vec<QueueSlot> },
     /// Go on serving a queue at whose head many messages had expired.
     Serve(QueueSlot),
     /// Go on looking for a message where many had expired.
@@ -41,24 +40,6 @@ pub(super) enum Work {
     Survey { asker: Asker, next: QueueSlot, pattern: Option<Box<str>>, lines: usize, found: Found },
     /// Collect the names of all queues, from this place in their order on.
     Names { asker: Asker, next: usize, names: Vec<QueueName> },
-}
-
-/// Who gets the answer.
-#[derive(Clone, Debug)]
-pub(super) struct Asker {
-    pub connection: ConnectionId,
-    pub tag: Tag,
-}
-
-/// What was taken out of a flushed queue.
-#[derive(Debug)]
-pub(super) struct Flushed {
-    queue: QueueSlot,
-    /// How many there were, those in somebody's hands included.
-    count: u64,
-    ready: ReadyList,
-    delayed: BTreeSet<(Time, Sequence, Slot)>,
-    buried: BTreeMap<u64, Slot>,
 }
 
 /// Which messages a kick brings back.
@@ -90,10 +71,9 @@ impl Engine {
     }
 
     pub(super) fn go_on_later(&mut self, work: Work) {
-        if let Some(asker) = work.asker()
-            && let Some(session) = self.sessions.get_mut(&asker.connection)
-        {
-            session.hold = Hold::Working;
+        if let Some(asker) = work.asker() {
+            let who = asker.session;
+            self.ledger.set_hold(who, Hold::Working);
         }
         self.works.push_back(work);
     }
@@ -108,8 +88,8 @@ impl Engine {
             // Its asker is free meanwhile: the last slice may leave it with another hold, as when
             // it waits for a message from then on.
             if let Some(asker) = work.asker() {
-                let connection = asker.connection;
-                self.set_free(connection);
+                let who = asker.session;
+                self.set_free(who);
             }
             if let Slice::Left(work) = self.slice(turn, work) {
                 self.go_on_later(work);
@@ -126,12 +106,10 @@ impl Engine {
                 self.kick_slice(turn, asker, queue, from, (left, count))
             }
             Work::EndWindow { asker, queue } => self.end_window_slice(turn, asker, queue),
-            Work::EndSession { connection, windows } => {
-                self.end_session_slice(turn, connection, windows)
-            }
+            Work::EndSession { session, windows } => self.end_session_slice(turn, session, windows),
             Work::Serve(queue) => {
-                if let Some(here) = self.queues.get_mut(queue) {
-                    here.to_be_served = false;
+                if self.ledger.queues().get(queue).is_some() {
+                    self.ledger.set_to_be_served(queue, false);
                     self.serve(turn, queue);
                 }
                 Slice::Done
@@ -145,25 +123,8 @@ impl Engine {
     }
 
     /// Takes everything out of a queue at once; the slices clear it away.
-    pub(super) fn detach_all(&mut self, slot: QueueSlot) -> Flushed {
-        let queue = &mut self.queues[slot];
-        queue.flushed_through = Sequence(self.ids.next - 1);
-        queue.works += 1;
-        let counts = queue.counts();
-        queue.flushed_in_hand = queue.reserved.len();
-        let totals = &mut self.totals.messages;
-        totals.reserved -= counts.reserved;
-        totals.ready -= queue.ready.len() as u64;
-        totals.delayed -= queue.delayed.len() as u64;
-        totals.buried -= queue.buried.len() as u64;
-        totals.urgent -= u64::from(std::mem::take(&mut queue.urgent));
-        Flushed {
-            queue: slot,
-            count: counts.total(),
-            ready: std::mem::take(&mut queue.ready),
-            delayed: std::mem::take(&mut queue.delayed),
-            buried: std::mem::take(&mut queue.buried),
-        }
+    pub(super) fn detach_all(&mut self, queue: QueueSlot) -> Flushed {
+        self.ledger.detach_all(queue, Sequence(self.ids.next - 1))
     }
 
     fn flush_slice(
@@ -184,19 +145,24 @@ impl Engine {
             let queue = flushed.queue;
             count += flushed.count;
             queues.pop();
-            self.queues[queue].works -= 1;
+            self.ledger.end_work_on(queue);
             self.drop_if_unneeded(turn, queue);
             self.budget = self.budget.saturating_sub(1);
         }
-        turn.reply(asker.connection, asker.tag, Reply::Flushed(count));
+        turn.reply(asker, Reply::Flushed(count));
         Slice::Done
     }
 
     /// Takes everything out of the next queues of a flush of all of them.
     fn detach_some(&mut self, next: &mut Option<QueueSlot>) -> Vec<Flushed> {
         let Some(from) = next.take() else { return Vec::new() };
-        let slots: Vec<QueueSlot> =
-            self.queues.iter_from(from).take(QUEUES_AT_ONCE).map(|(slot, _)| slot).collect();
+        let slots: Vec<QueueSlot> = self
+            .ledger
+            .queues()
+            .iter_from(from)
+            .take(QUEUES_AT_ONCE)
+            .map(|(slot, _)| slot)
+            .collect();
         *next = slots.last().map(|last| last + 1);
         slots.into_iter().map(|slot| self.detach_all(slot)).collect()
     }
@@ -204,27 +170,15 @@ impl Engine {
     /// Clears away what the budget allows; says whether that was all.
     fn clear_flushed(&mut self, turn: &mut Turn<'_>, flushed: &mut Flushed) -> bool {
         while self.budget > 0 {
-            let slot = if let Some(place) = flushed.ready.pop_first() {
-                place.slot
-            } else if let Some((_, _, slot)) = flushed.delayed.pop_first() {
-                slot
-            } else if let Some((_, slot)) = flushed.buried.pop_first() {
-                slot
-            } else {
-                // Invariant: what was reserved before the flush stands before what was reserved
-                // after it.
-                let first = self.queues[flushed.queue].reserved.first();
-                let Some(slot) = first.map(|first| self.reservations[first].message) else {
-                    return true;
-                };
-                if !self.is_flushed(slot) {
-                    return true;
-                }
-                self.take_back(turn, slot, Lost::PlaceStaysTaken);
-                slot
+            let detached = match flushed.pop() {
+                Some(detached) => detached,
+                None => match self.ledger.first_flushed_in_hand(flushed.queue) {
+                    Some(slot) => self.ledger.take_back(turn.time(), slot, Lost::PlaceStaysTaken),
+                    None => return true,
+                },
             };
             self.budget -= 1;
-            self.forget(turn, slot);
+            self.ledger.forget(turn, detached);
         }
         false
     }
@@ -238,7 +192,7 @@ impl Engine {
         (mut left, mut count): (u64, u64),
     ) -> Slice {
         while left > 0 && self.budget > 0 {
-            let here = &self.queues[queue];
+            let here = &self.ledger.queue(queue);
             let next = match from {
                 Kicked::Buried => here.buried.first_key_value().map(|(_, slot)| *slot),
                 Kicked::Delayed => here.delayed.first().map(|(_, _, slot)| *slot),
@@ -256,46 +210,52 @@ impl Engine {
         if left > 0 {
             return Slice::Left(Work::Kick { asker, queue, from, left, count });
         }
-        self.queues[queue].works -= 1;
+        self.ledger.end_work_on(queue);
         self.drop_if_unneeded(turn, queue);
-        turn.reply(asker.connection, asker.tag, Reply::Kicked(count));
+        turn.reply(asker, Reply::Kicked(count));
         Slice::Done
     }
 
     /// Makes a buried or delayed message ready; the queue is still to be served. One whose time
     /// was over before it was buried is not brought back: nobody would get it.
     pub(super) fn kick(&mut self, turn: &mut Turn<'_>, slot: Slot) {
-        if self.is_over(turn.time(), slot) {
+        if self.ledger.is_over(turn.time(), slot) {
             return self.expire(turn, slot);
         }
-        let buried = matches!(self.messages[slot].state, State::Buried(_));
-        self.detach(slot);
+        let buried = matches!(self.ledger.message(slot).state, State::Buried(_));
+        let detached = self.ledger.detach(slot);
         if buried {
-            self.unbury_clock(turn, slot);
+            self.ledger.restart_clock(turn.time(), &detached);
         }
-        self.messages.history_mut(slot).kicks += 1;
-        self.place_ready(slot);
-        self.save(turn, slot);
+        self.ledger.history_mut(slot).kicks += 1;
+        self.ledger.place_ready(detached);
+        self.ledger.save(turn, slot);
     }
 
     fn end_window_slice(&mut self, turn: &mut Turn<'_>, asker: Asker, queue: QueueSlot) -> Slice {
-        let connection = asker.connection;
+        let who = asker.session;
+        let mut next = self.first_out(who, queue);
         while self.budget > 0
-            && let Some(window) = self.sessions[&connection].windows.get(&queue)
-            && let Some(first) = window.held.first()
+            && let Some(slot) = next
         {
             self.budget -= 1;
-            let slot = self.reservations[first].message;
-            self.take_back(turn, slot, Lost::PlaceIsFree);
-            self.put_back(turn, slot);
+            let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
+            self.put_back(turn, detached);
+            next = self.first_out(who, queue);
         }
         self.serve(turn, queue);
-        if self.sessions[&connection].windows.get(&queue).is_some_and(|w| !w.held.is_empty()) {
+        if next.is_some() {
             return Slice::Left(Work::EndWindow { asker, queue });
         }
-        self.forget_window(connection, queue);
+        self.ledger.forget_window(who, queue);
         self.drop_if_unneeded(turn, queue);
         Slice::Done
+    }
+
+    /// The oldest message that is out through a window.
+    fn first_out(&self, who: SessionSlot, queue: QueueSlot) -> Option<Slot> {
+        let first = self.ledger.session(who).windows.get(&queue)?.held.first()?;
+        Some(self.ledger.reservations()[first].message)
     }
 
     fn survey_slice(
@@ -307,7 +267,7 @@ impl Engine {
         mut found: Found,
     ) -> Slice {
         let (most, mut seen, mut after) = (self.budget.max(1), 0, next);
-        for (slot, queue) in self.queues.iter_from(next).take(most) {
+        for (slot, queue) in self.ledger.queues().iter_from(next).take(most) {
             (seen, after) = (seen + 1, slot + 1);
             if pattern.as_deref().is_none_or(|p| super::look::matches(p, queue.name.as_str())) {
                 found.add(queue, lines);
@@ -320,14 +280,14 @@ impl Engine {
         let survey = Survey {
             more: found.matching - found.best.len() as u64,
             queues: found.best.into_values().collect(),
-            queues_total: self.queues.len() as u64,
-            connections: self.sessions.len() as u64,
-            messages: self.totals.messages,
+            queues_total: self.ledger.queues().len() as u64,
+            connections: self.ledger.sessions().len() as u64,
+            messages: self.ledger.counts().messages,
             draining: self.refuse_puts == Some(crate::words::refusal::Refusal::Draining),
             refused: self.refuse_puts,
             ..Survey::default()
         };
-        turn.reply(asker.connection, asker.tag, Reply::Survey(Box::new(survey)));
+        turn.reply(asker, Reply::Survey(Box::new(survey)));
         Slice::Done
     }
 
@@ -339,20 +299,22 @@ impl Engine {
         mut names: Vec<QueueName>,
     ) -> Slice {
         let (most, before) = (self.budget.max(1), names.len());
-        names.extend(self.queues.listed_from(next).take(most).map(|queue| queue.name.clone()));
+        names.extend(
+            self.ledger.queues().listed_from(next).take(most).map(|queue| queue.name.clone()),
+        );
         let seen = names.len() - before;
         self.budget = self.budget.saturating_sub(seen);
         if seen == most {
             return Slice::Left(Work::Names { asker, next: next + seen, names });
         }
-        turn.reply(asker.connection, asker.tag, Reply::Queues(names));
+        turn.reply(asker, Reply::Queues(names));
         Slice::Done
     }
 
     /// A queue has gone. The one that takes its place, where a list that is being made has been
     /// already, would be missing in that.
     pub(super) fn keep_in_lists(&mut self, gone: &Queue) {
-        let Some((moved, from)) = self.queues.moved_up(gone) else { return };
+        let Some((moved, from)) = self.ledger.queues().moved_up(gone) else { return };
         for work in &mut self.works {
             if let Work::Names { next, names, .. } = work
                 && (gone.place as usize) < *next
@@ -364,18 +326,8 @@ impl Engine {
     }
 }
 
-#[cfg(test)]
-impl Flushed {
-    /// What is still to be cleared away.
-    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
-        let ready = self.ready.iter().map(|place| place.slot);
-        let delayed = self.delayed.iter().map(|(.., slot)| *slot);
-        ready.chain(delayed).chain(self.buried.values().copied())
-    }
-}
-
 impl Found {
-    fn add(&mut self, queue: &super::state::queue::Queue, lines_max: usize) {
+    fn add(&mut self, queue: &Queue, lines_max: usize) {
         self.matching += 1;
         let messages = queue.counts();
         let (name, body_bytes) = (queue.name.clone(), queue.body_bytes);

@@ -254,15 +254,15 @@ impl Storm {
             self.turn();
         }
         assert!(self.unanswered.is_empty(), "never finished: {:?}", self.unanswered);
-        assert_eq!(self.engine.sessions.len(), 0);
-        assert_eq!(self.engine.totals.messages.reserved, 0);
+        assert_eq!(self.engine.ledger.sessions().len(), 0);
+        assert_eq!(self.engine.ledger.counts().messages.reserved, 0);
         while self.engine.next_deadline() < Time::NEVER {
             self.now.time = self.now.time.max(self.engine.next_deadline());
             self.turn();
         }
         assert!(self.engine.works.is_empty() && self.engine.ids.waiting.is_empty());
         for id in self.stored.clone() {
-            assert!(self.engine.find(id).is_some(), "{id} is lost");
+            assert!(self.engine.ledger.find(id).is_some(), "{id} is lost");
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::words::ids::ConnectionId;
 
 use super::message::Slot;
 use super::queue::QueueSlot;
+use super::session::SessionSlot;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,7 +21,7 @@ pub enum Due {
     /// The queue's pause ends.
     Pause(QueueSlot),
     /// The session's wait ends, or one of its reservations.
-    Session(ConnectionId),
+    Session(ConnectionId, SessionSlot),
     /// The oldest message of the window has been out for too long.
     Window(ConnectionId, QueueSlot),
     /// The message expires. Exact: the entry goes when the message goes.

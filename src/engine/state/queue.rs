@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use slab::Slab;
 
 use crate::words::clock::Time;
-use crate::words::ids::{ConnectionId, QueueId, QueueName, Sequence};
+use crate::words::ids::{QueueId, QueueName, Sequence};
 use crate::words::statistics::StateCounts;
 
 use super::message::Slot;
 use super::ready::ReadyList;
 use super::reservation::List;
+use super::session::SessionSlot;
 
 /// Where a queue lies in [`Queues`]; reused after it is gone.
 pub type QueueSlot = u32;
@@ -36,8 +37,8 @@ pub struct Queue {
     pub buried: BTreeMap<u64, Slot>,
     pub reserved: List,
     /// Who has room for a message, the one who waited longest since its last one first: a stamp
-    /// that is drawn when a message is handed out, and the connection.
-    pub rotation: BTreeSet<(u64, ConnectionId)>,
+    /// that is drawn when a message is handed out, and the session.
+    pub rotation: BTreeSet<(u64, SessionSlot)>,
     pub urgent: u32,
     pub body_bytes: u64,
     /// Sessions that use it, watch it, have a window on it, and large work on it under way.
@@ -189,10 +190,6 @@ impl Queues {
 
     pub fn get(&self, slot: QueueSlot) -> Option<&Queue> {
         self.slots.get(slot as usize)
-    }
-
-    pub fn get_mut(&mut self, slot: QueueSlot) -> Option<&mut Queue> {
-        self.slots.get_mut(slot as usize)
     }
 
     /// The queues in slots from `from` on, for going over all of them a slice at a time.

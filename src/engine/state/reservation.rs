@@ -6,20 +6,20 @@
 use slab::Slab;
 
 use crate::words::clock::Time;
-use crate::words::ids::ConnectionId;
 
 use super::message::Slot;
+use super::session::SessionSlot;
 
 /// Where a reservation lies in [`Reservations`].
 pub type ReservationSlot = u32;
 
 const NONE: ReservationSlot = ReservationSlot::MAX;
 
-/// One message in one connection's hands; dies with the connection or the process.
+/// One message in one session's hands; dies with the connection or the process.
 #[derive(Debug)]
 pub struct Reservation {
     pub message: Slot,
-    pub connection: ConnectionId,
+    pub session: SessionSlot,
     pub terms: Terms,
     links: [Link; 2],
 }
@@ -34,6 +34,16 @@ pub enum Terms {
         /// When it was handed out.
         since: Time,
     },
+}
+
+impl Terms {
+    /// When the reservation ends by itself.
+    pub fn ends(self) -> Time {
+        match self {
+            Terms::Until(until) => until,
+            Terms::Window { .. } => Time::NEVER,
+        }
+    }
 }
 
 /// Which of the two lists.
@@ -88,9 +98,9 @@ pub struct Reservations {
 }
 
 impl Reservations {
-    pub fn insert(&mut self, message: Slot, connection: ConnectionId, terms: Terms) -> u32 {
+    pub fn insert(&mut self, message: Slot, session: SessionSlot, terms: Terms) -> u32 {
         let links = [UNLINKED; 2];
-        let slot = self.slots.insert(Reservation { message, connection, terms, links });
+        let slot = self.slots.insert(Reservation { message, session, terms, links });
         ReservationSlot::try_from(slot).expect("fewer than 2^32 reservations")
     }
 
@@ -176,8 +186,7 @@ mod tests {
     fn lists_keep_their_order_when_one_in_the_middle_leaves() {
         let mut all = Reservations::default();
         let mut list = List::default();
-        let slots: Vec<u32> =
-            (0..4).map(|n| all.insert(n, ConnectionId(1), Terms::Until(Time(0)))).collect();
+        let slots: Vec<u32> = (0..4).map(|n| all.insert(n, 1, Terms::Until(Time(0)))).collect();
         for slot in &slots {
             all.push_back(&mut list, Of::Queue, *slot);
         }
@@ -193,8 +202,8 @@ mod tests {
     fn the_two_lists_do_not_disturb_each_other() {
         let mut all = Reservations::default();
         let (mut mine, mut queue) = (List::default(), List::default());
-        let a = all.insert(7, ConnectionId(1), Terms::Until(Time(0)));
-        let b = all.insert(8, ConnectionId(1), Terms::Until(Time(0)));
+        let a = all.insert(7, 1, Terms::Until(Time(0)));
+        let b = all.insert(8, 1, Terms::Until(Time(0)));
         for slot in [a, b] {
             all.push_back(&mut mine, Of::Holder, slot);
             all.push_back(&mut queue, Of::Queue, slot);

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
+use slab::Slab;
 
 use crate::words::clock::Time;
 use crate::words::command::{Manner, Put, Request, Tag};
-use crate::words::ids::MessageId;
+use crate::words::ids::{ConnectionId, MessageId};
 
 use super::queue::QueueSlot;
 use super::reservation::List;
@@ -16,9 +17,13 @@ use super::reservation::List;
 /// message (beanstalk protocol text, "DEADLINE_SOON"), in milliseconds.
 pub const SAFETY_MARGIN_MS: u64 = 1_000;
 
+/// Where a session lies in [`Sessions`]; reused after it is gone.
+pub type SessionSlot = u32;
+
 /// One connection.
 #[derive(Debug)]
 pub struct Session {
+    pub connection: ConnectionId,
     pub manner: Manner,
     pub used: Option<QueueSlot>,
     pub watched: Vec<QueueSlot>,
@@ -32,7 +37,17 @@ pub struct Session {
     /// The entry in [`super::deadlines::Deadlines`].
     pub armed: Time,
     pub hold: Hold,
-    /// What was asked for while `hold` keeps it back.
+    pub producer: bool,
+    pub worker: bool,
+    pub ack_timeout_ms: u64,
+    pub dialogue: Dialogue,
+}
+
+/// How far the conversation with a connection has come: the part of a session that no count
+/// follows.
+#[derive(Debug, Default)]
+pub struct Dialogue {
+    /// What was asked for while [`Session::hold`] keeps it back.
     pub backlog: VecDeque<Request>,
     /// Whether the backlog has closed the peer's gate.
     pub gated: bool,
@@ -47,9 +62,6 @@ pub struct Session {
     /// Bytes of bodies that were handed to it in the turn `sent_turn`.
     pub sent_bytes: u64,
     pub sent_turn: u64,
-    pub producer: bool,
-    pub worker: bool,
-    pub ack_timeout_ms: u64,
 }
 
 /// Why a session's next request is not looked at yet.
@@ -135,8 +147,9 @@ impl Window {
 }
 
 impl Session {
-    pub fn new(manner: Manner, ack_timeout_ms: u64) -> Session {
+    fn new(connection: ConnectionId, manner: Manner, ack_timeout_ms: u64) -> Session {
         Session {
+            connection,
             manner,
             used: None,
             watched: Vec::new(),
@@ -146,17 +159,10 @@ impl Session {
             soonest: Time::NEVER,
             armed: Time::NEVER,
             hold: Hold::Free,
-            backlog: VecDeque::new(),
-            gated: false,
-            hung_up: false,
-            ending: false,
-            slow: false,
-            exhausted: false,
-            sent_bytes: 0,
-            sent_turn: 0,
             producer: false,
             worker: false,
             ack_timeout_ms,
+            dialogue: Dialogue::default(),
         }
     }
 
@@ -166,7 +172,7 @@ impl Session {
 
     /// Whether messages may go out through its windows.
     pub fn takes_dispatches(&self) -> bool {
-        !self.exhausted && !self.slow && !self.ending
+        !self.dialogue.exhausted && !self.dialogue.slow && !self.dialogue.ending
     }
 
     /// The next moment at which something happens to it by itself. May be too early, never late.
@@ -178,5 +184,58 @@ impl Session {
             }),
             _ => self.soonest,
         }
+    }
+}
+
+/// All sessions.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    slots: Slab<Session>,
+    by_connection: FxHashMap<ConnectionId, SessionSlot>,
+}
+
+impl Sessions {
+    /// Adds a session for a connection, which must not have one.
+    pub fn insert(&mut self, connection: ConnectionId, manner: Manner, ack_timeout_ms: u64) {
+        let slot = self.slots.insert(Session::new(connection, manner, ack_timeout_ms));
+        let slot = SessionSlot::try_from(slot).expect("fewer than 2^32 sessions");
+        let old = self.by_connection.insert(connection, slot);
+        debug_assert!(old.is_none(), "{connection} begins twice");
+    }
+
+    pub fn remove(&mut self, slot: SessionSlot) -> Session {
+        let session = self.slots.remove(slot as usize);
+        self.by_connection.remove(&session.connection);
+        session
+    }
+
+    pub fn find(&self, connection: ConnectionId) -> Option<SessionSlot> {
+        self.by_connection.get(&connection).copied()
+    }
+
+    pub fn get(&self, slot: SessionSlot) -> Option<&Session> {
+        self.slots.get(slot as usize)
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = (SessionSlot, &Session)> {
+        self.slots.iter().filter_map(|(slot, s)| Some((SessionSlot::try_from(slot).ok()?, s)))
+    }
+}
+
+impl std::ops::Index<SessionSlot> for Sessions {
+    type Output = Session;
+    fn index(&self, slot: SessionSlot) -> &Session {
+        &self.slots[slot as usize]
+    }
+}
+
+impl std::ops::IndexMut<SessionSlot> for Sessions {
+    fn index_mut(&mut self, slot: SessionSlot) -> &mut Session {
+        &mut self.slots[slot as usize]
     }
 }

@@ -41,7 +41,7 @@ fn the_queue_that_connections_start_with_stays() {
     t.say('a', "ignore q");
     assert_eq!(t.say('a', "queues"), "a queues q r");
     t.close('a');
-    assert_eq!(t.engine.queues.len(), 1, "q");
+    assert_eq!(t.engine.ledger.queues().len(), 1, "q");
 }
 
 #[test]
@@ -57,8 +57,8 @@ fn an_ended_connection_leaves_nothing_behind() {
     assert_eq!(t.state(1), "Reserved", "it went to c");
     t.say('c', "ack 1 t");
     assert_eq!(t.close('c'), "c finished");
-    assert_eq!(t.engine.queues.len(), 0);
-    assert_eq!(t.engine.sessions.len(), 0);
+    assert_eq!(t.engine.ledger.queues().len(), 0);
+    assert_eq!(t.engine.ledger.sessions().len(), 0);
     assert_eq!(t.engine.next_deadline().0, u64::MAX);
 }
 
@@ -71,7 +71,7 @@ fn holder_of_5000_ends() -> Talk {
     }
     t.say('a', "reserve count 2500");
     t.say('a', "consume q 2500");
-    assert_eq!(t.engine.totals.messages.reserved, 5_000);
+    assert_eq!(t.engine.ledger.counts().messages.reserved, 5_000);
     t.turn();
     assert_eq!(t.close('a'), "");
     t.checking = true;
@@ -83,14 +83,14 @@ fn holder_of_5000_ends() -> Talk {
 fn the_end_of_one_that_held_5000_is_done_in_slices() {
     let mut t = holder_of_5000_ends();
     for left in [4_000, 3_000, 2_000, 1_000] {
-        assert_eq!(t.engine.totals.messages.reserved, left);
+        assert_eq!(t.engine.ledger.counts().messages.reserved, left);
         assert_eq!(t.engine.next_deadline().0, 0, "at once again");
         t.turn();
     }
-    assert_eq!(t.engine.totals.messages.reserved, 0);
-    assert_eq!(t.engine.totals.messages.ready, 5_000);
+    assert_eq!(t.engine.ledger.counts().messages.reserved, 0);
+    assert_eq!(t.engine.ledger.counts().messages.ready, 5_000);
     assert_eq!(t.settle(), "a finished");
-    assert_eq!(t.engine.sessions.len(), 2);
+    assert_eq!(t.engine.ledger.sessions().len(), 2);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn many_windows_of_one_connection_are_ended_with_what_they_hold() {
     t.engine.check_invariants();
     assert_eq!(t.settle(), "c finished");
     t.engine.check_invariants();
-    assert_eq!(t.engine.totals.messages.ready, 3_000);
+    assert_eq!(t.engine.ledger.counts().messages.ready, 3_000);
 }
 
 #[test]
@@ -168,13 +168,13 @@ fn windows_and_watched_queues_by_the_thousand_are_let_go_in_slices() {
     }
     t.turn();
     assert_eq!(t.close('a'), "");
-    assert_eq!(t.engine.queues.len(), 2_001);
+    assert_eq!(t.engine.ledger.queues().len(), 2_001);
     t.turn();
     // The first one let go of in this slice is q, which is still in use.
-    assert_eq!(t.engine.queues.len(), 1_002);
+    assert_eq!(t.engine.ledger.queues().len(), 1_002);
     t.engine.check_invariants();
     assert_eq!(t.settle(), "a finished");
-    assert_eq!(t.engine.queues.len(), 0);
+    assert_eq!(t.engine.ledger.queues().len(), 0);
 }
 
 #[test]
@@ -205,8 +205,8 @@ fn a_window_of_thousands_is_ended_in_slices_and_what_comes_behind_waits() {
     t.turn();
     t.checking = true;
     assert_eq!(t.say('c', "consume q 0"), "");
-    assert_eq!(t.engine.totals.messages.reserved, 1_500);
+    assert_eq!(t.engine.ledger.counts().messages.reserved, 1_500);
     assert_eq!(t.say('c', "consume q 1"), "");
     assert_eq!(t.settle(), "c dispatched 1");
-    assert_eq!(t.engine.totals.messages.reserved, 1);
+    assert_eq!(t.engine.ledger.counts().messages.reserved, 1);
 }

@@ -239,8 +239,8 @@ impl World {
     fn check(&mut self) {
         let true_ms = self.true_ms;
         for (id, promise) in self.delays.clone() {
-            let slot = self.talk.engine.find(id).expect("it has no end");
-            if let State::Delayed(due) = self.talk.engine.messages[slot].state {
+            let slot = self.talk.engine.ledger.find(id).expect("it has no end");
+            if let State::Delayed(due) = self.talk.engine.ledger.message(slot).state {
                 let at = self.true_at(due);
                 assert!(promise.is_kept(at), "{id}: {at}, not {}..{}", promise.from, promise.to);
             } else {
@@ -249,8 +249,8 @@ impl World {
             }
         }
         for (id, promise) in self.expiries.clone() {
-            if let Some(slot) = self.talk.engine.find(id) {
-                let at = self.true_at(self.talk.engine.messages[slot].expires);
+            if let Some(slot) = self.talk.engine.ledger.find(id) {
+                let at = self.true_at(self.talk.engine.ledger.message(slot).expires);
                 assert!(promise.is_kept(at), "{id}: {at}, not {}..{}", promise.from, promise.to);
             } else {
                 assert!(promise.from <= true_ms + 5, "{id} has expired too early");

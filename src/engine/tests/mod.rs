@@ -68,8 +68,8 @@ impl Talk {
             self.open(letter, Manner::Serial, 0);
             self.say(letter, "start q");
         }
-        if let Some(q) = self.engine.queues.find(&queue("q")) {
-            self.engine.queues[q].is_first = false;
+        if let Some(q) = self.engine.ledger.queues().find(&queue("q")) {
+            self.engine.ledger.forget_first(q);
         }
         self
     }
@@ -200,9 +200,11 @@ impl Talk {
 
     /// The state of a message, or `gone`.
     pub fn state(&mut self, id: u64) -> String {
-        match self.engine.find(MessageId(id)) {
+        match self.engine.ledger.find(MessageId(id)) {
             None => "gone".into(),
-            Some(slot) => format!("{:?}", MessageState::from(self.engine.messages[slot].state)),
+            Some(slot) => {
+                format!("{:?}", MessageState::from(self.engine.ledger.message(slot).state))
+            }
         }
     }
 

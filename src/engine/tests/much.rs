@@ -73,7 +73,7 @@ fn a_reservation_behind_nothing_but_expired_messages_waits_or_times_out() {
     assert_eq!(t.say('w', "reserve for 0"), "");
     assert_eq!(t.say('x', "reserve for 5000"), "");
     assert_eq!(t.settle(), "w TimedOut");
-    assert_eq!(t.engine.totals.waiting, 1);
+    assert_eq!(t.engine.ledger.counts().waiting, 1);
     assert_eq!(t.say('p', "put"), "p put 2501, x reserved 2501");
 }
 
@@ -115,7 +115,7 @@ fn a_served_queue_may_vanish_before_its_turn() {
     let told = t.settle();
     assert_eq!(told.matches("finished").count(), 4, "{told}");
     t.engine.check_invariants();
-    assert_eq!(t.engine.queues.len(), 0);
+    assert_eq!(t.engine.ledger.queues().len(), 0);
 }
 
 #[test]
@@ -127,10 +127,10 @@ fn many_delays_that_end_together_are_done_in_slices() {
     }
     t.now.time = t.now.time.plus(1_000);
     t.turn();
-    assert!(t.engine.totals.messages.ready <= 1_000);
+    assert!(t.engine.ledger.counts().messages.ready <= 1_000);
     t.settle();
     t.engine.check_invariants();
-    assert_eq!(t.engine.totals.messages.ready, 2_500);
+    assert_eq!(t.engine.ledger.counts().messages.ready, 2_500);
 }
 
 #[test]
@@ -143,10 +143,10 @@ fn many_reservations_that_end_together_are_done_in_slices() {
     t.say('w', "reserve count 2500");
     t.now.time = t.now.time.plus(1_000);
     t.turn();
-    assert_eq!(t.engine.totals.messages.ready, 1_000);
+    assert_eq!(t.engine.ledger.counts().messages.ready, 1_000);
     t.settle();
     t.engine.check_invariants();
-    assert_eq!(t.engine.totals.messages.ready, 2_500);
+    assert_eq!(t.engine.ledger.counts().messages.ready, 2_500);
 }
 
 #[test]

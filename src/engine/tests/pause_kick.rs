@@ -136,11 +136,11 @@ fn a_mass_kick_is_done_in_slices_and_answered_after_the_last() {
     let mut t = buried(2_500);
     t.turn();
     assert_eq!(t.say('a', "kick 2400"), "");
-    assert_eq!(t.engine.totals.messages.ready, 1_000);
+    assert_eq!(t.engine.ledger.counts().messages.ready, 1_000);
     assert_eq!(t.say('a', "echo"), "");
     assert_eq!(t.turn(), "");
     assert_eq!(t.turn(), "a kicked 2400, a Echo");
-    assert_eq!(t.engine.totals.messages.buried, 100);
+    assert_eq!(t.engine.ledger.counts().messages.buried, 100);
 }
 
 #[test]

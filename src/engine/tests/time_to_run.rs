@@ -116,7 +116,7 @@ fn many_reservations_end_each_at_its_own_moment() {
     for (count, id) in [(3, 2), (2, 4), (1, 3), (0, 1)] {
         t.pass(1_000);
         assert_eq!(t.state(id), "Ready");
-        assert_eq!(t.engine.totals.messages.reserved, count);
+        assert_eq!(t.engine.ledger.counts().messages.reserved, count);
     }
 }
 

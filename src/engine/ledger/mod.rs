@@ -1,0 +1,150 @@
+//! The ledger: messages, queues, reservations, sessions and deadlines, and every count that
+//! follows from them.
+//!
+//! Its fields are private, and reading it gives shared references only. So no rule can move a
+//! message from one state to another, or write what is counted, but through the functions of this
+//! folder: `moves` for messages, `references` for what sessions refer to, `demand` for waits and
+//! windows, `clocks` for deadlines. What to do, and when, is up to the rules above.
+
+mod clocks;
+mod demand;
+mod moves;
+mod references;
+
+pub(super) use demand::Lost;
+pub(super) use moves::{Detached, Flushed};
+
+use crate::words::clock::Time;
+use crate::words::command::Manner;
+use crate::words::ids::ConnectionId;
+use crate::words::statistics::StateCounts;
+
+use super::state::deadlines::Deadlines;
+use super::state::message::{Message, Messages, Slot, State};
+use super::state::queue::{Queue, QueueSlot, Queues};
+use super::state::reservation::Reservations;
+use super::state::session::{Dialogue, Hold, Session, SessionSlot, Sessions};
+
+/// All queueing state.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    messages: Messages,
+    reservations: Reservations,
+    queues: Queues,
+    sessions: Sessions,
+    deadlines: Deadlines,
+    counts: Counts,
+    /// The next stamp in the rotations.
+    next_stamp: u64,
+    /// The next place among the buried.
+    next_burial: u64,
+}
+
+/// How much there is of what, over all queues and sessions.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub messages: StateCounts,
+    pub body_bytes: u64,
+    pub producers: u64,
+    pub workers: u64,
+    pub waiting: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Ledger {
+        Ledger {
+            messages: Messages::default(),
+            reservations: Reservations::default(),
+            queues: Queues::default(),
+            sessions: Sessions::default(),
+            deadlines: Deadlines::default(),
+            counts: Counts::default(),
+            next_stamp: 1,
+            next_burial: 1,
+        }
+    }
+}
+
+impl Ledger {
+    pub fn messages(&self) -> &Messages {
+        &self.messages
+    }
+
+    pub fn message(&self, slot: Slot) -> &Message {
+        &self.messages[slot]
+    }
+
+    pub fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
+    pub fn queue(&self, slot: QueueSlot) -> &Queue {
+        &self.queues[slot]
+    }
+
+    pub fn reservations(&self) -> &Reservations {
+        &self.reservations
+    }
+
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    pub fn session(&self, slot: SessionSlot) -> &Session {
+        &self.sessions[slot]
+    }
+
+    pub fn session_of(&self, connection: ConnectionId) -> Option<SessionSlot> {
+        self.sessions.find(connection)
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub fn queue_of(&self, slot: Slot) -> QueueSlot {
+        self.messages[slot].queue
+    }
+
+    pub fn is_flushed(&self, slot: Slot) -> bool {
+        let message = &self.messages[slot];
+        message.sequence <= self.queues[message.queue].flushed_through
+    }
+
+    /// Whether the time to live of a message is over.
+    pub fn is_over(&self, now: Time, slot: Slot) -> bool {
+        let message = &self.messages[slot];
+        match message.state {
+            State::Buried(_) => message.expires == Time(0),
+            _ => message.expires <= now,
+        }
+    }
+
+    pub fn is_reserved(&self, slot: Slot) -> bool {
+        matches!(self.messages[slot].state, State::Reserved(_))
+    }
+
+    /// Begins the session of a connection.
+    pub fn open_session(&mut self, connection: ConnectionId, manner: Manner, ack_timeout_ms: u64) {
+        self.sessions.insert(connection, manner, ack_timeout_ms);
+    }
+
+    /// The part of a session that no count follows.
+    pub fn dialogue(&mut self, slot: SessionSlot) -> &mut Dialogue {
+        &mut self.sessions[slot].dialogue
+    }
+
+    /// Changes why the next request of a session is not looked at yet, and tells the old reason.
+    /// Waits begin and end by [`Ledger::begin_wait`] and [`Ledger::end_wait`], which count them.
+    pub fn set_hold(&mut self, slot: SessionSlot, hold: Hold) -> Hold {
+        let old = std::mem::replace(&mut self.sessions[slot].hold, hold);
+        debug_assert!(!matches!(old, Hold::Waiting(_)), "a wait that is not ended");
+        debug_assert!(!self.sessions[slot].is_waiting(), "a wait that is not counted");
+        old
+    }
+
+    fn draw_stamp(&mut self) -> u64 {
+        self.next_stamp += 1;
+        self.next_stamp - 1
+    }
+}
