@@ -118,12 +118,12 @@ fn clear_header(path: &Path) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::paths;
     use super::*;
 
     #[test]
     fn ballast_is_taken_in_with_plenty_of_room_and_thrown_off_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        let (_directory, paths) = paths();
         let mut ballast = Ballast::find(&paths);
         ballast.take_in(&paths, DISK_FREE_MIN - 1);
         assert!(!paths.ballast().exists());

@@ -497,18 +497,9 @@ const TICK: &str = "SELECT value FROM meta WHERE name = ?";
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{commit_to, folder, put, queue, removed, reopen};
+    use super::super::testing::{batch, commit_to, folder, put, queue, removed, reopen};
     use super::*;
-    use crate::journal::Journal;
-    use crate::words::change::Change;
     use std::path::Path;
-    use std::sync::Arc;
-
-    fn batch(changes: Vec<Change>) -> Arc<Batch> {
-        let mut journal = Journal::new();
-        changes.into_iter().for_each(|change| journal.record(change));
-        journal.take()
-    }
 
     fn ids(path: &Path) -> Vec<u64> {
         let (_, messages) = super::super::testing::found(&reopen(path).memory);

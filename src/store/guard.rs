@@ -146,13 +146,8 @@ fn holder(identity: Identity) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::paths;
     use super::*;
-
-    fn paths() -> (tempfile::TempDir, Paths) {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
-        (directory, paths)
-    }
 
     #[test]
     fn a_file_is_locked_whatever_name_it_is_reached_by() {

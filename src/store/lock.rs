@@ -134,12 +134,12 @@ pub(super) fn create_error(path: &Path, error: std::io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::paths;
     use super::*;
 
     #[test]
     fn a_second_lock_is_refused_with_the_holders_process() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        let (_directory, paths) = paths();
         let held = Lock::take(&paths).unwrap();
         match Lock::take(&paths).unwrap_err() {
             StoreError::InUse { pid, .. } => assert_eq!(pid, Some(std::process::id())),
@@ -151,8 +151,7 @@ mod tests {
 
     #[test]
     fn a_lock_whose_file_is_gone_guards_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        let (_directory, paths) = paths();
         let held = Lock::take(&paths).unwrap();
         assert!(held.guards(&paths));
         std::fs::remove_file(paths.lock()).unwrap();
@@ -163,8 +162,7 @@ mod tests {
 
     #[test]
     fn the_database_stays_locked_when_the_lock_file_is_gone_and_that_is_made_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        let (_directory, paths) = paths();
         std::fs::write(paths.database(), b"x").unwrap();
         let mut held = Lock::take(&paths).unwrap();
         std::fs::remove_file(paths.lock()).unwrap();
@@ -180,8 +178,7 @@ mod tests {
 
     #[test]
     fn a_name_that_leads_to_another_file_is_only_ours_if_nobody_has_that() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        let (directory, paths) = paths();
         std::fs::write(paths.database(), b"x").unwrap();
         let mut held = Lock::take(&paths).unwrap();
         let other = directory.path().join("other");

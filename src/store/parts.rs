@@ -196,18 +196,10 @@ pub(super) fn is_full(result: &Result<(), StoreError>) -> bool {
 mod tests {
     use super::super::StoreFile;
     use super::super::room::Room;
-    use super::super::testing::{commit_to, folder, found, put, queue, removed, reopen, state};
+    use super::super::testing::{batch, commit_to, folder, found, put, queue, removed, reopen, state};
     use super::*;
-    use crate::journal::Journal;
     use crate::words::change::Change;
     use std::path::Path;
-    use std::sync::Arc;
-
-    fn batch(changes: Vec<Change>) -> Arc<Batch> {
-        let mut journal = Journal::new();
-        changes.into_iter().for_each(|change| journal.record(change));
-        journal.take()
-    }
 
     /// The messages that a restart finds, and whether each was moved.
     fn ids(path: &Path) -> Vec<(u64, bool)> {
@@ -280,7 +272,7 @@ mod tests {
         let error = file.commit(&batch(vec![put(9_000, 1, &[b'y'; 50_000])]), true).unwrap_err();
         assert!(matches!(error, StoreError::NoRoom { .. }), "{error:?}");
         assert_eq!(file.reserve.rows, rows);
-        let moves = (1..=2_000).map(|id| Change::Moved(state(id))).collect();
+        let moves = (1..=2_000).map(|id| Change::Moved(state(id)));
         file.commit(&batch(moves), true).unwrap();
         assert!(file.reserve.rows < rows);
         drop(file);

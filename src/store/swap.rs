@@ -151,14 +151,9 @@ pub(super) fn finish(
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::paths;
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
-
-    fn paths() -> (tempfile::TempDir, Paths) {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
-        (directory, paths)
-    }
 
     fn finish(paths: &Paths) -> Result<bool, StoreError> {
         super::finish(paths, &mut Lock::take(paths)?, None)

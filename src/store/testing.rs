@@ -2,9 +2,11 @@
 //! story to tell them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::paths::Paths;
 use super::{Connection, File, Opened, StoreError, open, scan};
-use crate::journal::Journal;
+use crate::journal::{Batch, Journal};
 use crate::words::change::Counters;
 use crate::words::change::{Attributes, Change, MessageRow, MessageState, StateRow, StoredMessage};
 use crate::words::ids::{MessageId, QueueId, QueueName, Sequence};
@@ -14,6 +16,20 @@ pub(super) fn folder() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("queue.db");
     (directory, path)
+}
+
+/// The same, with the names of all its files.
+pub(super) fn paths() -> (tempfile::TempDir, Paths) {
+    let (directory, path) = folder();
+    let paths = Paths::of(&path).unwrap();
+    (directory, paths)
+}
+
+/// The batch of these changes.
+pub(super) fn batch(changes: impl IntoIterator<Item = Change>) -> Arc<Batch> {
+    let mut journal = Journal::new();
+    changes.into_iter().for_each(|change| journal.record(change));
+    journal.take()
 }
 
 /// Opens a database that must be sound.
@@ -35,11 +51,7 @@ pub(super) fn commit(path: &Path, changes: Vec<Change>) {
 
 /// Commits changes, fsync included.
 pub(super) fn commit_to(file: &mut File<'_>, changes: Vec<Change>) {
-    let mut journal = Journal::new();
-    for change in changes {
-        journal.record(change);
-    }
-    file.commit(&journal.take(), true).unwrap();
+    file.commit(&batch(changes), true).unwrap();
 }
 
 /// Everything that a restart finds: queues, messages, and the body and attributes of each.
@@ -122,9 +134,7 @@ pub(crate) fn message_count(connection: &Connection) -> i64 {
 /// Has a database in memory carry out these changes, each in a batch of its own.
 pub fn apply(memory: &mut super::Memory<'_>, changes: impl IntoIterator<Item = Change>) {
     for change in changes {
-        let mut journal = Journal::new();
-        journal.record(change);
-        let batch = journal.take();
+        let batch = batch([change]);
         memory.apply(&batch, 0..batch.places()).unwrap();
     }
 }
