@@ -55,11 +55,25 @@ impl Engine {
         self.ids.waiting.push(asker.session);
     }
 
-    /// The database has reserved ids: the puts that wait for them go on, in their order.
+    /// The database has reserved ids: the puts that wait for them go on.
     pub(super) fn ids_reserved(&mut self, turn: &mut Turn<'_>, up_to: u64) {
         self.ids.reserved = self.ids.reserved.max(up_to);
         // What was asked for has come; if it was less, the next put asks again.
         self.ids.asked = self.ids.reserved;
+        self.try_waiting_puts(turn);
+    }
+
+    /// Puts are refused from now on, or accepted again. One that waits for ids on a full disk would
+    /// wait for as long as that lasts, and its connection with it.
+    pub(super) fn refuse_puts(&mut self, turn: &mut Turn<'_>, refusal: Option<Refusal>) {
+        self.refuse_puts = refusal;
+        if refusal.is_some() {
+            self.try_waiting_puts(turn);
+        }
+    }
+
+    /// The puts that wait for ids are handled once more, in their order.
+    fn try_waiting_puts(&mut self, turn: &mut Turn<'_>) {
         for session in std::mem::take(&mut self.ids.waiting) {
             if let Hold::Ids(waiting) = self.ledger.set_hold(session, Hold::Free) {
                 let connection = self.ledger.session(session).connection;

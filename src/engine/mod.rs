@@ -263,7 +263,7 @@ impl Engine {
                 }
             }
             Input::IdsReserved(up_to) => self.ids_reserved(turn, up_to),
-            Input::RefusePuts(refusal) => self.refuse_puts = refusal,
+            Input::RefusePuts(refusal) => self.refuse_puts(turn, refusal),
         }
         self.resume(turn);
     }

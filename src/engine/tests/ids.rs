@@ -6,6 +6,7 @@ use super::Talk;
 use crate::engine::{Engine, Input};
 use crate::words::command::Reply;
 use crate::words::limits::{ID_BLOCK, LimitValues, Limits};
+use crate::words::refusal::Refusal;
 use crate::words::statistics::Counted;
 
 fn talk(next: u64, reserved: u64) -> Talk {
@@ -47,13 +48,24 @@ fn puts_wait_on_when_too_few_have_come() {
 }
 
 #[test]
-fn a_waiting_put_leaves_no_queue_behind_and_is_refused_by_then() {
+fn a_waiting_put_leaves_no_queue_behind() {
     let mut t = talk(1, 1).workers("ab");
     t.say('a', "put r");
     assert_eq!(t.say('b', "queues"), "b queues q");
-    t.input(Input::RefusePuts(Some(crate::words::refusal::Refusal::OutOfMemory)));
-    assert_eq!(t.input(Input::IdsReserved(9)), "a refused OutOfMemory");
-    assert_eq!(t.say('b', "queues"), "b queues q");
+}
+
+/// On a full disk no ids are reserved, and a put that came before that was known hung for as long,
+/// with all that its connection had asked for since.
+#[test]
+fn regression_10_a_waiting_put_is_refused_once_puts_are() {
+    let mut t = talk(1, 1).workers("a");
+    t.say('a', "put");
+    assert_eq!(t.say('a', "queues"), "");
+    let told = t.input(Input::RefusePuts(Some(Refusal::OutOfMemory)));
+    assert_eq!(told, "a refused OutOfMemory, a queues q");
+    assert_eq!(t.input(Input::IdsReserved(9)), "");
+    t.input(Input::RefusePuts(None));
+    assert!(t.say('a', "put").ends_with("a put 1"), "no id is lost");
 }
 
 #[test]
