@@ -17,50 +17,54 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::StoreError;
-use super::paths::{FILE_MODE, Paths, file_bytes, remove_if_there, rename};
+use super::paths::{FILE_MODE, Paths, allocated_bytes, file_bytes, remove_if_there, rename};
 
 /// Enough for the log of many thousands of removals, in bytes.
 const BALLAST_BYTES: u64 = 8 * 1024 * 1024;
-/// It is only made while the disk has room for that many of it.
-const DISK_FREE_MIN: u64 = 8 * BALLAST_BYTES;
-
-/// A shorter log is not worth being kept, in bytes.
-const OF_LOG_BYTES_MIN: u64 = 1024 * 1024;
+/// On a small disk it is this part of what the disk has left.
+const DISK_PARTS: u64 = 8;
+/// A log of less has no room for a single removal, in bytes.
+const BALLAST_BYTES_MIN: u64 = 128 * 1024;
 /// What the database library writes before the first frame of a log.
 const LOG_HEADER_BYTES: usize = 32;
 
-/// Whether there is ballast to throw off.
+/// What there is of the ballast.
 #[derive(Debug)]
 pub(super) struct Ballast {
-    there: bool,
+    /// Bytes that it takes, or that were tried in vain.
+    bytes: u64,
+    /// Whether it was thrown off: what other programs are about to need is not taken again.
+    was_thrown_off: bool,
 }
 
 impl Ballast {
     /// Looks whether there is some.
     pub fn find(paths: &Paths) -> Ballast {
-        Ballast { there: paths.ballast().exists() }
+        Ballast { bytes: allocated_bytes(&paths.ballast()), was_thrown_off: false }
     }
 
-    /// Takes some in if there is none and the disk has plenty of room.
+    /// Takes some in, or more, if the disk has room for much more than there is.
     pub fn take_in(&mut self, paths: &Paths, disk_free_bytes: u64) {
-        if self.there || disk_free_bytes < DISK_FREE_MIN {
+        let wanted = BALLAST_BYTES.min(disk_free_bytes / DISK_PARTS);
+        let least = if self.was_thrown_off { BALLAST_BYTES } else { BALLAST_BYTES_MIN };
+        if wanted < least || wanted < 2 * self.bytes {
             return;
         }
         let file = OpenOptions::new()
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(false)
             .mode(FILE_MODE)
             .open(paths.ballast());
         // A file system that can not allocate without writing gets no ballast: what is not
         // allocated would free nothing.
-        let allocated = file
-            .is_ok_and(|file| fallocate(&file, FallocateFlags::empty(), 0, BALLAST_BYTES).is_ok());
-        if !allocated {
+        let allocated =
+            file.is_ok_and(|file| fallocate(&file, FallocateFlags::empty(), 0, wanted).is_ok());
+        if !allocated && self.bytes == 0 {
             let _ = remove_if_there(&paths.ballast());
         }
         // Not tried again after every commit.
-        self.there = true;
+        self.bytes = wanted;
     }
 
     /// Makes one of the log of a database that is closed and whose log is in the file, or removes
@@ -69,13 +73,13 @@ impl Ballast {
     /// # Errors
     /// What the system said. The log is there then, and says what the file says.
     pub fn make_of_log(paths: &Paths) -> Result<(), StoreError> {
-        let log_bytes = file_bytes(&paths.wal())?;
-        if log_bytes > 0 {
+        if file_bytes(&paths.wal())? > 0 {
             // Should its name come back with the power, it is an empty one all the same.
             clear_header(&paths.wal())?;
         }
         remove_if_there(&paths.shm())?;
-        if paths.ballast().exists() || log_bytes < OF_LOG_BYTES_MIN {
+        let (of_log, there) = (allocated_bytes(&paths.wal()), allocated_bytes(&paths.ballast()));
+        if of_log < BALLAST_BYTES_MIN || there >= of_log.min(BALLAST_BYTES) {
             remove_if_there(&paths.wal())?;
         } else {
             rename(&paths.wal(), &paths.ballast())?;
@@ -100,7 +104,7 @@ impl Ballast {
 
     /// Throws it off; says whether that has freed anything.
     pub fn throw_off(&mut self, paths: &Paths) -> bool {
-        self.there = false;
+        *self = Ballast { bytes: 0, was_thrown_off: true };
         remove_if_there(&paths.ballast()).unwrap_or(false)
     }
 }
@@ -122,14 +126,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ballast_is_taken_in_with_plenty_of_room_and_thrown_off_once() {
+    fn ballast_is_a_part_of_what_the_disk_has_left_and_thrown_off_once() {
         let (_directory, paths) = paths();
         let mut ballast = Ballast::find(&paths);
-        ballast.take_in(&paths, DISK_FREE_MIN - 1);
+        ballast.take_in(&paths, DISK_PARTS * BALLAST_BYTES_MIN - 1);
         assert!(!paths.ballast().exists());
-        ballast.take_in(&paths, DISK_FREE_MIN);
-        assert_eq!(std::fs::metadata(paths.ballast()).unwrap().len(), BALLAST_BYTES);
-        assert!(Ballast::find(&paths).throw_off(&paths));
+        for bytes in [BALLAST_BYTES_MIN, BALLAST_BYTES] {
+            ballast.take_in(&paths, DISK_PARTS * bytes);
+            assert_eq!(allocated_bytes(&paths.ballast()), bytes);
+        }
+        ballast.take_in(&paths, u64::MAX);
+        assert_eq!(allocated_bytes(&paths.ballast()), BALLAST_BYTES);
+        let mut ballast = Ballast::find(&paths);
+        assert!(ballast.throw_off(&paths));
         assert!(!ballast.throw_off(&paths));
+        ballast.take_in(&paths, DISK_PARTS * BALLAST_BYTES - 1);
+        assert!(!paths.ballast().exists(), "there was a reason to throw it off");
     }
 }

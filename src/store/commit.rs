@@ -414,39 +414,41 @@ impl<'c> File<'c> {
     /// # Errors
     /// What failed; then the file is as it was, unless the error makes it suspect.
     pub fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
-        if !self.vacuum_if_worth_it().map_err(|error| self.error(error))? {
+        let kept = self.pages_kept().map_err(|error| self.error(error))?;
+        let Some(kept) = kept else { return Ok(false) };
+        let kept_bytes = u64::from(kept) * u64::from(PAGE_BYTES);
+        let is_tight = self.room.disk_free_bytes < 2 * kept_bytes + LOG_BYTES;
+        // On a full disk only what fits into the log that there is.
+        if is_tight && (kept_bytes > self.room.log_bytes / 2 || !self.empty_log()?) {
             return Ok(false);
         }
+        self.vacuum().map_err(|error| self.error(error))?;
         // The file is cut when the log is moved into it.
         self.move_log().map(|_| true)
     }
 
-    fn vacuum_if_worth_it(&mut self) -> Result<bool> {
+    /// How many pages a smaller file would have, if that is worth it.
+    fn pages_kept(&mut self) -> Result<Option<u32>> {
         if self.file_bytes < u64::from(SHRINK_PAGES_MIN) * u64::from(PAGE_BYTES) {
-            return Ok(false);
+            return Ok(None);
         }
         let free: u32 = self.free_pages.query_row([], |row| row.get(0))?;
         // VACUUM is a commit of its own, and the first one has to complete the start.
         if free < SHRINK_PAGES_MIN || self.file.place.origin.get().completed().is_some() {
-            return Ok(false);
+            return Ok(None);
         }
         let pages: u32 = self.pages.query_row([], |row| row.get(0))?;
         let kept = pages.saturating_sub(free);
-        if kept > free || kept > SHRINK_KEPT_PAGES_MAX {
-            return Ok(false);
-        }
-        // On a full disk only what fits into the log that there is.
-        let kept_bytes = u64::from(kept) * u64::from(PAGE_BYTES);
-        if kept_bytes > LOG_BYTES / 2 && self.room.disk_free_bytes < 2 * kept_bytes + LOG_BYTES {
-            return Ok(false);
-        }
+        Ok((kept <= free && kept <= SHRINK_KEPT_PAGES_MAX).then_some(kept))
+    }
+
+    fn vacuum(&mut self) -> Result<()> {
         self.let_go();
         self.set_syncing(true)?;
         self.vacuum.raw_execute()?;
         self.unsynced = false;
         // It has counted on.
-        origin::set_cookie(&self.file.connection, self.file.place.origin.get().cookie())?;
-        Ok(true)
+        origin::set_cookie(&self.file.connection, self.file.place.origin.get().cookie())
     }
 
     /// How large everything is now. Sets room aside where the disk has it.

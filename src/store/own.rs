@@ -15,6 +15,7 @@ use super::error::Cause;
 use super::file::disk_free_bytes;
 use super::origin;
 use super::parts::is_full;
+use super::paths::allocated_bytes;
 use super::room::{AGAIN_PAGES, Allocated, LOG_BYTES, Room, allocate};
 use super::schema::PAGE_BYTES;
 use super::spare_rows::{self, ROW_PAGES, Reserve};
@@ -100,11 +101,14 @@ impl File<'_> {
         let paths = &self.file.place.paths;
         let free = self.room.disk_free_bytes;
         self.ballast.take_in(paths, free);
-        if !self.room.log_is_owned && free >= 2 * LOG_BYTES {
+        if self.room.log_bytes < LOG_BYTES {
+            self.room.log_bytes = self.room.log_bytes.max(allocated_bytes(&paths.wal()));
+        }
+        if let Some(bytes) = self.room.log_bytes_wanted() {
             let log = OpenOptions::new().write(true).open(paths.wal());
-            // Not tried again after every commit.
-            self.room.log_is_owned =
-                log.is_ok_and(|log| allocate(&log, 0, LOG_BYTES) != Allocated::No);
+            if log.is_ok_and(|log| allocate(&log, 0, bytes) != Allocated::No) {
+                self.room.log_bytes = bytes;
+            }
         }
         if self.room.is_all_there_is() {
             self.look_for_room()?;

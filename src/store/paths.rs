@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
@@ -112,6 +113,11 @@ impl Paths {
         self.with(".ballast")
     }
 
+    /// What is written for a moment, to see whether anything can be.
+    pub fn probe(&self) -> PathBuf {
+        self.with(".probe")
+    }
+
     /// Another name beside the database.
     pub fn with(&self, suffix: &str) -> PathBuf {
         let mut name = self.database.clone().into_os_string();
@@ -166,6 +172,12 @@ pub(super) fn file_bytes(path: &Path) -> Result<u64, StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(StoreError::system(path, error)),
     }
+}
+
+/// The bytes of the blocks that a file has, 0 when it does not exist.
+pub(super) fn allocated_bytes(path: &Path) -> u64 {
+    const BLOCK_BYTES: u64 = 512;
+    fs::metadata(path).map_or(0, |metadata| metadata.blocks() * BLOCK_BYTES)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) fn store_error(paths: &Paths, error: rusqlite::Error) -> StoreError {
 /// so the file of which these would be true is tried. The error is the system's.
 fn probe_growth(paths: &Paths) -> Result<(), StoreError> {
     const PROBE_BYTES: usize = 64 * 1024;
-    let path = paths.with(".probe");
+    let path = paths.probe();
     let end = file_bytes(paths.database())?.max(file_bytes(&paths.wal())?);
     let written = std::fs::File::create(&path).and_then(|mut file| {
         file.seek(SeekFrom::Start(end))?;

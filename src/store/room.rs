@@ -37,8 +37,12 @@ const AHEAD_PAGES_MIN: u64 = 32;
 /// The file owns no more ahead than this part of what the disk has left.
 const DISK_PARTS: u64 = 8;
 /// What the log owns from its beginning, in bytes: removals are committed in slices of less, with
-/// the log moved into the file between them.
+/// the log moved into the file between them. On a small disk it owns a part of what that has left.
 pub(super) const LOG_BYTES: u64 = 8 * 1024 * 1024;
+/// The part of what the disk has left.
+const LOG_DISK_PARTS: u64 = 4;
+/// A log that owns less has no room for a single removal, in bytes.
+const LOG_BYTES_MIN: u64 = 128 * 1024;
 /// What is to be had beside what was refused before messages are accepted again, in pages.
 pub(super) const AGAIN_PAGES: u64 = 512 * 1024 / PAGE_BYTES as u64;
 /// With less than this left other programs are locked out, in bytes: the index of the log that they
@@ -64,8 +68,8 @@ pub(super) struct Room {
     pub refused_bytes: u64,
     /// Bytes that the disk had left when that was last measured.
     pub disk_free_bytes: u64,
-    /// Whether the log owns its blocks.
-    pub log_is_owned: bool,
+    /// Bytes that the log owns.
+    pub log_bytes: u64,
 }
 
 impl Room {
@@ -87,6 +91,12 @@ impl Room {
     /// Whether it is time to ask the disk for more before so many pages are used.
     pub fn runs_low(&self, pages: u64) -> bool {
         !self.short && !self.has(pages + self.ahead() / 4)
+    }
+
+    /// How many bytes the log should come to own now, if that is much more than it does.
+    pub fn log_bytes_wanted(&self) -> Option<u64> {
+        let wanted = LOG_BYTES.min(self.disk_free_bytes / LOG_DISK_PARTS);
+        (wanted >= LOG_BYTES_MIN && wanted >= 2 * self.log_bytes).then_some(wanted)
     }
 
     /// By how many pages the file is to own more than it needs: less on a small disk.
