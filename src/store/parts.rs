@@ -19,7 +19,7 @@ use rusqlite::Result;
 
 use super::StoreError;
 use super::commit::File;
-use super::room::{LOG_BYTES, pages_needed};
+use super::room::{LOG_BYTES, pages_needed, pages_needed_with, pages_of_moves};
 use super::schema::setting;
 use super::spare_rows::{self, ROW_PAGES};
 use super::tables::Tables;
@@ -74,6 +74,12 @@ impl File<'_> {
     }
 
     fn commit_moves(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        // What is set aside for moves comes first: new messages may have been accepted for the rest.
+        let pages = pages_needed(batch);
+        let mut rows = pages_of_moves(batch.moves()).div_ceil(ROW_PAGES);
+        while rows > 0 && !self.has_room(pages)? && self.release_reserve(pages)? {
+            rows -= 1;
+        }
         let places = batch.places_of(Part::Moves);
         self.in_slices(places, SLICE_ROWS, Means::Reserve, |tables, places| {
             tables.apply_rows(batch.part(places).filter(|row| !is_of_a_put(batch, row)))
@@ -83,7 +89,9 @@ impl File<'_> {
     fn commit_puts(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let is_last = batch.clean_stop().is_some();
         // Nothing but the next start comes after the last commit.
-        let pages = pages_needed(batch);
+        let moves = batch.part(batch.places_of(Part::Moves));
+        let pages =
+            pages_needed_with(batch, moves.filter(|row| is_of_a_put(batch, row)).count() as u64);
         while is_last && !self.has_room(pages)? && self.release_reserve(pages)? {}
         if batch.puts() > 0 && !self.has_room(pages)? {
             return Err(self.no_room());
@@ -196,7 +204,9 @@ pub(super) fn is_full(result: &Result<(), StoreError>) -> bool {
 mod tests {
     use super::super::StoreFile;
     use super::super::room::Room;
-    use super::super::testing::{batch, commit_to, folder, found, put, queue, removed, reopen, state};
+    use super::super::testing::{
+        batch, commit_to, folder, found, put, queue, removed, reopen, state,
+    };
     use super::*;
     use crate::words::change::Change;
     use std::path::Path;
@@ -255,6 +265,30 @@ mod tests {
         drop(file);
         store_file.abandon();
         assert_eq!(ids(&path), [(2, true), (3, false)]);
+    }
+
+    /// Messages were accepted for the room that there was; moves of the same commit took it, while
+    /// what is set aside for them was left over.
+    #[test]
+    fn moves_leave_the_room_of_new_messages_to_them() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let puts = (1..=2_000).map(|id| put(id, 1, &[b'x'; 100]));
+        commit_to(&mut file, std::iter::once(queue(1, "q")).chain(puts).collect());
+        file.sizes().unwrap();
+        assert!(file.reserve.rows > 0);
+        drop(file);
+        let mut file = full(&store_file, 1_000);
+        file.commit(&batch((1..=1_000).map(removed)), true).unwrap();
+        file.measure_room().unwrap();
+        let room = file.room();
+        assert!(room.bytes > 500_000, "{room:?}");
+        // Some pages are needed beside.
+        let body = vec![b'y'; usize::try_from(room.bytes).unwrap() - 50_000];
+        let moves = (1_001..=6_000).map(|id| Change::Moved(state(id)));
+        let changes = moves.chain([put(9_000, 1, &body)]);
+        file.commit(&batch(changes), true).unwrap();
     }
 
     #[test]

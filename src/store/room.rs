@@ -183,7 +183,12 @@ pub(super) fn allocate(file: &File, from: u64, to: u64) -> Allocated {
 
 /// Pages that a commit of this batch may add to the file.
 pub(super) fn pages_needed(batch: &Batch) -> u64 {
-    PAGES_PER_COMMIT + pages_of_puts(batch) + pages_of_moves(batch.moves())
+    pages_needed_with(batch, batch.moves())
+}
+
+/// The same with so many moves alone; the others are in the file already.
+pub(super) fn pages_needed_with(batch: &Batch, moves: u64) -> u64 {
+    PAGES_PER_COMMIT + pages_of_puts(batch) + pages_of_moves(moves)
 }
 
 /// Pages that the messages of this batch need. A page that holds several is more than half full,
