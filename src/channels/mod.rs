@@ -187,6 +187,17 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// The changes that come with it.
+    pub fn into_batch(self) -> Arc<Batch> {
+        match self {
+            Order::Commit { batch, .. }
+            | Order::Rewrite { batch, .. }
+            | Order::Close { batch, .. } => batch,
+        }
+    }
+}
+
 /// What became of an [`Order`]: whether its batch was committed. Persistence has let go of the
 /// batch when it says so.
 pub type Finished = Result<(), StoreError>;

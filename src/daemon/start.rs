@@ -31,7 +31,7 @@ use crate::engine::Engine;
 use crate::engine::load::Loader;
 use crate::journal::Journal;
 use crate::persistence::{self, Progress};
-use crate::store::{self, Memory, Opened, StoreError, StoreFile};
+use crate::store::{self, Held, Memory, Opened, Renewed, StoreError};
 use crate::wire::admission::Admission;
 use crate::wire::clients::Clients;
 use crate::wire::connection::Shared;
@@ -72,8 +72,9 @@ impl Daemon {
         let (threads, joiner) = joined_threads(notice_sender.clone());
         let (events, event_receiver) = channels::events();
         let shared = shared(&events, &limits, clock, threads, log);
-        let Opened { memory, file, facts } = opened;
-        let disk = Disk::start(file, events.clone(), log)?;
+        let Opened { memory, file, unopened, facts } = opened;
+        let held = file.map(Held::Open).or(unopened.map(Held::Closed));
+        let disk = Disk::start(held, events.clone(), log)?;
         let turns = Arc::new(AtomicU64::new(0));
         let watchdog =
             Watchdog::new(systemd::watchdog_interval(), turns.clone(), disk.progress.clone());
@@ -331,8 +332,28 @@ fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, Da
     if let Some(path) = database {
         info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
             "clean_stop" => facts.clean_stop);
-        if facts.renewed {
-            warn!(log, "database rewritten: the previous run had marked it as suspect");
+        match facts.renewed {
+            Renewed::No => {}
+            Renewed::Anew => {
+                warn!(log, "database rewritten: the previous run had marked it as suspect");
+            }
+            Renewed::InPlace => warn!(
+                log,
+                "database rewritten in place: the previous run had marked it as suspect, and the \
+                 disk has no room for a new file"
+            ),
+            Renewed::NotYet => warn!(
+                log,
+                "database will be rewritten once the disk has room: the previous run had marked \
+                 it as suspect"
+            ),
+        }
+        if opened.unopened.is_some() && facts.renewed == Renewed::No {
+            warn!(
+                log,
+                "the disk has no room for a file beside the database: messages are delivered, \
+                 changes wait until there is room"
+            );
         }
     }
     Ok(Loaded { opened, clock, engine, limits, dropped })
@@ -350,17 +371,18 @@ struct Disk {
 impl Disk {
     /// Starts the thread of the file, if there is one.
     fn start(
-        file: Option<StoreFile>,
+        held: Option<Held>,
         events: SyncSender<Event>,
         log: &Logger,
     ) -> Result<Disk, DaemonError> {
         let (order_sender, orders) = channels::orders();
         let (finished_sender, finished) = channels::finished();
         let progress = Arc::new(Progress::default());
-        let Some(file) = file else {
+        let Some(held) = held else {
             let (journal, orders, thread) = (Journal::new(), None, None);
             return Ok(Disk { journal, orders, finished, progress, thread });
         };
+        persistence::look(&held, &progress)?;
         let (told, log) = (progress.clone(), log.clone());
         let thread = std::thread::Builder::new()
             .name("persistence".to_owned())
@@ -368,7 +390,7 @@ impl Disk {
             .spawn(move || {
                 let _abort = AbortOnPanic;
                 run_at_once(&log);
-                persistence::run(file, orders, finished_sender, events, told, log)
+                persistence::run(held, orders, finished_sender, events, told, log)
             })
             .map_err(|error| DaemonError::System("start a thread", error))?;
         let (journal, orders, thread) = (Journal::new(), Some(order_sender), Some(thread));

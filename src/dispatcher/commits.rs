@@ -258,7 +258,7 @@ impl<'c> Dispatcher<'c> {
         let Some(under_way) = self.commits.under_way.take() else { return Ok(()) };
         match result {
             Ok(()) => self.order_succeeded(under_way),
-            Err(error) => self.order_failed(error),
+            Err(error) => self.order_failed(under_way, error),
         }
     }
 
@@ -267,7 +267,10 @@ impl<'c> Dispatcher<'c> {
         let commits = &mut self.commits;
         let number = commits.batch_succeeded(now);
         let synced = match under_way {
-            UnderWay::Slice { last: false } => return Ok(()),
+            UnderWay::Slice { last: false } => {
+                commits.rewrite.slice_taken();
+                return Ok(());
+            }
             UnderWay::Slice { last: true } => true,
             UnderWay::Commit { sync } => sync,
         };
@@ -282,7 +285,7 @@ impl<'c> Dispatcher<'c> {
         self.recover_from_failure()
     }
 
-    fn order_failed(&mut self, error: StoreError) -> Result<(), StoreError> {
+    fn order_failed(&mut self, under_way: UnderWay, error: StoreError) -> Result<(), StoreError> {
         self.commits.unsure = true;
         if let StoreError::NoRoom { kept, .. } = error {
             return self.order_kept_up_to(kept);
@@ -292,7 +295,8 @@ impl<'c> Dispatcher<'c> {
         let asked = commits.ids_under_way.take();
         commits.ids_asked = commits.ids_asked.max(asked);
         commits.rewrite.order_failed(&error);
-        if self.is_worth_a_new_file(&error) {
+        let was_commit = matches!(under_way, UnderWay::Commit { .. });
+        if was_commit && self.is_worth_a_new_file(&error) {
             self.commits.rewrite.want();
         }
         let wait_ms = self.commits.interval_ms * self.commits.rewrite.intervals();

@@ -5,7 +5,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use slog::{crit, info};
+use slog::{crit, warn};
 
 use crate::channels::{Event, Finished, Order};
 use crate::store::{Remedy, StoreError};
@@ -96,15 +96,22 @@ impl Dispatcher<'_> {
             journal.stop_cleanly(next_id);
             journal.note_clock(now);
             let batch = journal.take();
-            let rows = batch.rows();
             let close = Order::Close { batch, messages: expected.take() };
-            let Err(error) = ask(orders, finished, close) else {
-                info!(log, "everything is in the database file");
-                return Stopped::Clean;
-            };
+            let Err(error) = ask(orders, finished, close) else { return Stopped::Clean };
+            let suspect = error.remedy() == Remedy::Rewrite;
+            let no_room = error.remedy() == Remedy::RefusePuts;
+            match error {
+                StoreError::NoRoom { kept, .. } => drop(journal.failed_beyond(kept)),
+                _ => journal.failed(),
+            }
+            let rows = journal.rows();
             // Where no start would find the file, what was committed to it is lost too.
             let lost = if progress.is_file_lost() { rows.max(in_memory) } else { rows };
-            let suspect = error.remedy() == Remedy::Rewrite;
+            if lost == 0 && no_room {
+                warn!(log, "everything is in the database, but the disk has no room to note that it \
+                    was stopped in order"; "error" => %error);
+                return Stopped::Clean;
+            }
             if clock.time() >= until || (suspect && exit_on_io_error) {
                 crit!(log, "stopped with changes that are only in memory";
                     "rows" => lost, "error" => %error);
@@ -113,7 +120,6 @@ impl Dispatcher<'_> {
             if !std::mem::replace(&mut told, true) {
                 crit!(log, "the last commit failed, retrying"; "error" => %error);
             }
-            journal.failed();
             if suspect && rewrite_now(memory, journal, orders, finished).is_ok() {
                 continue;
             }

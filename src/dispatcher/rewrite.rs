@@ -31,10 +31,23 @@ pub(super) enum Rewrite {
     /// The file is trusted.
     #[default]
     Trusted,
+    /// The file is sound, but it cannot grow and a new one would be small; an attempt begins with
+    /// the next tick.
+    Worthwhile,
     /// The file is suspect; an attempt begins with the next tick. So many have failed.
     Wanted(u32),
-    /// Slices are being sent, after so many attempts that have failed.
-    Sending(Slices, u32),
+    /// Slices are being sent.
+    Sending(Sending),
+}
+
+/// An attempt under way.
+#[derive(Debug)]
+pub(super) struct Sending {
+    slices: Slices,
+    /// So many have failed before.
+    failed: u32,
+    /// Whether the old file is sound and has all that was committed, since no slice was taken yet.
+    may_go_back: bool,
 }
 
 /// What a new file takes at least, and its log, with some room to begin with.
@@ -45,27 +58,37 @@ const DOUBLINGS_MAX: u32 = 8;
 impl Rewrite {
     /// Notes that an order failed.
     pub fn order_failed(&mut self, error: &StoreError) {
-        match self {
-            Rewrite::Trusted if error.remedy() != Remedy::Rewrite => {}
-            Rewrite::Trusted => *self = Rewrite::Wanted(0),
-            Rewrite::Wanted(failed) | Rewrite::Sending(_, failed) => {
-                *self = Rewrite::Wanted(failed.saturating_add(1));
+        let is_suspect = error.remedy() == Remedy::Rewrite;
+        *self = match self {
+            Rewrite::Trusted | Rewrite::Worthwhile if is_suspect => Rewrite::Wanted(0),
+            Rewrite::Trusted | Rewrite::Worthwhile => Rewrite::Trusted,
+            // There was no room for a new file: the old one may take commits by now.
+            Rewrite::Sending(Sending { may_go_back: true, .. }) if !is_suspect => Rewrite::Trusted,
+            Rewrite::Wanted(failed) | Rewrite::Sending(Sending { failed, .. }) => {
+                Rewrite::Wanted(failed.saturating_add(1))
             }
+        };
+    }
+
+    /// Notes that a slice was taken: what came with it is in no other file.
+    pub fn slice_taken(&mut self) {
+        if let Rewrite::Sending(sending) = self {
+            sending.may_go_back = false;
         }
     }
 
     /// Begins a first attempt with the next tick, although the file is sound.
     pub fn want(&mut self) {
         if matches!(self, Rewrite::Trusted) {
-            *self = Rewrite::Wanted(0);
+            *self = Rewrite::Worthwhile;
         }
     }
 
     /// How many tick intervals to wait after a failed order.
     pub fn intervals(&self) -> u64 {
         match self {
-            Rewrite::Trusted => 1,
-            Rewrite::Wanted(failed) | Rewrite::Sending(_, failed) => {
+            Rewrite::Trusted | Rewrite::Worthwhile => 1,
+            Rewrite::Wanted(failed) | Rewrite::Sending(Sending { failed, .. }) => {
                 1 << (*failed).min(DOUBLINGS_MAX)
             }
         }
@@ -106,7 +129,7 @@ impl Dispatcher<'_> {
     /// Stages what goes to persistence with the next slice; the first one waits for the tick.
     pub(super) fn stage_for_slice(&mut self, now: Time) {
         let commits = &mut self.commits;
-        if matches!(commits.rewrite, Rewrite::Wanted(_)) && commits.tick > now {
+        if !matches!(commits.rewrite, Rewrite::Sending(_)) && commits.tick > now {
             return;
         }
         if commits.staged.is_some() || commits.journal.lag().is_some() {
@@ -122,13 +145,19 @@ impl Dispatcher<'_> {
     /// A staged batch, which memory has now, becomes an order with the slice that follows.
     pub(super) fn send_slice(&mut self, batch: Arc<Batch>) -> Result<(), StoreError> {
         let commits = &mut self.commits;
-        let (mut slices, failed) = match std::mem::take(&mut commits.rewrite) {
-            Rewrite::Trusted => (Slices::begin(&mut self.memory)?, 0),
-            Rewrite::Wanted(failed) => (Slices::begin(&mut self.memory)?, failed),
-            Rewrite::Sending(slices, failed) => (slices, failed),
+        let before = std::mem::take(&mut commits.rewrite);
+        let may_go_back = matches!(before, Rewrite::Worthwhile);
+        let mut sending = match before {
+            Rewrite::Sending(sending) => sending,
+            Rewrite::Wanted(failed) => {
+                Sending { slices: Slices::begin(&mut self.memory)?, failed, may_go_back }
+            }
+            Rewrite::Trusted | Rewrite::Worthwhile => {
+                Sending { slices: Slices::begin(&mut self.memory)?, failed: 0, may_go_back }
+            }
         };
-        let slice = slices.next_slice(&mut self.memory)?;
-        commits.rewrite = Rewrite::Sending(slices, failed);
+        let slice = sending.slices.next_slice(&mut self.memory)?;
+        commits.rewrite = Rewrite::Sending(sending);
         let under_way = UnderWay::Slice { last: slice.last };
         commits.send(Order::Rewrite { slice, batch }, under_way);
         Ok(())

@@ -124,6 +124,11 @@ impl Journal {
         self.current.is_empty()
     }
 
+    /// Rows recorded since the last hand-over.
+    pub fn rows(&self) -> u64 {
+        self.current.rows()
+    }
+
     /// Bytes of bodies and overhead recorded since the last hand-over.
     pub fn recorded_bytes(&self) -> u64 {
         self.current.bytes()
@@ -165,7 +170,8 @@ impl Journal {
     }
 
     /// Hands over what was recorded, for a file that is written anew: the database in memory is
-    /// given it before. Until one succeeds only such hand-overs may follow.
+    /// given it before. When it fails, another hand-over may follow, of which that is given all once
+    /// more.
     pub fn take_for_rewrite(&mut self) -> Arc<Batch> {
         let batch = self.take();
         self.is_rewriting = true;

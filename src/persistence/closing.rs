@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use slog::{crit, warn};
+use slog::{info, warn};
 
 use super::Link;
 use crate::journal::Batch;
@@ -33,12 +32,13 @@ pub(super) fn close(
     };
     match file.finish(messages) {
         Ok(ending) => {
-            if ending == Ending::WithLog {
-                warn!(
+            match ending {
+                Ending::Whole => info!(link.log, "everything is in the database file"),
+                Ending::WithLog => warn!(
                     link.log,
                     "the write-ahead log stays beside the database file: another \
                     program or a full disk prevents the checkpoint"
-                );
+                ),
             }
             link.answer(batch, Ok(()));
             None
@@ -46,9 +46,7 @@ pub(super) fn close(
         Err(failed) => {
             let (held, error) = *failed;
             if error.remedy() == Remedy::Rewrite {
-                crit!(link.log, "database file is suspect"; "error" => %error);
-                link.note_loss(&error);
-                link.progress.suspect.store(true, Ordering::Relaxed);
+                link.tell_suspect(&error);
             }
             link.answer(batch, Err(error));
             Some(held)

@@ -38,7 +38,7 @@ use crate::channels::waiting::Waiting;
 use crate::channels::{Event, Finished, Order};
 use crate::journal::Batch;
 use crate::store::{
-    Checkpoint, File, Held, OwnRoom, Remedy, SHARE_BYTES, Sizes, Slice, StoreError, StoreFile,
+    Checkpoint, File, Held, OwnRoom, Remedy, SHARE_BYTES, Sizes, Slice, StoreError,
 };
 
 pub use progress::Progress;
@@ -83,6 +83,22 @@ impl Disk for File<'_> {
     }
 }
 
+/// Looks at the file before the thread runs: the first message that anybody puts may be one too many
+/// for the disk.
+///
+/// # Errors
+/// The statements could not be prepared.
+pub fn look(held: &Held, progress: &Progress) -> Result<(), StoreError> {
+    let Held::Open(file) = held else { return Ok(()) };
+    let mut disk = File::new(file)?;
+    // What is wrong with it is found again by the thread, which can do something about it.
+    if let Ok(sizes) = disk.sizes() {
+        progress.measured(&sizes);
+    }
+    progress.has_room(disk.room());
+    Ok(())
+}
+
 /// The thread's body. It ends after [`Order::Close`] has been carried out, or when nobody can
 /// send orders any more.
 ///
@@ -90,7 +106,7 @@ impl Disk for File<'_> {
 /// The statements could not be prepared, or the log could not be moved into the file at the end
 /// (nothing is lost then: the next start reads the log).
 pub fn run(
-    file: StoreFile,
+    mut held: Held,
     orders: Receiver<Order>,
     finished: SyncSender<Finished>,
     events: SyncSender<Event>,
@@ -100,7 +116,7 @@ pub fn run(
     let (failed_before, waiting) = (Cell::new(false), Cell::default());
     let signs = Signs::default();
     let link = Link { orders, finished, events, progress, log, failed_before, waiting, signs };
-    let mut held = Held::Open(file);
+    link.progress.suspect.store(held.is_marked(), Ordering::Relaxed);
     let mut next = None;
     loop {
         let end = match &held {
@@ -114,6 +130,7 @@ pub fn run(
         match end {
             End::Over => break,
             End::Share => (held, next) = (share(held, &link), None),
+            End::Connect(order) => (held, next) = connect(held, order, &link),
             End::Replace(slice, batch) => (held, next) = refill::replace(held, slice, batch, &link),
             End::Moved(to) => held = closing::follow(held, to, &link),
             End::Close(batch, messages) => match closing::close(held, batch, messages, &link) {
@@ -124,7 +141,11 @@ pub fn run(
     }
     let suspect = link.progress.is_suspect();
     match held {
-        Held::Open(file) if !suspect => file.close(),
+        Held::Open(file) if !suspect => match file.close() {
+            // All that was committed is in the file and its log together.
+            Err(error) if error.remedy() != Remedy::Rewrite => Ok(()),
+            closed => closed,
+        },
         held => {
             held.abandon();
             Ok(())
@@ -145,20 +166,36 @@ enum End {
     Close(Arc<Batch>, Option<u64>),
     /// The disk has room for what other programs need to read the file.
     Share,
+    /// The file is sound and not connected to, which this order needs.
+    Connect(Order),
 }
 
 /// Lets other programs read a file that they were locked out of.
 fn share(held: Held, link: &Link) -> Held {
-    let (held, result) = held.share();
+    let (held, result) = held.connect();
     match result {
         Ok(()) => info!(link.log, "other programs can read the database file again"),
-        Err(error) => {
-            crit!(link.log, "database file is suspect"; "error" => %error);
-            link.progress.suspect.store(true, Ordering::Relaxed);
-            let _ = link.events.try_send(Event::Persisted);
-        }
+        // It is tried again with the next order.
+        Err(error) if error.remedy() != Remedy::Rewrite => {}
+        Err(error) => link.tell_suspect(&error),
     }
     held
+}
+
+/// Connects to a file that nobody could be connected to for want of room. Returns the order if it
+/// can be carried out now.
+fn connect(held: Held, order: Order, link: &Link) -> (Held, Option<Order>) {
+    let (held, result) = held.connect();
+    match result {
+        Ok(()) => (held, Some(order)),
+        Err(error) => {
+            if error.remedy() == Remedy::Rewrite {
+                link.tell_suspect(&error);
+            }
+            link.answer(order.into_batch(), Err(error));
+            (held, None)
+        }
+    }
 }
 
 /// The thread's ends of its channels.
@@ -205,19 +242,26 @@ impl Link {
         self.answer(batch, Err(StoreError::Suspect { file: held.path().to_path_buf() }));
     }
 
-    /// Serves without any file: only a new one helps.
+    /// Serves without any file: it is connected to if that is sound, and else only a new one helps.
     fn refuse_all(&self, held: &Held, mut next: Option<Order>) -> End {
         while let Some(order) = next.take().or_else(|| self.next()) {
             match order {
                 Order::Rewrite { slice, batch } if slice.first => {
                     return End::Replace(slice, batch);
                 }
-                Order::Rewrite { batch, .. }
-                | Order::Commit { batch, .. }
-                | Order::Close { batch, .. } => self.refuse(held, batch),
+                order if !self.progress.is_suspect() => return End::Connect(order),
+                order => self.refuse(held, order.into_batch()),
             }
         }
         End::Over
+    }
+
+    /// Says that only a new file helps, also to the dispatcher.
+    fn tell_suspect(&self, error: &StoreError) {
+        crit!(self.log, "database file is suspect"; "error" => %error);
+        self.note_loss(error);
+        self.progress.suspect.store(true, Ordering::Relaxed);
+        let _ = self.events.try_send(Event::Persisted);
     }
 }
 
@@ -394,6 +438,17 @@ mod tests {
     use std::io::ErrorKind;
     use std::path::Path;
     use std::sync::atomic::AtomicU64;
+
+    #[test]
+    fn the_disk_is_known_before_the_thread_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = Held::Open(open(&directory.path().join("q.db")).file.unwrap());
+        let progress = Progress::default();
+        assert_eq!(progress.disk_free_bytes(), None);
+        look(&held, &progress).unwrap();
+        assert!(progress.disk_free_bytes().is_some());
+        assert_ne!(progress.own_room_bytes(), OwnRoom::ENDLESS.bytes);
+    }
 
     #[test]
     fn what_was_committed_is_there_after_a_stop_and_the_log_is_gone() {

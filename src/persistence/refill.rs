@@ -13,7 +13,7 @@ use slog::{info, warn};
 use super::Link;
 use crate::channels::Order;
 use crate::journal::Batch;
-use crate::store::{Held, Replacement, Slice, StoreError};
+use crate::store::{Held, Remedy, Replacement, Slice, StoreError};
 
 /// Carries a rewrite out that begins with this slice. Returns what there is afterwards, and the
 /// order that has ended the attempt before its time.
@@ -23,12 +23,18 @@ pub(super) fn replace(
     batch: Arc<Batch>,
     link: &Link,
 ) -> (Held, Option<Order>) {
+    let replacement = match Replacement::begin(&held, slice.pages) {
+        Ok(replacement) => replacement,
+        Err(error) => {
+            // A file that is sound stays so when there only is no room for another one.
+            if error.remedy() == Remedy::Rewrite {
+                link.progress.suspect.store(true, Ordering::Relaxed);
+            }
+            return (give_up(held, batch, error, link), None);
+        }
+    };
     // Also when it was sound before: from here on the dispatcher's changes go elsewhere.
     link.progress.suspect.store(true, Ordering::Relaxed);
-    let replacement = match Replacement::begin(&held) {
-        Ok(replacement) => replacement,
-        Err(error) => return (give_up(held, batch, error, link), None),
-    };
     match receive(&held, replacement, slice, batch, link) {
         Received::All(replacement, batch) => (finish(held, replacement, batch, link), None),
         Received::Failed(batch, error) => (give_up(held, batch, error, link), None),
@@ -251,6 +257,57 @@ mod tests {
         story.change(&mut memory, put(9_000));
         story.change(&mut memory, Change::Removed(MessageId(1)));
         assert!(story.commit(), "the new file takes commits");
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    /// A file that cannot grow was given up for a new one before there was room for that: on a disk
+    /// that was filled meanwhile nothing could be removed any more, nor the daemon started again.
+    #[test]
+    fn regression_10_a_sound_file_is_not_given_up_for_one_that_has_no_room() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::healthy();
+        story.change(&mut memory, named());
+        story.change(&mut memory, put(1));
+        assert!(story.commit());
+        story.change(&mut memory, put(2));
+        let slice = Slices::begin(&mut memory).unwrap().next_slice(&mut memory).unwrap();
+        assert!(slice.first && slice.pages > 0);
+        let slice = Slice { pages: 1 << 40, ..slice };
+        let order = Order::Rewrite { slice, batch: story.journal.take_for_rewrite() };
+        let finished = story.dispatcher.order(order);
+        assert!(matches!(finished, Err(StoreError::Full { .. })), "{finished:?}");
+        story.took(finished);
+        assert!(!story.dispatcher.progress.is_suspect());
+        let beside = |suffix| story.path.with_file_name(format!("q.db{suffix}")).exists();
+        assert!(!beside(".suspect") && !beside(".new"));
+        story.change(&mut memory, Change::Removed(MessageId(1)));
+        assert!(story.commit(), "the old file takes commits");
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    /// What is whole in its place is connected to once that is possible.
+    #[test]
+    fn a_place_without_a_connection_is_connected_to_by_the_next_order() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("q.db");
+        let place = open(&path).file.unwrap().abandon();
+        let foreign = store::Connection::open(&path).unwrap();
+        foreign
+            .execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; SELECT * FROM meta")
+            .unwrap();
+        let dispatcher = Dispatcher::hold(Held::Closed(place));
+        let mut story = Story { _directory: directory, path, dispatcher, journal: Journal::new() };
+        story.change(&mut memory, named());
+        story.change(&mut memory, put(1));
+        assert!(!story.commit());
+        assert!(!story.dispatcher.progress.is_suspect());
+        drop(foreign);
+        assert!(story.commit());
         drop(memory);
         story.assert_restart_finds(&expected);
     }

@@ -34,14 +34,14 @@ impl Signs {
             LockFile::Restored => {
                 warn!(
                     log,
-                    "the lock file was removed and has been recreated; the \
+                    "the lock file was missing and has been created; the \
                     database itself stayed locked"
                 );
             }
             LockFile::Missing if !was_missing => {
                 warn!(
                     log,
-                    "the lock file was removed and cannot be recreated; the \
+                    "the lock file is missing and cannot be created; the \
                     database itself is still locked"
                 );
             }

@@ -10,7 +10,7 @@ use slog::Logger;
 use super::{Progress, run};
 use crate::channels::{self, Event, Finished, Order};
 use crate::journal::{Batch, Journal};
-use crate::store::{self, StoreError, StoreFile};
+use crate::store::{self, Held, StoreError, StoreFile};
 use crate::words::change::{Change, MessageRow};
 use crate::words::ids::{MessageId, QueueId, QueueName};
 
@@ -46,12 +46,16 @@ pub(super) struct Dispatcher {
 
 impl Dispatcher {
     pub fn start(file: StoreFile) -> Dispatcher {
+        Dispatcher::hold(Held::Open(file))
+    }
+
+    pub fn hold(held: Held) -> Dispatcher {
         let (orders, orders_received) = channels::orders();
         let (finished_sent, finished) = channels::finished();
         let (events_sent, events) = channels::events();
         let progress = Arc::new(Progress::default());
         let shared = progress.clone();
-        let body = move || run(file, orders_received, finished_sent, events_sent, shared, quiet());
+        let body = move || run(held, orders_received, finished_sent, events_sent, shared, quiet());
         let thread = std::thread::Builder::new().spawn(body).unwrap();
         Dispatcher { orders, finished, events, progress, thread }
     }

@@ -3,51 +3,135 @@
 //! # Failure
 //!
 //! A full disk keeps nobody from being served what there is: other programs are locked out, the log
-//! is made of the ballast, and ids are reserved later.
+//! is made of the ballast, ids are reserved later, and where no file can be made the database file
+//! is read alone and connected to later.
 
 use std::fs::OpenOptions;
 
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::check::Summary;
-use super::file::{self, Index, disk_free_bytes};
+use super::ballast::Ballast;
+use super::check::{self, Summary};
+use super::file::{self, Connected, Index, disk_free_bytes, while_alone};
+use super::load::{check_version, corrupt};
 use super::memory;
-use super::origin::{self, Origin, Stand};
+use super::origin::{self, Alone, Origin, Stand};
 use super::paths::{Paths, file_bytes};
 use super::probe::store_error;
 use super::room::{Allocated, LOG_BYTES, SHARE_BYTES, allocate};
 use super::schema::setting;
+use super::spare_rows;
+use super::standing::connect_without_log;
 use super::tables::Tables;
-use super::{Facts, StoreError};
+use super::{Facts, Renewed, StoreError};
 use crate::words::limits::ID_BLOCK;
 
-/// Copies all into memory. Where the disk has no room for what other programs would need to read
-/// the file at the same time, they are locked out.
-pub(super) fn read(paths: &Paths) -> Result<(Connection, Connection, Index), StoreError> {
-    let read = |index| {
+/// A file that was read whole and found sound.
+pub(super) struct Sound {
+    /// All of it in memory.
+    pub memory: Connection,
+    /// What it says about itself.
+    pub summary: Summary,
+    /// Where file and log stand.
+    pub stand: Stand,
+    /// `None` while the disk has no room for what a connection makes beside the file.
+    pub connection: Option<(Connection, Index)>,
+}
+
+/// Reads a file and checks all that is in it.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn read_sound(
+    paths: &Paths,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Sound, StoreError> {
+    let alone = Alone::look(paths)?;
+    let (connection, memory) = read(paths)?;
+    check_version(&memory, paths)?;
+    let stand = alone.with_log(&memory, paths)?;
+    let (summary, findings) = check::check(&memory, progress);
+    if findings.found > 0 {
+        return Err(corrupt(paths, findings.damage, findings.found));
+    }
+    spare_rows::forget(&memory).map_err(|error| StoreError::database(paths.database(), error))?;
+    Ok(Sound { memory, summary, stand, connection })
+}
+
+/// Copies all into memory. Returns the connection to the file as well, unless the disk has no room
+/// for an empty log beside it: then the file alone is read.
+fn read(paths: &Paths) -> Result<(Option<(Connection, Index)>, Connection), StoreError> {
+    let read = with_index(paths, |index| {
         let connection = file::connect(paths, index)?;
         let memory = copy_into_memory(&connection, paths)?;
-        Ok((connection, memory, index))
-    };
-    if disk_free_bytes(paths)? < SHARE_BYTES {
-        // Others that have it open already have all that they need, and so have we then.
-        return match read(Index::Own) {
-            Err(StoreError::Busy { .. }) => read(Index::Shared),
-            read => read,
-        };
-    }
-    match read(Index::Shared) {
-        Err(error @ (StoreError::Io { .. } | StoreError::Full { .. })) => {
-            read(Index::Own).map_err(|_: StoreError| error)
+        Ok((Some((connection, index)), memory))
+    });
+    match read {
+        Err(StoreError::Full { .. }) if file_bytes(&paths.wal())? == 0 => {
+            Ok((None, copy_into_memory(&connect_without_log(paths)?, paths)?))
         }
         read => read,
     }
 }
 
+/// Does something with the index of the log that the disk has room for. Where it has none for what
+/// other programs would need to read the file at the same time, they are locked out.
+pub(super) fn with_index<T>(
+    paths: &Paths,
+    act: impl Fn(Index) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    if disk_free_bytes(paths)? < SHARE_BYTES {
+        // Others that have it open already have all that they need, and so have we then.
+        return match act(Index::Own) {
+            Err(StoreError::Busy { .. }) => act(Index::Shared),
+            done => done,
+        };
+    }
+    match act(Index::Shared) {
+        Err(error @ (StoreError::Io { .. } | StoreError::Full { .. })) => {
+            act(Index::Own).map_err(|_: StoreError| error)
+        }
+        done => done,
+    }
+}
+
+/// Makes a connection to a sound file one that writes, and makes the first commit, which makes the
+/// log. Where the disk has no room for a log, that is made of the ballast; `guarded` is the database
+/// file, for making sure that no other program has the log open then.
+///
+/// # Errors
+/// What failed. [`StoreError::Full`]: it can be tried again once there is room.
+pub(super) fn start_writing<T>(
+    paths: &Paths,
+    guarded: Option<&std::fs::File>,
+    (mut connection, index): (Connection, Index),
+    first_commit: impl FnOnce(&Connection) -> Result<(T, Origin), StoreError>,
+) -> Result<(Connected, T), StoreError> {
+    file::trust(&connection, paths)?;
+    if log_lacks_room(paths)? {
+        drop(connection);
+        if let Some(file) = guarded {
+            while_alone(file, || Ballast::make_log(paths)).unwrap_or(Ok(false))?;
+        }
+        connection = file::connect(paths, index)?;
+        file::trust(&connection, paths)?;
+    }
+    let (answer, origin) = first_commit(&connection)?;
+    let connected = match Connected::new(connection, paths, index, origin) {
+        Err(StoreError::Full { .. }) if index == Index::Shared => {
+            let connection = file::connect(paths, Index::Own)?;
+            file::trust(&connection, paths)?;
+            Connected::new(connection, paths, Index::Own, origin)
+        }
+        connected => connected,
+    }?;
+    Ok((connected, answer))
+}
+
 /// Has the log own the room that it needs at least. Says whether the disk does not give it to a log
 /// that is empty, while there is ballast.
-pub(super) fn log_lacks_room(paths: &Paths) -> Result<bool, StoreError> {
+fn log_lacks_room(paths: &Paths) -> Result<bool, StoreError> {
     if file_bytes(&paths.wal())? > 0 || !paths.ballast().exists() {
         return Ok(false);
     }
@@ -78,20 +162,36 @@ pub(super) fn reserve_ids_or_do_without(
     stand: Stand,
 ) -> Result<(Facts, Origin), StoreError> {
     let origin = stand.wanted()?;
-    let mut result = reserve_ids(connection, paths, summary, origin);
+    let reserve = || reserve_ids(connection, paths, summary, origin);
+    Ok(match commit_or_do_without(connection, paths, reserve)? {
+        Some(facts) => (facts, origin),
+        None => (facts_without_ids(summary), stand.found()?),
+    })
+}
+
+/// Makes a commit; `None` when the disk has no room for it.
+pub(super) fn commit_or_do_without<T>(
+    connection: &Connection,
+    paths: &Paths,
+    commit: impl Fn() -> Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    let mut result = commit();
     if matches!(result, Err(StoreError::Full { .. })) {
         // A log that has no room left begins anew once it is in the file, which owns room for it.
         let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         let _ = moved.map_err(|error| store_error(paths, error));
-        result = reserve_ids(connection, paths, summary, origin);
+        result = commit();
     }
     match result {
-        Err(StoreError::Full { .. }) => {
-            let facts = facts(summary);
-            Ok((Facts { ids_reserved: facts.next_id, ..facts }, stand.found()?))
-        }
-        result => result.map(|facts| (facts, origin)),
+        Err(StoreError::Full { .. }) => Ok(None),
+        result => result.map(Some),
     }
+}
+
+/// What is known where no ids can be reserved.
+pub(super) fn facts_without_ids(summary: &Summary) -> Facts {
+    let facts = facts(summary);
+    Facts { ids_reserved: facts.next_id, ..facts }
 }
 
 /// Reserves a block of ids in the file, so that none is handed out twice whatever happens, and
@@ -103,12 +203,25 @@ fn reserve_ids(
     origin: Origin,
 ) -> Result<Facts, StoreError> {
     let facts = facts(summary);
+    commit_origin(connection, paths, origin, |tables| {
+        tables.set_number(setting::IDS_RESERVED, facts.ids_reserved)?;
+        tables.set_number(setting::CLEAN_STOP, 0)
+    })?;
+    Ok(facts)
+}
+
+/// Commits where file and log stand, with something more. The disk has it when this returns.
+pub(super) fn commit_origin(
+    connection: &Connection,
+    paths: &Paths,
+    origin: Origin,
+    more: impl FnOnce(&mut Tables<'_>) -> rusqlite::Result<()>,
+) -> Result<(), StoreError> {
     let write = || {
         connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
         origin::set_cookie(connection, origin.cookie())?;
         let mut tables = Tables::new(connection)?;
-        tables.set_number(setting::IDS_RESERVED, facts.ids_reserved)?;
-        tables.set_number(setting::CLEAN_STOP, 0)?;
+        more(&mut tables)?;
         origin.write(&mut tables)?;
         connection.execute_batch("COMMIT")
     };
@@ -118,8 +231,7 @@ fn reserve_ids(
             let _ = connection.execute_batch("ROLLBACK");
         }
         store_error(paths, error)
-    })?;
-    Ok(facts)
+    })
 }
 
 /// What follows from what was found, once ids are reserved.
@@ -135,7 +247,7 @@ fn facts(summary: &Summary) -> Facts {
         next_queue_id: summary.queue_id_max + 1,
         clock: summary.clock,
         clean_stop,
-        renewed: false,
+        renewed: Renewed::No,
         messages: summary.messages,
     }
 }

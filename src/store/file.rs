@@ -18,15 +18,16 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 
 use super::StoreError;
 use super::ballast::Ballast;
+use super::begin;
 use super::guard::{Guard, Identity};
 use super::lock::Lock;
 use super::origin::{self, Alone, Origin};
 use super::paths::Paths;
+use super::probe::store_error;
 use super::room::{Allocated, allocate};
 use super::schema::setting;
 use super::standing::Seen;
 use super::swap;
-use super::tables::Tables;
 use crate::journal::Batch;
 use crate::words::clock::Now;
 
@@ -230,7 +231,8 @@ pub(super) fn disk_free_bytes(paths: &Paths) -> Result<u64, StoreError> {
 }
 
 fn close(connection: Connection, place: &Place) -> Result<(), StoreError> {
-    let failed = |error| StoreError::database(place.path(), error);
+    // A quota or a size limit is a full disk, and leaves the file sound.
+    let failed = |error| store_error(&place.paths, error);
     let settled = origin::settle(&connection, &place.paths, place.origin.get())
         .inspect_err(|_| drop(keep_log_on_close(&connection, true)))?;
     if settled.needs_log() {
@@ -253,9 +255,17 @@ fn close(connection: Connection, place: &Place) -> Result<(), StoreError> {
     keep_log_on_close(&connection, true).map_err(failed)?;
     connection.close().map_err(|(_, error)| failed(error))?;
     // Who has the file open holds a lock on it, and reads the log under this name.
-    let lock = |file: &File| fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
-    let is_alone = place.with_file(lock).unwrap_or(false);
-    if is_alone { Ballast::make_of_log(&place.paths) } else { Ok(()) }
+    let make = |file: &File| while_alone(file, || Ballast::make_of_log(&place.paths));
+    place.with_file(make).flatten().unwrap_or(Ok(()))
+}
+
+/// Does something while no other program has the database open; `None` when one has. Nobody of this
+/// process may be connected to it.
+pub(super) fn while_alone<T>(file: &File, act: impl FnOnce() -> T) -> Option<T> {
+    fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).ok()?;
+    let done = act();
+    let _ = fcntl_lock(file, FlockOperation::Unlock);
+    Some(done)
 }
 
 /// Device and inode of the file and its log.
@@ -337,30 +347,45 @@ impl Connected {
 fn own_index(paths: &Paths) -> Result<File, StoreError> {
     let path = paths.shm();
     let file = OpenOptions::new().write(true).open(&path);
-    let file = file.map_err(|error| StoreError::system(&path, error))?;
-    match allocate(&file, 0, INDEX_BYTES) {
-        Allocated::Yes | Allocated::Unknown => Ok(file),
-        Allocated::No => Err(StoreError::system(&path, std::io::ErrorKind::StorageFull.into())),
+    let failed = |error| StoreError::system(&path, error);
+    let file = file.map_err(failed)?;
+    // Beside a program that reads for long there may be no more than that, which is enough for a log
+    // of 32 MiB.
+    let there = file.metadata().map_err(failed)?.len();
+    let owns = |bytes| bytes > 0 && allocate(&file, 0, bytes) != Allocated::No;
+    if owns(INDEX_BYTES) || owns(there) {
+        Ok(file)
+    } else {
+        Err(failed(std::io::ErrorKind::StorageFull.into()))
     }
 }
 
-/// Connects to a file that we have just written and put in its place.
-pub(super) fn adopt(paths: &Paths) -> Result<Connected, StoreError> {
-    let alone = Alone::look(paths)?;
-    let connection = connect(paths, Index::Shared)?;
-    trust(&connection, paths)?;
-    let origin = alone.with_log(&connection, paths)?.wanted()?;
-    let begin = || {
-        // The first commit makes the log.
-        connection.execute_batch("BEGIN IMMEDIATE")?;
-        origin::set_cookie(&connection, origin.cookie())?;
-        let mut tables = Tables::new(&connection)?;
-        tables.set_number(setting::TICK, 0)?;
-        origin.write(&mut tables)?;
-        connection.execute_batch("COMMIT")
-    };
-    begin().map_err(|error| StoreError::database(paths.database(), error))?;
-    Connected::new(connection, paths, Index::Shared, origin)
+/// Connects to a sound file in its place, after we have written it or found it so, and commits to
+/// it for the first time.
+pub(super) fn adopt(place: &Place) -> Result<Connected, StoreError> {
+    let paths = &place.paths;
+    begin::with_index(paths, |index| {
+        let alone = Alone::look(paths)?;
+        let connection = connect(paths, index)?;
+        let stand = alone.with_log(&connection, paths)?;
+        let origin = stand.wanted()?;
+        let first_commit = |connection: &Connection| {
+            let commit = || {
+                begin::commit_origin(connection, paths, origin, |tables| {
+                    tables.set_number(setting::TICK, 0)
+                })
+            };
+            let committed = begin::commit_or_do_without(connection, paths, commit)?;
+            Ok(((), if committed.is_some() { origin } else { stand.found()? }))
+        };
+        place
+            .with_guard(|guard| {
+                let file = Some(guard.file());
+                Some(begin::start_writing(paths, file, (connection, index), first_commit))
+            })
+            .unwrap_or_else(|| Err(StoreError::Replaced { file: place.path().to_path_buf() }))
+            .map(|(connected, ())| connected)
+    })
 }
 
 /// Makes a connection ready for writing, once the file has been found sound. Closing it leaves the

@@ -4,17 +4,19 @@
 //! # Failure
 //!
 //! A file that is corrupt, foreign or newer is refused, and nothing in it is changed: it is not
-//! written to, and its log is not moved into it, before every row has been looked at.
+//! written to, and its log is not moved into it, before every row has been looked at. A file that
+//! can be read but not connected to, for want of room, is served from memory; the persistence thread
+//! connects to it once it can.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::ballast::Ballast;
-use super::begin::{log_lacks_room, read, reserve_ids_or_do_without};
+use super::begin::{self, Sound};
 use super::check;
 use super::error::Damage;
-use super::file::{self, Connected, Index, Place, Settings, StoreFile};
+use super::file::{self, Connected, Place, Settings, StoreFile};
+use super::guard::Guard;
 use super::header::{check_header, is_writable};
 use super::lock::Lock;
 use super::memory;
@@ -22,12 +24,11 @@ use super::origin::Alone;
 use super::paths::{Paths, file_bytes};
 use super::rows::{numbers, small, state_row, unsigned};
 use super::schema::{FORMAT_VERSION, setting};
-use super::spare_rows;
 use super::successor;
 use super::suspect;
 use super::swap::{self, NewFile};
 use super::tables::Tables;
-use super::{Facts, Opened, StoreError};
+use super::{Facts, Opened, Renewed, StoreError};
 use crate::words::change::StoredMessage;
 use crate::words::ids::{MessageId, QueueId, Sequence};
 
@@ -56,15 +57,18 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
     let place = Place::new(paths, lock, settings);
     place.count(facts.messages, 0);
     place.clean_mark.set(facts.clean_stop && facts.next_id == facts.ids_reserved);
-    let file = StoreFile::at(place, connected);
-    Ok(Opened { memory, file: Some(file), facts })
+    let (file, unopened) = match connected {
+        Some(connected) => (Some(StoreFile::at(place, connected)), None),
+        None => (None, Some(place)),
+    };
+    Ok(Opened { memory, file, unopened, facts })
 }
 
 fn open_file(
     paths: &Paths,
     lock: &mut Lock,
     progress: &mut dyn FnMut(u64),
-) -> Result<(Connection, Connected, Facts), StoreError> {
+) -> Result<(Connection, Option<Connected>, Facts), StoreError> {
     swap::finish(paths, lock, None)?;
     if file_bytes(paths.database())? == 0 {
         if file_bytes(&paths.wal())? > 0 {
@@ -78,44 +82,60 @@ fn open_file(
         let what = "the file's header is not that of a database that can be written";
         return Err(corrupt(paths, vec![Damage::Structure(what.to_owned())], 1));
     }
-    let alone = Alone::look(paths)?;
-    let (mut connection, memory, mut index) = read(paths)?;
-    check_version(&memory, paths)?;
-    let mut stand = alone.with_log(&memory, paths)?;
-    let (summary, findings) = check::check(&memory, progress);
-    if findings.found > 0 {
-        return Err(corrupt(paths, findings.damage, findings.found));
+    let (mut sound, mut renewed) = (begin::read_sound(paths, progress)?, Renewed::No);
+    if suspect::is_marked(paths) {
+        (sound, renewed) = renew(sound, paths, lock, progress)?;
     }
-    spare_rows::forget(&memory).map_err(|error| StoreError::database(paths.database(), error))?;
-    let renewed = suspect::is_marked(paths);
-    if renewed {
-        drop(connection);
-        successor::renew(&memory, paths, lock, &summary, progress)?;
-        let alone = Alone::look(paths)?;
-        (connection, index) = (file::connect(paths, Index::Shared)?, Index::Shared);
-        stand = alone.with_log(&connection, paths)?;
-    }
-    file::trust(&connection, paths)?;
-    if log_lacks_room(paths)? {
-        drop(connection);
-        Ballast::make_log(paths)?;
-        connection = file::connect(paths, index)?;
-        file::trust(&connection, paths)?;
-    }
-    let (facts, origin) = reserve_ids_or_do_without(&connection, paths, &summary, stand)?;
-    let facts = Facts { renewed, ..facts };
-    let connected = match Connected::new(connection, paths, index, origin) {
-        Err(StoreError::Full { .. }) if index == Index::Shared => {
-            let connection = file::connect(paths, Index::Own)?;
-            file::trust(&connection, paths)?;
-            Connected::new(connection, paths, Index::Own, origin)
-        }
-        connected => connected,
-    }?;
-    if renewed {
+    let Sound { memory, summary, stand, connection } = sound;
+    let without_file = Facts { renewed, ..begin::facts_without_ids(&summary) };
+    let Some(connection) = connection else { return Ok((memory, None, without_file)) };
+    let guarded = lock.guarded().map(Guard::file);
+    let begun = begin::start_writing(paths, guarded, connection, |connection| {
+        begin::reserve_ids_or_do_without(connection, paths, &summary, stand)
+    });
+    let (connected, facts) = match begun {
+        Err(StoreError::Full { .. }) => return Ok((memory, None, without_file)),
+        begun => begun?,
+    };
+    if renewed != Renewed::No {
         suspect::unmark(paths)?;
     }
-    Ok((memory, connected, facts))
+    Ok((memory, Some(connected), Facts { renewed, ..facts }))
+}
+
+/// Brings to the disk what was read of a suspect file: in a new one, or where there is no room for
+/// two, by writing all bytes of the old one again. On a file system that needs room for that too,
+/// it is left to the daemon, which has everything in memory.
+fn renew(
+    sound: Sound,
+    paths: &Paths,
+    lock: &mut Lock,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Sound, Renewed), StoreError> {
+    let Sound { memory, summary, stand, connection } = sound;
+    drop(connection);
+    match successor::renew(&memory, paths, lock, &summary, progress) {
+        Ok(()) => {
+            let alone = Alone::look(paths)?;
+            let connection =
+                begin::with_index(paths, |index| Ok((file::connect(paths, index)?, index)))?;
+            let stand = alone.with_log(&connection.0, paths)?;
+            let connection = Some(connection);
+            Ok((Sound { memory, summary, stand, connection }, Renewed::Anew))
+        }
+        Err(StoreError::Full { .. }) => match suspect::write_again(paths, lock) {
+            Ok(()) => {
+                drop(memory);
+                // What the system had shown may have been no longer in its memory.
+                Ok((begin::read_sound(paths, progress)?, Renewed::InPlace))
+            }
+            Err(StoreError::Full { .. }) => {
+                Ok((Sound { memory, summary, stand, connection: None }, Renewed::NotYet))
+            }
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 fn open_without_file() -> Result<Opened, StoreError> {
@@ -127,10 +147,10 @@ fn open_without_file() -> Result<Opened, StoreError> {
         next_queue_id: 1,
         clock: None,
         clean_stop: true,
-        renewed: false,
+        renewed: Renewed::No,
         messages: 0,
     };
-    Ok(Opened { memory, file: None, facts })
+    Ok(Opened { memory, file: None, unopened: None, facts })
 }
 
 /// Puts an empty database where there is none.
@@ -143,7 +163,11 @@ fn create_empty(paths: &Paths, lock: &mut Lock) -> Result<(), StoreError> {
         tables.set_number(setting::IDS_RESERVED, 1)?;
         tables.set_number(setting::CLEAN_STOP, 1)
     };
-    fill(new.connection()).map_err(|error| new.error(error))?;
+    if let Err(error) = fill(new.connection()) {
+        let error = new.error(error);
+        new.discard();
+        return Err(error);
+    }
     let guard = new.make_ready(paths)?;
     swap::finish(paths, lock, Some(guard)).map(drop)
 }
@@ -165,7 +189,7 @@ pub(super) fn check_version(connection: &Connection, paths: &Paths) -> Result<()
     if version == FORMAT_VERSION { Ok(()) } else { Err(StoreError::Newer { file, version }) }
 }
 
-fn corrupt(paths: &Paths, damage: Vec<Damage>, found: u64) -> StoreError {
+pub(super) fn corrupt(paths: &Paths, damage: Vec<Damage>, found: u64) -> StoreError {
     StoreError::Corrupt { file: paths.database().to_path_buf(), damage, found }
 }
 
@@ -507,7 +531,7 @@ mod tests {
             assert_eq!(reopen(&path).facts.clock, Some(now));
             suspect::mark(&Paths::of(&path).unwrap());
             let renewed = reopen(&path).facts;
-            assert_eq!((renewed.renewed, renewed.clock), (true, Some(now)));
+            assert_eq!((renewed.renewed, renewed.clock), (Renewed::Anew, Some(now)));
             assert_eq!(reopen(&path).facts.clock, Some(now));
         }
     }

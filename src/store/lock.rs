@@ -18,7 +18,8 @@ use super::paths::{FILE_MODE, Paths};
 /// The right to write a database, held while it lives.
 #[derive(Debug)]
 pub(super) struct Lock {
-    file: File,
+    /// `None` where the disk had no room for it.
+    file: Option<File>,
     /// The database itself; `None` while there is none.
     guard: Option<Guard>,
     /// What somebody has put in the database's place.
@@ -26,21 +27,26 @@ pub(super) struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock.
+    /// Takes the lock. On a disk without room for a lock file that on the database is enough.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another process has it, else why the lock file can not be made.
     pub fn take(paths: &Paths) -> Result<Lock, StoreError> {
-        let file = take_file(paths)?;
-        let guard = Guard::take(paths.database())?;
-        say_who(&file);
+        let file = take_file(paths);
+        let guard = match &file {
+            Ok(_) | Err(StoreError::Full { .. }) => Guard::take(paths.database())?,
+            Err(_) => None,
+        };
+        let file = if guard.is_some() { file.ok() } else { Some(file?) };
+        file.iter().for_each(say_who);
         Ok(Lock { file, guard, intruder: None })
     }
 
     /// Whether another daemon that wants this database would meet the lock file: not when somebody
     /// has removed it, or has put another directory in the place of ours.
     pub fn guards(&self, paths: &Paths) -> bool {
-        let ours = self.file.metadata().map(|metadata| Identity::of(&metadata)).ok();
+        let ours = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let ours = ours.map(|metadata| Identity::of(&metadata));
         ours.is_some() && ours == Identity::at(&paths.lock()).ok().flatten()
     }
 
@@ -52,8 +58,9 @@ impl Lock {
         if self.guards(paths) {
             return Ok(false);
         }
-        self.file = take_file(paths)?;
-        say_who(&self.file);
+        let file = take_file(paths)?;
+        say_who(&file);
+        self.file = Some(file);
         Ok(true)
     }
 

@@ -65,10 +65,25 @@ use crate::words::clock::Now;
 pub struct Opened {
     /// All of it in memory, for the dispatcher.
     pub memory: Connection,
-    /// The file, for the persistence thread; `None` when nothing is kept on disk.
+    /// The file, for the persistence thread; `None` when nothing is kept on disk, or not yet.
     pub file: Option<StoreFile>,
+    /// The place of a file that was read and cannot be written to before the disk has room.
+    pub unopened: Option<Place>,
     /// What was found in it.
     pub facts: Facts,
+}
+
+/// What was done at the start about a file that was marked as suspect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// It was not marked.
+    No,
+    /// All that was read is in a new file.
+    Anew,
+    /// All bytes of it were written once more, where the disk had no room for a new file.
+    InPlace,
+    /// The disk had no room for either: a new file has to be written from memory.
+    NotYet,
 }
 
 /// What a database says about itself at start.
@@ -86,8 +101,8 @@ pub struct Facts {
     pub clock: Option<Now>,
     /// Whether the last stop was an orderly one.
     pub clean_stop: bool,
-    /// Whether it was written anew, because the last daemon had left it suspect.
-    pub renewed: bool,
+    /// What was done because the last daemon had left it suspect.
+    pub renewed: Renewed,
     /// How many messages there are.
     pub messages: u64,
 }

@@ -32,6 +32,8 @@ pub struct Slice {
     pub quarantine: Vec<Quarantined>,
     /// Whether this is the first slice of a new file.
     pub first: bool,
+    /// Pages that the new file may need for all rows; with the first slice.
+    pub pages: u64,
     /// Whether no slice follows.
     pub last: bool,
 }
@@ -50,6 +52,7 @@ pub struct Slices {
 
 /// The statements that read slices, which are part of [`Memory`].
 pub(super) struct Reader<'c> {
+    pages: Statement<'c>,
     ends: Statement<'c>,
     queues: Statement<'c>,
     messages: Statement<'c>,
@@ -90,6 +93,9 @@ impl Slices {
 
     fn read(&mut self, reader: &mut Reader<'_>) -> Result<Slice> {
         let mut slice = Slice { first: !self.started, ..Slice::default() };
+        if slice.first {
+            slice.pages = unsigned(reader.pages.query_row([], |row| row.get(0))?);
+        }
         self.started = true;
         self.read_queues(reader, &mut slice)?;
         if slice.queues.len() < SLICE_ROWS_MAX {
@@ -155,6 +161,9 @@ impl<'c> Reader<'c> {
     /// Prepares the statements.
     pub fn new(connection: &'c rusqlite::Connection) -> Result<Reader<'c>> {
         Ok(Reader {
+            pages: connection.prepare(
+                "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count",
+            )?,
             ends: connection.prepare(
                 "SELECT ifnull((SELECT max(id) FROM queue), 0), \
                  ifnull((SELECT max(id) FROM message), 0)",

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Result};
 
-use super::StoreError;
 use super::check::Summary;
 use super::file::{self, Place, Settings, StoreFile};
 use super::lock::Lock;
@@ -25,6 +24,7 @@ use super::slice::{Slice, Slices};
 use super::suspect;
 use super::swap::{self, NewFile};
 use super::tables::Tables;
+use super::{Remedy, StoreError};
 use crate::journal::Batch;
 
 /// The database's place, with an open file in it or not.
@@ -64,14 +64,19 @@ impl Held {
 }
 
 impl Held {
-    /// Connects once more, now that the disk has room for what others need to read the file. Returns
-    /// the place with whatever is in it then.
+    /// Whether a start has found the mark of a suspect file and could not bring it to the disk.
+    pub fn is_marked(&self) -> bool {
+        matches!(self, Held::Closed(place) if suspect::is_marked(&place.paths))
+    }
+
+    /// Connects, again or for the first time, now that the disk may have room for that. Returns the
+    /// place with whatever is in it then.
     ///
     /// # Errors
-    /// What failed; then only a new file helps.
-    pub fn share(self) -> (Held, Result<(), StoreError>) {
+    /// What failed. The file is as sound as it was unless the error makes it suspect.
+    pub fn connect(self) -> (Held, Result<(), StoreError>) {
         let place = self.abandon();
-        match file::adopt(&place.paths) {
+        match file::adopt(&place) {
             Ok(connected) => (Held::Open(StoreFile::at(place, connected)), Ok(())),
             Err(error) => (Held::Closed(place), Err(error)),
         }
@@ -79,14 +84,19 @@ impl Held {
 }
 
 impl Replacement {
-    /// Begins with an empty file beside the old one.
+    /// Begins with an empty file beside the old one, which owns the room for so many pages.
     ///
     /// # Errors
-    /// Why it can not be made.
-    pub fn begin(held: &Held) -> Result<Replacement, StoreError> {
+    /// Why it can not be made. The old file is as sound as it was.
+    pub fn begin(held: &Held, pages: u64) -> Result<Replacement, StoreError> {
         held.place().hold()?;
+        let new = NewFile::create(&held.place().paths)?;
+        if let Err(error) = new.own(pages) {
+            new.discard();
+            return Err(error);
+        }
         suspect::mark(&held.place().paths);
-        Ok(Replacement { new: NewFile::create(&held.place().paths)?, rows: 0 })
+        Ok(Replacement { new, rows: 0 })
     }
 
     /// Adds the changes since the last slice, and then the slice.
@@ -132,11 +142,14 @@ impl Replacement {
             Ok(kept) => kept,
             Err(error) => return (Held::Closed(place), Err(error)),
         };
-        let adopted = file::adopt(&place.paths)
-            .and_then(|connected| suspect::unmark(&place.paths).map(|()| connected));
-        match adopted {
+        if let Err(error) = suspect::unmark(&place.paths) {
+            return (Held::Closed(place), Err(error));
+        }
+        match file::adopt(&place) {
             Ok(connected) => (Held::Open(StoreFile::at(place, connected)), Ok(kept)),
-            Err(error) => (Held::Closed(place), Err(error)),
+            Err(error) if error.remedy() == Remedy::Rewrite => (Held::Closed(place), Err(error)),
+            // All is in it, and on the disk: it is connected to once there is room for that.
+            Err(_) => (Held::Closed(place), Ok(kept)),
         }
     }
 
@@ -163,6 +176,20 @@ pub(super) fn renew(
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), StoreError> {
     let new = NewFile::create(paths)?;
+    if let Err(error) = fill(&new, memory, summary, progress) {
+        new.discard();
+        return Err(error);
+    }
+    let guard = new.make_ready(paths)?;
+    swap::finish(paths, lock, Some(guard)).map(drop)
+}
+
+fn fill(
+    new: &NewFile,
+    memory: &Connection,
+    summary: &Summary,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), StoreError> {
     let mut reading = Memory::new(memory)?;
     let mut slices = Slices::begin(&mut reading)?;
     let mut messages = 0;
@@ -177,9 +204,7 @@ pub(super) fn renew(
     }
     let Summary { message_key, ids_reserved, clock, clean_stop, .. } = *summary;
     write_settings(new.connection(), Settings { message_key, ids_reserved, clock }, clean_stop)
-        .map_err(|error| new.error(error))?;
-    let guard = new.make_ready(paths)?;
-    swap::finish(paths, lock, Some(guard)).map(drop)
+        .map_err(|error| new.error(error))
 }
 
 fn write_slice(connection: &Connection, slice: &Slice) -> Result<()> {

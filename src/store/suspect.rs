@@ -4,17 +4,21 @@
 //! it. The daemon that met the error writes a new file; one that is killed before that is done
 //! leaves a file that its successor would find sound and trust, and a power cut would then take
 //! what both have confirmed. A start that finds the mark believes what it reads, which is all that
-//! there is, but brings it to the disk in a new file before it promises anything.
+//! there is, but brings it to the disk before it promises anything: in a new file, or where the disk
+//! has no room for two by writing the bytes of the old one again ([`write_again`]).
 //!
 //! # Failure
 //!
 //! A disk that has just failed may fail here too: then there is no mark, and only the new file
 //! helps. A mark that is left behind by mistake costs one new file.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
 use super::StoreError;
+use super::lock::Lock;
 use super::paths::{FILE_MODE, Paths, remove_if_there};
 
 /// Marks the file as suspect; the disk knows it when this returns, if it can.
@@ -36,6 +40,41 @@ pub(super) fn is_marked(paths: &Paths) -> bool {
     paths.suspect().exists()
 }
 
+/// Writes every byte of a file and of its log once more where it is, and has the disk take them.
+/// That needs no room, unless the file system copies on write. What a failed sync left behind may be
+/// old in parts; being written again, each part is old or new as before, until the end of this makes
+/// all of it new. Nobody may be connected to the file.
+///
+/// # Errors
+/// What the system said; the file is as suspect as before.
+pub(super) fn write_again(paths: &Paths, lock: &Lock) -> Result<(), StoreError> {
+    let failed = |path: &Path, error| StoreError::system(path, error);
+    if let Some(guard) = lock.guarded() {
+        write_bytes_again(guard.file()).map_err(|error| failed(paths.database(), error))?;
+    }
+    let log = paths.wal();
+    match OpenOptions::new().read(true).write(true).open(&log) {
+        Ok(file) => write_bytes_again(&file).map_err(|error| failed(&log, error))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(&log, error)),
+    }
+    paths.sync_directory()
+}
+
+fn write_bytes_again(file: &File) -> io::Result<()> {
+    const AT_ONCE_BYTES: usize = 256 * 1024;
+    let mut bytes = vec![0; AT_ONCE_BYTES];
+    let mut at = 0;
+    loop {
+        let count = file.read_at(&mut bytes, at)?;
+        if count == 0 {
+            return file.sync_all();
+        }
+        file.write_all_at(bytes.get(..count).unwrap_or(&[]), at)?;
+        at += count as u64;
+    }
+}
+
 /// Takes the mark away: the disk has everything. Not synced, for a mark that comes back is true of
 /// nothing and does no harm.
 ///
@@ -47,6 +86,7 @@ pub(super) fn unmark(paths: &Paths) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Renewed;
     use super::super::testing::{commit, folder, found, reopen, story, try_open};
     use super::*;
     use std::fs;
@@ -63,16 +103,34 @@ mod tests {
         let old = fs::File::open(&path).unwrap();
         mark(&paths);
         let opened = reopen(&path);
-        assert!(opened.facts.renewed);
+        assert_eq!(opened.facts.renewed, Renewed::Anew);
         assert_ne!(old.metadata().unwrap().ino(), fs::metadata(&path).unwrap().ino());
         assert!(!is_marked(&paths));
         assert!(found(&opened.memory) == before);
         assert_eq!(opened.facts.message_key, key);
         drop(opened);
         let again = reopen(&path);
-        assert!(!again.facts.renewed, "once is enough");
+        assert_eq!(again.facts.renewed, Renewed::No, "once is enough");
         assert!(found(&again.memory) == before);
         assert_eq!((again.facts.messages, again.facts.next_queue_id), (22, 3));
+    }
+
+    #[test]
+    fn writing_a_file_again_changes_nothing_in_it() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        let paths = Paths::of(&path).unwrap();
+        let bytes = || [fs::read(&path).unwrap(), fs::read(paths.wal()).unwrap()];
+        let before = bytes();
+        assert!(before.iter().all(|bytes| !bytes.is_empty()));
+        let lock = Lock::take(&paths).unwrap();
+        write_again(&paths, &lock).unwrap();
+        assert!(bytes() == before);
+        drop(lock);
+        fs::remove_file(paths.wal()).unwrap();
+        let lock = Lock::take(&paths).unwrap();
+        write_again(&paths, &lock).unwrap();
+        assert!(!paths.wal().exists());
     }
 
     #[test]

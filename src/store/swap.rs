@@ -20,6 +20,7 @@
 //! `NAME.ready`, which [`finish`] takes up again, at the latest at the next start.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 
@@ -30,12 +31,15 @@ use super::guard::Guard;
 use super::lock::{Lock, create_error};
 use super::origin::random_cookie;
 use super::paths::{FILE_MODE, Paths, file_bytes, remove_if_there, rename};
+use super::probe::store_error;
+use super::room::{Allocated, allocate};
 use super::schema::{self, PAGE_BYTES};
 
 /// A new database on its way; dropped before [`NewFile::make_ready`] it is worth nothing.
 pub(super) struct NewFile {
     connection: Connection,
     path: PathBuf,
+    paths: Paths,
     /// Dropped after the connection. Nobody else has the file at any moment of its life.
     guard: Guard,
 }
@@ -57,8 +61,18 @@ impl NewFile {
             .map_err(|error| create_error(&path, error))?;
         keep_owner(paths, &file);
         let guard = Guard::of(file, &path)?;
+        let connection = NewFile::begin(paths).inspect_err(|_| {
+            // Another attempt begins with another file.
+            let _ = remove_if_there(&path);
+        })?;
+        Ok(NewFile { connection, path, paths: paths.clone(), guard })
+    }
+
+    /// Connects to the empty file and makes the tables.
+    fn begin(paths: &Paths) -> Result<Connection, StoreError> {
+        let path = paths.new_file();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let failed = |error| StoreError::database(&path, error);
+        let failed = |error| store_error(paths, error);
         let connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
         // Nothing of this needs to be safe before it is whole: no journal, one fsync at the end.
         connection
@@ -72,7 +86,20 @@ impl NewFile {
         let cookie = random_cookie()?;
         connection.execute_batch(&format!("PRAGMA schema_version = {cookie}")).map_err(failed)?;
         connection.execute_batch("BEGIN").map_err(failed)?;
-        Ok(NewFile { connection, path, guard })
+        Ok(connection)
+    }
+
+    /// Has it own the room for so many pages before anything depends on it.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when the disk does not have so much. Where a file system cannot tell, it
+    /// shows while the file is written.
+    pub fn own(&self, pages: u64) -> Result<(), StoreError> {
+        let bytes = pages.saturating_mul(u64::from(PAGE_BYTES));
+        match allocate(self.guard.file(), 0, bytes.max(1)) {
+            Allocated::Yes | Allocated::Unknown => Ok(()),
+            Allocated::No => Err(StoreError::system(&self.path, ErrorKind::StorageFull.into())),
+        }
     }
 
     /// For writing into it.
@@ -82,12 +109,12 @@ impl NewFile {
 
     /// An error of the connection.
     pub fn error(&self, error: rusqlite::Error) -> StoreError {
-        StoreError::database(&self.path, error)
+        store_error(&self.paths, error)
     }
 
     /// Gives up and gives the disk its room back.
     pub fn discard(self) {
-        let NewFile { connection, path, guard } = self;
+        let NewFile { connection, path, guard, .. } = self;
         drop(connection);
         drop(guard);
         // What is left is deleted by the next attempt or the next start.
@@ -100,12 +127,19 @@ impl NewFile {
     /// # Errors
     /// What failed; the old file is still the truth unless `NAME.ready` exists.
     pub fn make_ready(self, paths: &Paths) -> Result<Guard, StoreError> {
-        let NewFile { connection, path, guard } = self;
-        let failed = |error| StoreError::database(&path, error);
-        connection.execute_batch("COMMIT").map_err(failed)?;
-        connection.close().map_err(|(_, error)| failed(error))?;
-        guard.file().sync_all().map_err(|error| StoreError::system(&path, error))?;
-        rename(&path, &paths.ready())?;
+        let NewFile { connection, path, guard, .. } = self;
+        let failed = |error| store_error(paths, error);
+        let finish = || {
+            connection.execute_batch("COMMIT").map_err(failed)?;
+            connection.close().map_err(|(_, error)| failed(error))?;
+            guard.file().sync_all().map_err(|error| StoreError::system(&path, error))?;
+            rename(&path, &paths.ready())
+        };
+        if let Err(error) = finish() {
+            // It would take the room that it has lacked until the next attempt.
+            let _ = remove_if_there(&path);
+            return Err(error);
+        }
         paths.sync_directory()?;
         Ok(guard)
     }
@@ -146,6 +180,7 @@ pub(super) fn finish(
         paths.sync_directory()?;
     }
     remove_if_there(&paths.new_file())?;
+    remove_if_there(&paths.probe())?;
     Ok(was_ready)
 }
 

@@ -370,13 +370,13 @@ mod tests {
 
         suspect::mark(&Paths::of(&path).unwrap());
         let opened = reopen(&path);
-        assert!(opened.facts.renewed);
+        assert_eq!(opened.facts.renewed, super::super::Renewed::Anew);
         assert_eq!(quarantined(&path), first);
 
         let held = Held::Open(opened.file.unwrap());
         let mut memory = Memory::new(&opened.memory).unwrap();
         let mut slices = Slices::begin(&mut memory).unwrap();
-        let mut replacement = Replacement::begin(&held).unwrap();
+        let mut replacement = Replacement::begin(&held, 1).unwrap();
         loop {
             let slice = slices.next_slice(&mut memory).unwrap();
             replacement.add(&held, &Journal::new().take(), &slice).unwrap();

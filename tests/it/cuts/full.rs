@@ -8,12 +8,14 @@ use std::process::Command;
 use std::sync::Arc;
 
 use phpmq::journal::{Batch, Journal};
-use phpmq::store::{self, File, Opened, StoreError, StoreFile};
+use phpmq::store::{self, File, Held, Opened, Renewed, StoreError, StoreFile};
 use phpmq::words::change::Change;
 use phpmq::words::ids::Part;
 
 use super::model::{Ids, Model, Sizes};
 use super::random::Random;
+
+const INODES: usize = 64;
 
 /// A file system of its own. Gone when it is dropped.
 struct SmallDisk {
@@ -24,7 +26,7 @@ impl SmallDisk {
     /// `None` where none can be mounted.
     fn mount(megabytes: u64) -> Option<SmallDisk> {
         let directory = tempfile::tempdir().unwrap();
-        let size = format!("size={megabytes}m");
+        let size = format!("size={megabytes}m,nr_inodes={INODES}");
         let mount = ["-t", "tmpfs", "-o", &size, "tmpfs"];
         let mounted = rustix::process::geteuid().is_root()
             && Command::new("mount").args(mount).arg(directory.path()).status().unwrap().success();
@@ -56,6 +58,20 @@ impl SmallDisk {
 
     fn free(&self) {
         drop(Foreign::create(self.path().join("foreign")).unwrap());
+    }
+
+    fn fill_inodes(&self) {
+        let names = (0..).map(|number| self.path().join(format!("foreign-{number}")));
+        assert!(names.take(INODES).any(|name| Foreign::create(name).is_err()), "never full");
+    }
+
+    fn free_inodes(&self) {
+        for entry in std::fs::read_dir(self.path()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_str().unwrap().starts_with("foreign") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
     }
 }
 
@@ -186,6 +202,103 @@ fn story(seed: u64, sizes: Sizes, messages: u64) -> Option<()> {
     file.commit(&batch([queue, put]), true).unwrap_or_else(|error| panic!("{error}"));
     println!("seed {seed}: {messages} messages, {lives} lives on a full disk");
     Some(())
+}
+
+/// A database with so many messages of 1 kB, closed in order or not.
+fn with_messages(disk: &SmallDisk, messages: u64, in_order: bool) -> (Expected, Random) {
+    let mut random = Random::new(Random::seed());
+    let mut expected = Expected { model: Model::default(), unknown: Vec::new() };
+    let opened = open(&disk.database());
+    let mut ids = Ids { message: opened.facts.next_id, queue: 1 };
+    let store_file = opened.file.unwrap();
+    let mut file = File::new(&store_file).unwrap();
+    tidy(&mut file);
+    file.commit(&batch([expected.model.name_queue(&mut ids)]), true).unwrap();
+    let sizes = Sizes { body_bytes_max: 1_000, ..Sizes::SMALL };
+    let puts = (0..messages).map(|_| expected.model.put(&mut ids, &sizes, &mut random));
+    file.commit(&batch(puts), true).unwrap();
+    tidy(&mut file);
+    drop(file);
+    if in_order {
+        store_file.close().unwrap();
+    } else {
+        store_file.abandon();
+    }
+    (expected, random)
+}
+
+/// Removes all messages, one commit each, while another program takes all that becomes free.
+fn remove_all(
+    disk: &SmallDisk,
+    store_file: &StoreFile,
+    expected: &mut Expected,
+    random: &mut Random,
+) {
+    let mut file = File::new(store_file).unwrap();
+    while let Some(change) = expected.model.remove(random) {
+        disk.fill();
+        file.commit(&batch([change]), true).unwrap_or_else(|error| panic!("{error}"));
+        tidy(&mut file);
+    }
+}
+
+/// A file that the last daemon had left suspect was to be written anew, and there was no room for
+/// that: no start ended any way but with 74.
+#[test]
+fn regression_10_a_suspect_file_on_a_full_disk_is_written_again_in_place() {
+    let Some(disk) = SmallDisk::mount(60) else { return };
+    let (mut expected, mut random) = with_messages(&disk, 400, false);
+    let mark = disk.path().join("q.db.suspect");
+    drop(Foreign::create(&mark).unwrap());
+    disk.fill();
+    let opened = open(&disk.database());
+    assert_eq!(opened.facts.renewed, Renewed::InPlace);
+    assert!(!mark.exists() && !disk.path().join("q.db.new").exists());
+    expected.compare(&opened);
+    let store_file = opened.file.unwrap();
+    remove_all(&disk, &store_file, &mut expected, &mut random);
+    store_file.close().unwrap();
+    expected.compare(&open(&disk.database()));
+}
+
+/// On a disk with less than 64 MB free nothing was set aside for the next start, and on one with
+/// less than 16 MB no room for the log either.
+#[test]
+fn regression_10_a_small_disk_is_prepared_for_being_full_too() {
+    for (megabytes, in_order) in [(8, true), (8, false), (20, true), (20, false)] {
+        let Some(disk) = SmallDisk::mount(megabytes) else { return };
+        let (mut expected, mut random) = with_messages(&disk, 200, in_order);
+        disk.fill();
+        let opened = open(&disk.database());
+        expected.compare(&opened);
+        let store_file = opened.file.unwrap();
+        remove_all(&disk, &store_file, &mut expected, &mut random);
+    }
+}
+
+#[test]
+fn without_a_free_inode_what_is_there_is_read_and_the_rest_follows() {
+    let Some(disk) = SmallDisk::mount(20) else { return };
+    let (mut expected, mut random) = with_messages(&disk, 100, true);
+    for suffix in [".lock", ".ballast"] {
+        std::fs::remove_file(disk.path().join(format!("q.db{suffix}"))).unwrap();
+    }
+    disk.fill_inodes();
+    let Opened { memory, file, unopened, facts } = open(&disk.database());
+    assert!(file.is_none());
+    let opened = Opened { memory, file, unopened: None, facts };
+    expected.compare(&opened);
+    let (held, result) = Held::Closed(unopened.unwrap()).connect();
+    assert!(matches!(result, Err(StoreError::Full { .. })), "{result:?}");
+    let other = store::open(Some(&disk.database()), &mut |_| ()).err().unwrap();
+    assert!(matches!(other, StoreError::InUse { .. }), "{other}");
+    disk.free_inodes();
+    let (held, result) = held.connect();
+    result.unwrap();
+    let Held::Open(store_file) = held else { panic!("not connected to") };
+    remove_all(&disk, &store_file, &mut expected, &mut random);
+    store_file.close().unwrap();
+    expected.compare(&open(&disk.database()));
 }
 
 #[test]

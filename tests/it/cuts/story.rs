@@ -62,14 +62,14 @@ struct Orders {
 }
 
 impl Orders {
-    fn start(file: store::StoreFile) -> Orders {
+    fn start(held: store::Held) -> Orders {
         let (orders, orders_received) = channels::orders();
         let (finished_sent, finished) = channels::finished();
         let (events_sent, events) = channels::events();
         let log = slog::Logger::root(slog::Discard, slog::o!());
         let progress = Arc::new(Progress::default());
         let body = move || {
-            persistence::run(file, orders_received, finished_sent, events_sent, progress, log)
+            persistence::run(held, orders_received, finished_sent, events_sent, progress, log)
         };
         let thread = std::thread::Builder::new().name("persistence".into()).spawn(body).unwrap();
         Orders { orders, finished, _events: events, thread }
@@ -151,11 +151,12 @@ impl Story {
         if let Err(broken) = self.compare(&opened) {
             return Life::Broken(broken);
         }
-        if !self.disk.has_ended() && !self.disk.lock().has("q.db-wal") {
+        if opened.file.is_some() && !self.disk.has_ended() && !self.disk.lock().has("q.db-wal") {
             return Life::Broken("it goes on without a write-ahead log".into());
         }
-        let Opened { memory, file, facts } = opened;
-        let orders = Orders::start(file.unwrap());
+        let Opened { memory, file, unopened, facts } = opened;
+        let held = file.map(store::Held::Open).or(unopened.map(store::Held::Closed));
+        let orders = Orders::start(held.unwrap());
         let mut dispatcher = Dispatcher {
             memory: Memory::new(&memory).unwrap(),
             journal: Journal::new(),

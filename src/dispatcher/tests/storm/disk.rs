@@ -63,12 +63,14 @@ impl<'t> Disk<'t> {
     }
 
     fn rewrite(&mut self, slice: &Slice, batch: &Batch, random: &mut Random) -> Finished {
-        self.is_suspect = true;
         if slice.first {
             self.new_file = Some(Rows::default());
         }
         let mut new_file = self.new_file.take().expect("the first slice comes first");
-        self.succeed_or_fail(random)?;
+        let result = self.succeed_or_fail(random);
+        // A file that was sound is still that when there only is no room for another one.
+        self.is_suspect |= !matches!(result, Err(StoreError::Full { .. }));
+        result?;
         new_file.apply(batch);
         new_file.add(slice);
         if slice.last {
