@@ -15,6 +15,7 @@ import itertools
 import multiprocessing
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ TICKS = 0.5
 class Disk:
     """A small file system, and whoever fills it."""
 
-    def __init__(self, kind, megabytes=MEGABYTES):
+    def __init__(self, kind, megabytes=MEGABYTES, inodes=None):
         self.path = folder()
         self.image = None
         self.filler = None
@@ -49,10 +50,11 @@ class Disk:
             self.image = os.path.join(folder(), "image")
             with open(self.image, "wb") as file:
                 file.truncate(megabytes * 2**20)
-            subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", self.image], check=True)
+            number = ["-N", str(inodes)] if inodes else []
+            subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", *number, self.image], check=True)
             subprocess.run(["mount", "-o", "loop", self.image, self.path], check=True)
         else:
-            size = f"size={megabytes}m"
+            size = f"size={megabytes}m" + (f",nr_inodes={inodes}" if inodes else "")
             subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", self.path], check=True)
 
     def fill(self, goes_on):
@@ -85,6 +87,18 @@ class Disk:
             self.filler.kill()
             self.filler.join()
             self.filler = None
+
+    def fill_inodes(self):
+        """Takes every inode."""
+        os.mkdir(os.path.join(self.path, "inodes"))
+        try:
+            for number in itertools.count():
+                open(os.path.join(self.path, "inodes", str(number)), "w").close()
+        except OSError:
+            pass
+
+    def free_inodes(self):
+        shutil.rmtree(os.path.join(self.path, "inodes"))
 
     def free(self):
         """Room again."""
@@ -329,6 +343,112 @@ def full_of_messages(level, min_free):
     disk.gone()
 
 
+def started_full(kind, case):
+    """A start with no byte free, after which all can be removed: of a file that was left suspect, on
+    a small disk after kill -9, on one after SIGTERM."""
+    what = f"{kind}, {case}"
+    small = case.startswith("small")
+    disk = Disk(kind, 20 if small else MEGABYTES)
+    daemon = Daemon(disk.path, 'min_free_disk = "0B"\ncommit_timeout = "2s"')
+    promise(daemon.ready(), f"{what}: starts")
+    ledger = Ledger()
+    put_many(ledger, daemon.connect(), 1_000 if small else 20_000, 1_000)
+    time.sleep(TICKS)
+    if case == "small, stopped":
+        daemon.stop()
+    else:
+        daemon.kill()
+    mark = os.path.join(disk.path, "q.db.suspect")
+    if case == "suspect":
+        open(mark, "w").close()
+    disk.fill(True)
+    promise(daemon.again(), f"{what}: starts with no byte free")
+    promise(not os.path.exists(mark), f"{what}: is suspect no more")
+    worker = Worker(daemon, ledger)
+    while worker.delete_one():
+        pass
+    promise(not worker.strange, f"{what}: each is confirmed {worker.strange or ''}")
+    promise(len(ledger.done) == len(ledger.confirmed), f"{what}: all are done")
+    promise(daemon.stop() == 0, f"{what}: stops in order")
+    promise(daemon.again(), f"{what}: starts again")
+    disk.free()
+    peer = daemon.connect()
+    eventually(f"{what}: goes on", lambda: ledger.put(peer).startswith("INSERTED"))
+    ledger.judge(ledger.drain(peer), what)
+    promise(daemon.stop() == 0, f"{what}: stops in order with room")
+    disk.gone()
+
+
+def without_inodes(kind):
+    """Neither an inode nor anything to make a log of: what is there is served."""
+    what = f"{kind}, without a free inode"
+    disk = Disk(kind, 20, inodes=64)
+    daemon = Daemon(disk.path, 'min_free_disk = "0B"\ncommit_timeout = "1s"')
+    promise(daemon.ready(), f"{what}: starts")
+    ledger = Ledger()
+    put_many(ledger, daemon.connect(), 200, 1_000)
+    daemon.stop()
+    for suffix in (".ballast", ".lock"):
+        os.unlink(os.path.join(disk.path, "q.db" + suffix))
+    disk.fill_inodes()
+    promise(daemon.again(), f"{what}: starts")
+    promise(ledger.put(daemon.connect()) == "OUT_OF_MEMORY", f"{what}: refuses puts")
+    peer = daemon.connect()
+    found = peer.reserve()
+    promise(found is not None, f"{what}: hands messages out")
+    promise(peer.delete(found[0]) == "INTERNAL_ERROR", f"{what}: confirms nothing")
+    ledger.doing.add(name_of(found[1]))
+    disk.free_inodes()
+    peer = daemon.connect()
+    took = eventually(f"{what}: goes on", lambda: ledger.put(peer).startswith("INSERTED"))
+    figure(f"{what}: seconds until it goes on", took)
+    daemon.kill()
+    promise(daemon.again(), f"{what}: starts again")
+    ledger.judge(ledger.drain(daemon.connect()), what)
+    promise(daemon.stop() == 0, f"{what}: stops in order")
+    disk.gone()
+
+
+def read_for_long(kind):
+    """Another program reads an old state meanwhile: removals wait for it, and no longer."""
+    what = f"{kind}, with a long reader"
+    disk = Disk(kind)
+    daemon = Daemon(disk.path, 'min_free_disk = "0B"\ncommit_timeout = "1s"')
+    promise(daemon.ready(), f"{what}: starts")
+    ledger = Ledger()
+    put_many(ledger, daemon.connect(), 10_000, 1_000)
+    time.sleep(TICKS)
+    reader = sqlite3.connect(os.path.join(disk.path, "q.db"), isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM message").fetchall()
+    put_many(ledger, daemon.connect(), 1_000, 1_000)
+    disk.fill(True)
+    worker = Worker(daemon, ledger)
+    while not worker.strange and worker.delete_one():
+        pass
+    figure(f"{what}: removed until the log is full", len(ledger.done))
+    promise(set(worker.strange) == {"INTERNAL_ERROR"}, f"{what}: told so ({worker.strange})")
+    promise(daemon.stop() in (0, 74), f"{what}: stops")
+    promise(daemon.again(), f"{what}: starts beside the reader")
+    reader.execute("COMMIT")
+    reader.close()
+    peer = daemon.connect()
+    def removes():
+        found = peer.reserve()
+        ledger.doing.add(name_of(found[1]))
+        return peer.delete(found[0]) == "DELETED"
+    took = eventually(f"{what}: goes on without it", removes)
+    figure(f"{what}: seconds until it goes on", took)
+    worker = Worker(daemon, ledger)
+    while worker.delete_one():
+        pass
+    promise(not worker.strange, f"{what}: then each is confirmed {worker.strange or ''}")
+    disk.free()
+    ledger.judge(ledger.drain(daemon.connect()), what)
+    promise(daemon.stop() == 0, f"{what}: stops in order")
+    disk.gone()
+
+
 kinds = ["tmpfs"] + (["ext4"] if can_mount_ext4() else [])
 if len(kinds) == 1:
     figure("ext4", "cannot be mounted here")
@@ -342,6 +462,11 @@ else:
         filled("sync", 20_000, kind, True, "0B")
         filled("periodic", 1_000_000, kind, True, "0B")
         drained("write", 200, kind, False)
+for kind in kinds:
+    for each in ("suspect", "small, killed", "small, stopped"):
+        started_full(kind, each)
+    without_inodes(kind)
+    read_for_long(kind)
 for durability in LEVELS:
     full_of_messages(durability, "0B")
 full_of_messages("write", "64MiB")
