@@ -32,6 +32,11 @@ pub enum StoreError {
         /// Its format version.
         version: u32,
     },
+    /// The file is empty, and what is beside it shows that it held a database.
+    Emptied {
+        /// The file.
+        file: PathBuf,
+    },
     /// There is no database of this name, or nothing in it, so there is nothing to recover.
     NoDatabase {
         /// The file.
@@ -215,6 +220,7 @@ impl StoreError {
             | StoreError::Foreign { .. }
             | StoreError::Newer { .. }
             | StoreError::Linked { .. }
+            | StoreError::Emptied { .. }
             | StoreError::LogMissing { .. }
             | StoreError::LogForeign { .. }
             | StoreError::NoDatabase { .. }
@@ -342,6 +348,12 @@ impl fmt::Display for StoreError {
                 nothing_sound(f, file, *damaged_rows, *unreadable)
             }
             StoreError::InUse { file, pid } => in_use(f, file, *pid),
+            StoreError::Emptied { file } => write!(
+                f,
+                "{} is empty, but held a database: restore a backup as phpmqd(8) says, or remove the \
+                file to begin with no messages",
+                file.display()
+            ),
             StoreError::LogMissing { file } => log_missing(f, file),
             StoreError::LogForeign { file } => log_foreign(f, file),
             StoreError::Linked { file, links } => linked(f, file, *links),

@@ -74,6 +74,10 @@ fn open_file(
         if file_bytes(&paths.wal())? > 0 {
             return Err(corrupt(paths, vec![Damage::LogWithoutFile], 1));
         }
+        // Whoever wants to begin anew removes the file. A full disk or a copy that failed empties it.
+        if paths.ballast().exists() && lock.guarded().is_some() {
+            return Err(StoreError::Emptied { file: paths.database().to_path_buf() });
+        }
         create_empty(paths, lock)?;
     }
     lock.guarded().map_or(Ok(()), |guard| guard.check_links(paths))?;
@@ -275,6 +279,22 @@ mod tests {
         assert!(opened.facts.clean_stop);
         assert_ne!(opened.facts.message_key, [0; 16]);
         assert_eq!(found(&opened.memory), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_file_that_was_emptied_is_not_taken_as_a_new_database() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        let file = reopen(&path).file.unwrap();
+        File::new(&file).unwrap().sizes().unwrap();
+        file.close().unwrap();
+        drop(fs::File::create(&path).unwrap());
+        let error = try_open(&path).err().unwrap();
+        assert!(matches!(error, StoreError::Emptied { .. }), "{error}");
+        assert_eq!(error.exit_code(), 65);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(reopen(&path).facts.messages, 0);
     }
 
     #[test]
