@@ -125,23 +125,19 @@ enum Departure {
 impl Dispatcher<'_> {
     /// Fills the round with what has come, and finds out whether it has to wait.
     pub(super) fn begin_round(&mut self, first: Option<Event>) -> Result<(), StoreError> {
-        let mut next = first;
-        while self.taken < EVENTS_PER_TURN_MAX {
-            let Some(event) = next.take().or_else(|| self.next_event()) else { break };
-            self.taken += 1;
-            match event {
-                // From now on its end is noticed.
-                Event::Opened(opened) => self.open(*opened)?,
-                event => self.round.push_back(event),
-            }
-        }
+        self.drain(first)?;
         // Whoever is alone sees nobody else's end. When the daemon stops, all connections end.
-        if self.peers.len() < 2 || !self.round_asks() || self.clients.is_stopping() {
+        // While no round waits, the set keeps what it has to report.
+        if self.peers.len() < 2
+            || !self.round_asks()
+            || self.clients.is_stopping()
+            || self.now.time < self.departures.rests_until
+        {
             return Ok(());
         }
         let departures = &mut self.departures;
         departures.hang_ups.take(&mut departures.departing);
-        if departures.departing.is_empty() || self.now.time < departures.rests_until {
+        if departures.departing.is_empty() {
             return Ok(());
         }
         departures.until = self.now.time.plus(PATIENCE_MS);
@@ -153,17 +149,7 @@ impl Dispatcher<'_> {
 
     /// While the round waits: does what comes of those that it waits for, puts the rest aside.
     pub(super) fn go_on_waiting(&mut self, first: Option<Event>) -> Result<(), StoreError> {
-        let mut next = first;
-        while self.taken < EVENTS_PER_TURN_MAX {
-            let Some(event) = next.take().or_else(|| self.next_event()) else { break };
-            self.taken += 1;
-            match event {
-                Event::Opened(opened) => self.open(*opened)?,
-                Event::Persisted | Event::Ping | Event::Written { .. } => self.take(event)?,
-                event if self.is_of_awaited(&event) => self.take_ahead(event)?,
-                event => self.later.push_back(event),
-            }
-        }
+        self.drain(first)?;
         let departures = &mut self.departures;
         if departures.all_have_ended {
             departures.slices_left -= 1;
@@ -172,6 +158,31 @@ impl Dispatcher<'_> {
             self.wait_no_more();
         }
         self.look_at_departing()
+    }
+
+    /// Takes the events that have come, as far as this turn may.
+    fn drain(&mut self, first: Option<Event>) -> Result<(), StoreError> {
+        let mut next = first;
+        while self.taken < EVENTS_PER_TURN_MAX
+            && let Some(event) = next.take().or_else(|| self.next_event())
+        {
+            self.taken += 1;
+            self.place(event)?;
+        }
+        Ok(())
+    }
+
+    /// Handles an event at once or puts it in its line: the round's, or behind a round that waits.
+    fn place(&mut self, event: Event) -> Result<(), StoreError> {
+        match event {
+            // From now on the end of this connection is noticed.
+            Event::Opened(opened) => self.open(*opened)?,
+            event if !self.departures.is_awaited => self.round.push_back(event),
+            Event::Persisted | Event::Ping | Event::Written { .. } => self.take(event)?,
+            event if self.is_of_awaited(&event) => self.take_ahead(event)?,
+            event => self.later.push_back(event),
+        }
+        Ok(())
     }
 
     /// Does what has been drained already of those that the round waits for, in its order.
