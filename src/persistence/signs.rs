@@ -1,5 +1,5 @@
-//! What is found out about the database's files with every measurement and is told once, when it
-//! changes: that others meddle with them.
+//! Warnings about what other programs do to the database's files. Each measurement looks; each
+//! change is logged once.
 
 use std::cell::Cell;
 
@@ -7,15 +7,16 @@ use slog::{Logger, info, warn};
 
 use crate::store::{LockFile, Sizes};
 
-/// What has been told.
+/// The state of the files at the last measurement.
 #[derive(Debug, Default)]
 pub(super) struct Signs {
     is_linked: Cell<bool>,
+    lock_file: Cell<LockFile>,
     lock_is_missing: Cell<bool>,
 }
 
 impl Signs {
-    /// Tells what is new in a measurement.
+    /// Logs what is new in a measurement.
     pub fn seen(&self, sizes: &Sizes, log: &Logger) {
         let is_linked = sizes.links > 1;
         if self.is_linked.replace(is_linked) != is_linked {
@@ -28,9 +29,20 @@ impl Signs {
                 info!(log, "the database file has a single name again");
             }
         }
-        let is_missing = sizes.lock_file == LockFile::Missing;
+        self.lock_file_seen(sizes.lock_file, log);
+    }
+
+    fn lock_file_seen(&self, found: LockFile, log: &Logger) {
+        let before = self.lock_file.replace(found);
+        // A second daemon keeps its lock for milliseconds, until it meets the lock on the database.
+        // A process that still has it at the next measurement is something else.
+        let is_passing = found == LockFile::Contested && before != LockFile::Contested;
+        if is_passing {
+            return;
+        }
+        let is_missing = matches!(found, LockFile::Missing | LockFile::Contested);
         let was_missing = self.lock_is_missing.replace(is_missing);
-        match sizes.lock_file {
+        match found {
             LockFile::Restored => {
                 warn!(
                     log,
@@ -38,14 +50,56 @@ impl Signs {
                     database itself stayed locked"
                 );
             }
-            LockFile::Missing if !was_missing => {
+            LockFile::Missing | LockFile::Contested if !was_missing => {
                 warn!(
                     log,
                     "the lock file is missing and cannot be created; the \
                     database itself is still locked"
                 );
             }
-            LockFile::Missing | LockFile::Held => {}
+            LockFile::Missing | LockFile::Contested | LockFile::Held => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use LockFile::{Contested, Held, Missing, Restored};
+
+    /// How many warnings these measurements lead to.
+    fn warnings(found: &[LockFile]) -> usize {
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let log = Logger::root(Counting(count.clone()), slog::o!());
+        let signs = Signs::default();
+        for lock_file in found {
+            signs.seen(&Sizes { lock_file: *lock_file, ..Sizes::default() }, &log);
+        }
+        count.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    struct Counting(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+    impl slog::Drain for Counting {
+        type Ok = ();
+        type Err = slog::Never;
+
+        fn log(&self, _: &slog::Record<'_>, _: &slog::OwnedKVList) -> Result<(), slog::Never> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_second_daemon_that_is_about_to_be_refused_is_no_reason_for_a_warning() {
+        assert_eq!(warnings(&[Held, Contested, Held]), 0);
+        assert_eq!(warnings(&[Held, Contested, Restored, Held]), 1);
+    }
+
+    #[test]
+    fn a_lock_file_that_somebody_else_keeps_or_that_cannot_be_made_is_told_once() {
+        assert_eq!(warnings(&[Held, Contested, Contested, Contested, Missing]), 1);
+        assert_eq!(warnings(&[Missing, Contested, Missing, Contested]), 1);
+        assert_eq!(warnings(&[Missing, Held, Missing]), 2);
     }
 }

@@ -90,9 +90,12 @@ pub enum LockFile {
     /// It is ours.
     #[default]
     Held,
-    /// Somebody has removed it; it was made again.
+    /// Somebody removed it; it has been made again.
     Restored,
-    /// Somebody has removed it, and it can not be made again now.
+    /// Somebody removed it, and another process has locked the one that is there now: a second
+    /// daemon does so on its way to being refused.
+    Contested,
+    /// Somebody removed it, and it cannot be made again now.
     Missing,
 }
 
@@ -139,11 +142,12 @@ impl Place {
         self.lock.borrow().guarded().and_then(ask)
     }
 
-    /// Looks after the lock file.
+    /// Makes the lock file again where it is gone.
     pub(super) fn lock_file(&self) -> LockFile {
         match self.lock.borrow_mut().restore(&self.paths) {
             Ok(false) => LockFile::Held,
             Ok(true) => LockFile::Restored,
+            Err(StoreError::InUse { .. }) => LockFile::Contested,
             Err(_) => LockFile::Missing,
         }
     }

@@ -129,7 +129,7 @@ impl Guard {
 }
 
 /// The process that has locked a file, if the system tells.
-fn holder(identity: Identity) -> Option<u32> {
+pub(super) fn holder(identity: Identity) -> Option<u32> {
     // 7: FLOCK  ADVISORY  WRITE 4711 fe:00:264 0 EOF
     let device = identity.device;
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));

@@ -12,7 +12,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::StoreError;
-use super::guard::{Guard, Identity};
+use super::guard::{Guard, Identity, holder};
 use super::paths::{FILE_MODE, Paths};
 
 /// The right to write a database, held while it lives.
@@ -109,8 +109,13 @@ fn take_file(paths: &Paths) -> Result<File, StoreError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            // Between the lock and its process id in the file there is a moment without, or with
+            // the one of an earlier daemon: the system knows better, where it tells.
+            let identity = file.metadata().map(|metadata| Identity::of(&metadata)).ok();
+            let pid = identity.and_then(holder).or_else(|| {
+                let mut text = String::new();
+                file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok())
+            });
             Err(StoreError::InUse { file: paths.database().to_path_buf(), pid })
         }
         Err(TryLockError::Error(error)) => Err(StoreError::system(&path, error)),
@@ -154,6 +159,21 @@ mod tests {
         }
         drop(held);
         assert!(Lock::take(&paths).is_ok());
+    }
+
+    #[test]
+    fn the_holder_is_named_before_it_has_said_who_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        for said in ["", "1\n"] {
+            std::fs::write(paths.lock(), said).unwrap();
+            let held = File::options().write(true).open(paths.lock()).unwrap();
+            held.try_lock().unwrap();
+            match Lock::take(&paths).unwrap_err() {
+                StoreError::InUse { pid, .. } => assert_eq!(pid, Some(std::process::id())),
+                other => panic!("{other}"),
+            }
+        }
     }
 
     #[test]
