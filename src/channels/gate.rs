@@ -24,6 +24,8 @@ pub struct Gate {
     for_good: AtomicBool,
     /// The client's thread has read its last.
     left: AtomicBool,
+    /// The client's thread reads nothing until there is room in memory.
+    waits_for_room: AtomicBool,
     wake: OnceLock<OwnedFd>,
     _kept: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -64,6 +66,16 @@ impl Gate {
     /// Whether nobody reads from the socket any more.
     pub fn is_left(&self) -> bool {
         self.left.load(Ordering::SeqCst)
+    }
+
+    /// Says whether the client's thread waits for room in memory, where no gate holds it back.
+    pub fn note_waits_for_room(&self, waits: bool) {
+        self.waits_for_room.store(waits, Ordering::SeqCst);
+    }
+
+    /// Whether the client's thread waits for room in memory.
+    pub fn waits_for_room(&self) -> bool {
+        self.waits_for_room.load(Ordering::SeqCst)
     }
 
     /// Wakes the client's thread without opening.

@@ -17,8 +17,9 @@
 //! is in its socket, in its thread's hands or in the channel: its thread is on its way to the end.
 //!
 //! # How long a round waits
-//! Only for threads that read on: not for a peer behind its closed gate, except that one behind a
-//! waiting reservation is told that it waits for nothing any more. Not for more than
+//! Only for threads that read on: not for a peer behind its closed gate or one whose large frame
+//! waits for room in memory, except that one behind a waiting reservation is told that it waits for
+//! nothing any more. Not for more than
 //! [`AHEAD_EVENTS_MAX`] events of such peers, so that one that sends megabytes and hangs up does not
 //! go ahead of everybody with all of it; nor for more than [`SLICES_MAX`] slices of what a session
 //! that has ended gives back; nor longer than [`PATIENCE_MS`], after which no round waits for
@@ -114,7 +115,7 @@ impl Departures {
 enum Departure {
     /// Its thread reads on to the end.
     OnItsWay,
-    /// Its thread stands behind its closed gate.
+    /// Its thread stands behind its closed gate, or waits for room in memory.
     HeldBack,
     /// It has ended; what it held is being given back.
     GivesBack,

@@ -206,7 +206,7 @@ impl Peer {
 
     /// Whether nothing on our side keeps its thread from reading on to the end.
     pub fn will_read_on(&self) -> bool {
-        !self.ended && self.closed == 0
+        !self.ended && self.closed == 0 && !self.gate.waits_for_room()
     }
 
     /// Ends the connection from this side: its thread sees the end and reports it.

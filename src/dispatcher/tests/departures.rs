@@ -196,6 +196,33 @@ fn who_hangs_up_behind_its_gate_is_not_waited_for_before_it_may_go_on() {
 }
 
 #[test]
+fn who_hangs_up_while_its_large_frame_waits_for_room_holds_nobody_up() {
+    for has_begun in [false, true] {
+        let mut s = holding();
+        s.vanish('b');
+        if has_begun {
+            s.send('a', "peek-ready\r\n");
+            s.turn();
+            assert_eq!(s.hear('a'), "");
+        }
+        s.waits_for_room('b', true);
+        if has_begun {
+            s.events.send(Event::Ping).unwrap();
+            s.turn();
+        } else {
+            s.say('a', "peek-ready\r\n");
+        }
+        assert_eq!(s.hear('a'), "NOT_FOUND\r\n");
+        s.waits_for_room('b', false);
+        s.say('a', "peek-ready\r\n");
+        assert_eq!(s.hear('a'), "", "its thread reads on");
+        s.end('b', End::EndOfFile);
+        s.turn();
+        assert_eq!(s.hear('a'), "FOUND 1 1\r\nx\r\n");
+    }
+}
+
+#[test]
 fn who_hangs_up_behind_a_waiting_reservation_waits_no_more() {
     let mut s = holding();
     s.say('c', "watch other\r\nignore default\r\nuse other\r\nreserve\r\n");

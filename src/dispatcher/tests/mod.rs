@@ -252,6 +252,11 @@ impl Stage {
         self.clients[&letter].gate.is_closed()
     }
 
+    /// The peer's thread waits for room in memory, or does so no more.
+    pub fn waits_for_room(&self, letter: char, waits: bool) {
+        self.clients[&letter].gate.note_waits_for_room(waits);
+    }
+
     /// The peer closes its sending side; its thread has not said so yet.
     pub fn half_close(&mut self, letter: char) {
         self.clients[&letter].stream.as_ref().unwrap().shutdown(Shutdown::Write).unwrap();

@@ -8,6 +8,8 @@
 //!                   refused, the rest is skipped   stalled
 //! ```
 
+use std::sync::Arc;
+
 use super::{End, Reader, Watch};
 use crate::channels::Event;
 use crate::wire::admission::{Frame, Outlook};
@@ -61,11 +63,23 @@ impl Reader {
             self.ticket = Some(admission.enter(frame, gate, now));
         }
         if !self.is_admitted() {
-            self.await_admission(frame)?;
+            self.held_up(|reader| reader.await_admission(frame))?;
         } else if !self.keeps_pace(frame) {
             return self.lose_place(frame);
         }
-        self.find_room(frame)
+        if self.lacks_room(frame) { self.held_up(|reader| reader.find_room(frame)) } else { Ok(()) }
+    }
+
+    /// Waits for room. Meanwhile no round waits for the end of this connection: nothing is read.
+    fn held_up(&mut self, wait: impl FnOnce(&mut Reader) -> Result<(), End>) -> Result<(), End> {
+        let gate = Arc::clone(&self.connection.gate);
+        gate.note_waits_for_room(true);
+        // The dispatcher looks with every turn who of those that wait holds messages, and which
+        // peers that have hung up it waits for.
+        let _ = self.connection.shared.events.try_send(Event::Ping);
+        let result = wait(self);
+        gate.note_waits_for_room(false);
+        result
     }
 
     /// The frame that is not whole, if what is missing of it is worth a place.
@@ -83,8 +97,6 @@ impl Reader {
 
     /// Waits in line. Who can be told so is refused when it takes too long.
     fn await_admission(&mut self, frame: Frame) -> Result<(), End> {
-        // The dispatcher looks with every turn who of those that wait holds messages.
-        let _ = self.connection.shared.events.try_send(Event::Ping);
         let began = self.now();
         let limit = self.connection.shared.limits.frame_timeout_ms();
         let mut without_room = None;
@@ -170,14 +182,17 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits while what has arrived fills the memory, or refuses the frame.
+    /// Whether what has arrived fills the memory, so that an admitted frame cannot go on.
+    fn lacks_room(&self, frame: Frame) -> bool {
+        let admission = &self.connection.shared.admission;
+        self.ticket.is_some() && admission.is_full(frame.can_be_refused)
+    }
+
+    /// Waits until there is room again, or refuses the frame.
     fn find_room(&mut self, frame: Frame) -> Result<(), End> {
-        if self.ticket.is_none() {
-            return Ok(());
-        }
         let began = self.now();
         let limit = self.connection.shared.limits.frame_timeout_ms();
-        while self.connection.shared.admission.is_full(frame.can_be_refused) {
+        while self.lacks_room(frame) {
             if frame.can_be_refused {
                 return self.refuse_frame(Refusal::OutOfMemory);
             }

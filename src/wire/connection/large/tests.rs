@@ -114,6 +114,7 @@ fn who_cannot_be_told_waits_with_little_in_hand_and_goes_on_when_there_is_room()
     });
     await_waiting(&scene);
     assert!(scene.stage.shared.budget.bytes() <= 2 * READ_SMALL_BYTES as u64);
+    assert!(scene.gate.waits_for_room());
     scene.stage.shared.admission.set_kept(0, 0);
     match &commands(&scene)[..] {
         [Command::Put(put)] => assert!(*put.body == *body().as_bytes()),
@@ -121,6 +122,7 @@ fn who_cannot_be_told_waits_with_little_in_hand_and_goes_on_when_there_is_room()
     }
     sending.unwrap().join().unwrap();
     assert!(!scene.stage.shared.admission.is_waited_for());
+    assert!(!scene.gate.waits_for_room());
 }
 
 #[test]
