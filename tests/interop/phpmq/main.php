@@ -364,7 +364,7 @@ function (Daemon $daemon, string $address): void {
     check($client->receive() !== null, 'the message did not come');
     $shown = $daemon->console("show 'seen/one'", 'q');
     check(preg_match('~→ reserved +1 B +\d{4}-\d\d-\d\d~u', $shown) === 1, $shown);
-    check(preg_match('~• waiting +1 B ~u', $shown) === 1, $shown);
+    check(preg_match('~• ready +1 B ~u', $shown) === 1, $shown);
     $monitor = $daemon->console('monitor', 'q');
     check(str_contains($monitor, 'Uptime: ') && preg_match('~^seen/one.*#+$~m', $monitor) === 1, $monitor);
     check(!str_contains($daemon->console('help', 'bogus'), "\e"), 'an escape sequence in plain mode');
