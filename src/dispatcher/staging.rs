@@ -121,9 +121,17 @@ impl Dispatcher<'_> {
     pub(super) fn bring_in(&mut self) -> Result<(), StoreError> {
         let come = std::mem::take(&mut self.commits.come);
         let Some(mut staged) = self.commits.staged.take() else { return Ok(()) };
-        let part = staged.next_part(come);
-        self.memory.apply(staged.batch(), part.clone())?;
-        staged.note_done(part);
+        let mut part = staged.next_part(come);
+        loop {
+            // From here until it is noted as done a message is in memory twice.
+            let piece = staged.batch().first_bytes(part.clone(), STAGED_BYTES_PER_TURN_MAX);
+            part.start = piece.end;
+            self.memory.apply(staged.batch(), piece.clone())?;
+            staged.note_done(piece);
+            if part.is_empty() {
+                break;
+            }
+        }
         if !staged.is_whole() {
             self.commits.staged = Some(staged);
             return Ok(());

@@ -124,6 +124,15 @@ impl Batch {
         removed.chain(put).chain(self.sorted_states[states].iter().map(Row::Moved))
     }
 
+    /// The first of these places, in which messages of so many bytes at most were put, or one
+    /// message alone.
+    pub fn first_bytes(&self, places: Range<usize>, bytes_max: u64) -> Range<usize> {
+        let removals = self.removals.len();
+        let slots = cut(&places, removals, self.puts.slots());
+        let end = self.puts.end_of_bytes(slots.clone(), bytes_max);
+        places.start..if end < slots.end { removals + end } else { places.end }
+    }
+
     /// Lets go of the messages that were put in these places, whose number stays.
     pub fn forget_puts(&mut self, places: Range<usize>) {
         self.puts.forget(cut(&places, self.removals.len(), self.puts.slots()));
@@ -291,7 +300,8 @@ fn clear<T>(list: &mut Vec<T>) {
     }
 }
 
-fn put_bytes(row: &MessageRow) -> u64 {
+/// What a message that was put takes, in bytes.
+pub(super) fn put_bytes(row: &MessageRow) -> u64 {
     let attributes = row.attributes.stored().map_or(0, <[u8]>::len);
     (row.body.len() + attributes) as u64 + MESSAGE_OVERHEAD_BYTES
 }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use super::batch::put_bytes;
 use crate::words::change::MessageRow;
 use crate::words::ids::MessageId;
 
@@ -77,6 +78,18 @@ impl Puts {
     /// The messages in these slots.
     pub fn range(&self, slots: Range<usize>) -> impl Iterator<Item = &MessageRow> {
         self.slots.range(slots).filter_map(|slot| slot.row.as_ref())
+    }
+
+    /// The end of the first of these slots whose messages come to so many bytes at most, or of the
+    /// first one alone.
+    pub fn end_of_bytes(&self, slots: Range<usize>, bytes_max: u64) -> usize {
+        let mut bytes = 0;
+        let is_beyond = |slot: &Slot| {
+            bytes += slot.row.as_ref().map_or(0, put_bytes);
+            bytes > bytes_max
+        };
+        let whole = self.slots.range(slots.clone()).position(is_beyond);
+        whole.map_or(slots.end, |count| slots.start + count.max(1))
     }
 
     /// Lets go of the messages in these slots; the others keep theirs.

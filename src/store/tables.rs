@@ -5,11 +5,12 @@
 
 use std::ops::Range;
 
-use rusqlite::{Connection, Result, Statement};
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, MAIN_DB, Result, Statement};
 use rustc_hash::FxHashSet;
 
 use super::schema::{
-    bytes_checksum, checksum, message_columns, number_checksum, queue_checksum, setting,
+    PAGE_BYTES, bytes_checksum, checksum, message_columns, number_checksum, queue_checksum, setting,
     state_columns, stored,
 };
 use crate::journal::{Batch, Row};
@@ -19,6 +20,7 @@ use crate::words::ids::{MessageId, QueueId};
 
 /// The statements that write.
 pub(super) struct Tables<'c> {
+    connection: &'c Connection,
     put: Statement<'c>,
     remove: Statement<'c>,
     move_to: Statement<'c>,
@@ -29,6 +31,8 @@ pub(super) struct Tables<'c> {
     /// The messages that have a state, where they are known: most have none, and looking for it in
     /// the database would cost a removal a third of its time.
     moved: Option<FxHashSet<MessageId>>,
+    /// Pages from which on the cache writes some out before the commit.
+    spill_pages: u64,
 }
 
 // A row whose commit failed may be in the file after all, and then comes again: hence REPLACE,
@@ -46,11 +50,18 @@ const SET: &str = "INSERT OR REPLACE INTO meta(name, value, crc) VALUES (?,?,?)"
 
 /// Bodies from this size on are not left bound to the statement, in bytes.
 const BOUND_BYTES_KEPT: usize = 64 * 1024;
+/// Bodies from this size on are written straight to their pages, in bytes. A bound one is copied
+/// twice on its way there, into the parameter and into the record, and both copies are in memory
+/// together with the pages.
+const BODY_STREAMED_BYTES_MIN: usize = 256 * 1024;
+/// What the cache holds beside the pages of the largest body: those of the trees, in pages.
+const SPILL_PAGES_BESIDE: u64 = 256;
 
 impl<'c> Tables<'c> {
     /// Prepares the statements.
     pub fn new(connection: &'c Connection) -> Result<Tables<'c>> {
         Ok(Tables {
+            connection,
             put: connection.prepare(PUT)?,
             remove: connection.prepare(REMOVE)?,
             move_to: connection.prepare(MOVE)?,
@@ -59,6 +70,7 @@ impl<'c> Tables<'c> {
             forget_queue: connection.prepare(FORGET_QUEUE)?,
             set: connection.prepare(SET)?,
             moved: None,
+            spill_pages: 0,
         })
     }
 
@@ -140,11 +152,35 @@ impl<'c> Tables<'c> {
         bind_numbers(&mut self.put, &columns)?;
         self.put.raw_bind_parameter(9, crc)?;
         self.put.raw_bind_parameter(10, attributes)?;
+        if row.body.len() >= BODY_STREAMED_BYTES_MIN {
+            return self.put_streamed(stored(row.id.0), &row.body);
+        }
         self.put.raw_bind_parameter(11, &*row.body)?;
         self.put.raw_execute()?;
         if row.body.len() >= BOUND_BYTES_KEPT {
             // The statement would keep its copy until the next put.
             self.put.clear_bindings();
+        }
+        Ok(())
+    }
+
+    /// Ends a put whose other columns are bound: makes room for the body, then fills it in.
+    fn put_streamed(&mut self, id: i64, body: &[u8]) -> Result<()> {
+        let bytes = body.len() as u64;
+        self.keep_in_cache(bytes / u64::from(PAGE_BYTES) + SPILL_PAGES_BESIDE)?;
+        self.put.raw_bind_parameter(11, ToSqlOutput::ZeroBlob(bytes))?;
+        self.put.raw_execute()?;
+        let mut place = self.connection.blob_open(MAIN_DB, "message", "body", id, false)?;
+        place.write_at(body, 0)?;
+        place.close()
+    }
+
+    /// Has the cache write out no page of a body before it is filled in: each would be written
+    /// twice.
+    fn keep_in_cache(&mut self, pages: u64) -> Result<()> {
+        if self.spill_pages < pages {
+            self.connection.execute_batch(&format!("PRAGMA cache_spill = {pages}"))?;
+            self.spill_pages = pages;
         }
         Ok(())
     }
