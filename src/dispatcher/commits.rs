@@ -42,6 +42,8 @@ pub(super) struct Commits {
     committed: Committed,
     /// The batch that the database in memory is being given.
     pub staged: Option<Staged>,
+    /// When it is brought further.
+    pub staged_due: Time,
     /// What has come since it was last brought further.
     pub come: Come,
     /// When the database in memory is given what it lacks; never while it lacks nothing.
@@ -108,6 +110,7 @@ impl Commits {
             timeout_ms,
             committed: Committed::default(),
             staged: None,
+            staged_due: Time(0),
             come: Come::default(),
             lag_due: Time::NEVER,
             under_way: None,
@@ -202,13 +205,25 @@ impl Commits {
     /// When something here is due by itself.
     pub fn deadline(&self) -> Time {
         let tick = match self.under_way {
-            _ if self.staged.is_some() => Time(0),
+            _ if self.staged.is_some() && self.staged_due == Time(0) => Time(0),
             Some(_) => Time::NEVER,
+            // Behind what memory has no room for.
+            None if self.staged.is_some()
+                && (self.orders.is_none() || self.rewrite.is_needed()) =>
+            {
+                Time::NEVER
+            }
             // Said at the end of a turn, when a peer that keeps up again went on.
             None if self.is_demanded() => Time(0),
             None => self.tick,
         };
-        tick.min(self.lag_due).min(self.give_up_at())
+        let staged = if self.staged.is_some() { self.staged_due } else { Time::NEVER };
+        tick.min(self.lag_due()).min(staged).min(self.give_up_at())
+    }
+
+    /// When what memory lacks is due, unless it waits behind what memory has no room for.
+    fn lag_due(&self) -> Time {
+        if self.staged_due == Time(0) { self.lag_due } else { Time::NEVER }
     }
 
     /// Whether an answer waits for the next commit, which does not wait for the tick.

@@ -138,12 +138,26 @@ impl Dispatcher<'_> {
         };
         if let Some(row) = self.commits.message(handed.id) {
             send(&row.attributes, BodyRef::Kept(&row.body));
-        } else if self
-            .memory
-            .body(handed.id, |attributes, body| send(attributes, BodyRef::Lent(body)))?
-            .is_none()
-        {
-            slog::error!(self.log, "a message has no body in memory"; "message" => handed.id.0);
+        } else {
+            match self
+                .memory
+                .body(handed.id, |attributes, body| send(attributes, BodyRef::Lent(body)))
+            {
+                Ok(Some(())) => {}
+                Ok(None) => {
+                    slog::error!(self.log, "a message has no body in memory";
+                        "message" => handed.id.0);
+                }
+                Err(error) if error.is_want_of_memory() => {
+                    // Its end has the message redelivered; nothing of it was said.
+                    debug!(self.log, "connection closed: no memory for a message";
+                        "connection" => connection.0, "peer" => %peer.address,
+                        "message" => handed.id.0);
+                    peer.shut();
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
         }
         if handed.handing != Handing::Dispatched {
             peer.note_asked_for(start);

@@ -37,9 +37,7 @@ impl Dispatcher<'_> {
             self.keep(change);
         }
         // A slice goes to persistence then, and for a new file memory has to have the rest.
-        while self.commits.staged.is_some() {
-            self.bring_in()?;
-        }
+        self.bring_in_all()?;
         let stopped = self.commit_for_good();
         self.peers.clear();
         Ok(stopped)

@@ -20,8 +20,9 @@
 //! | `stop` | the last turn |
 //!
 //! # Failure
-//! The in-memory database can only fail for want of memory or by a defect of ours; either leaves
-//! state and answers apart, so it ends the process: the file has all that was confirmed.
+//! The in-memory database can only fail for want of memory, and then the journal keeps what it was
+//! to be given and puts are refused (`staging`), or by a defect of ours. That would leave state and
+//! answers apart, so it ends the process: the file has all that was confirmed.
 
 pub mod facts;
 
@@ -309,7 +310,7 @@ impl<'c> Dispatcher<'c> {
     /// Waits for an event, or until something is due.
     fn wait(&mut self) -> Option<Event> {
         let due = self.engine.next_deadline().min(self.commits.deadline());
-        let due = due.min(self.departures.deadline());
+        let due = due.min(self.departures.deadline()).min(self.pressure.deadline());
         let is_ready = !self.later.is_empty() && !self.departures.is_awaited();
         if due <= self.now.time || is_ready {
             return self.next_event();

@@ -4,8 +4,8 @@
 //! is kept. A peer that holds messages is not held back, since its acknowledgements are what makes
 //! room, unless memory is exceeded by far; one that is held back goes on when it is handed one.
 
-use rustc_hash::FxHashSet;
-use slog::{crit, info, warn};
+use rustc_hash::FxHashMap;
+use slog::{crit, debug, info, warn};
 
 use crate::channels::Notice;
 use crate::engine::Input;
@@ -32,11 +32,17 @@ const ROOM_AGAIN_BYTES: u64 = 4 * ROOM_BYTES_MIN;
 /// and producers that use it up must not fill the log of the daemon.
 const ROOM_AGAIN_AFTER_MS: u64 = 5_000;
 
+/// What the database in memory and the journal may take whatever `limits.max_memory` says, in
+/// bytes: the tables alone take pages.
+const SIZE_FREE_BYTES: u64 = 1024 * 1024;
+
 /// The state of the pressure.
 #[derive(Debug, Default)]
 pub(super) struct Pressure {
     draining: bool,
     out_of_memory: bool,
+    /// The system has no memory for the database in memory.
+    pub(super) no_memory: bool,
     /// Memory is exceeded by so much that who holds messages is held back too when it puts.
     far_out_of_memory: bool,
     journal_full: bool,
@@ -48,8 +54,11 @@ pub(super) struct Pressure {
     refused_large: Episodes,
     /// What was taken in this turn.
     pub(super) taken: Taken,
-    /// Peers behind their gates.
-    held_back: FxHashSet<ConnectionId>,
+    /// Peers behind their gates, and when each is given up: it holds messages, and its
+    /// acknowledgements may lie unread behind what it puts.
+    held_back: FxHashMap<ConnectionId, Time>,
+    /// The first of those times.
+    give_up_at: Option<Time>,
 }
 
 /// The charges of what was taken in a turn: a body counts as under way until it counts as kept, so
@@ -85,6 +94,18 @@ impl Episodes {
 impl Pressure {
     fn is_on(&self, failing: bool) -> bool {
         self.draining || self.out_of_memory || self.journal_full || failing
+    }
+
+    /// When it has something to do by itself.
+    pub(super) fn deadline(&self) -> Time {
+        self.give_up_at.unwrap_or(Time::NEVER)
+    }
+
+    fn hold_back(&mut self, connection: ConnectionId, until: Time) {
+        self.held_back.entry(connection).or_insert(until);
+        if until < Time::NEVER {
+            self.give_up_at = self.give_up_at.into_iter().chain([until]).min();
+        }
     }
 }
 
@@ -130,12 +151,37 @@ impl Dispatcher<'_> {
         if is_answered && !self.pressure.journal_full {
             return;
         }
-        if self.engine.is_holding(connection) && !self.pressure.far_out_of_memory {
+        let is_holding = self.engine.is_holding(connection);
+        if is_holding && !self.pressure.far_out_of_memory {
             return;
         }
+        let wait_ms = self.limits.frame_timeout_ms();
+        let until = if is_holding { self.time().plus(wait_ms) } else { Time::NEVER };
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         peer.set_gate(Closed::PRESSURE, true);
-        self.pressure.held_back.insert(connection);
+        self.pressure.hold_back(connection, until);
+    }
+
+    /// Closes the connections of who has waited in vain although it holds messages: were all of them
+    /// held so, nobody would make room any more. What has arrived from it is read to the end, with
+    /// the acknowledgements in it; what it has not acknowledged is redelivered.
+    fn give_up_holders(&mut self) {
+        let now = self.time();
+        if self.pressure.deadline() > now {
+            return;
+        }
+        let held_back = &mut self.pressure.held_back;
+        let over = held_back.extract_if(|_, until| *until <= now).map(|(connection, _)| connection);
+        let over: Vec<ConnectionId> = over.collect();
+        self.pressure.give_up_at =
+            held_back.values().copied().filter(|until| *until < Time::NEVER).min();
+        for connection in over {
+            let Some(peer) = self.peers.get_mut(&connection) else { continue };
+            debug!(self.log, "connection closed: puts beyond limits.max_memory and holds messages";
+                "connection" => connection.0, "peer" => %peer.address,
+                "protocol" => peer.protocol);
+            peer.shut();
+        }
     }
 
     /// A message was too large. Where its sender has no answers only the log can tell of it.
@@ -158,7 +204,7 @@ impl Dispatcher<'_> {
     /// Lets a peer go on that was held back and has been handed a message: that it can acknowledge
     /// it is what makes room.
     pub(super) fn let_holder_go_on(&mut self, connection: ConnectionId) {
-        if self.pressure.held_back.remove(&connection)
+        if self.pressure.held_back.remove(&connection).is_some()
             && let Some(peer) = self.peers.get_mut(&connection)
         {
             peer.set_gate(Closed::PRESSURE, false);
@@ -170,7 +216,12 @@ impl Dispatcher<'_> {
         let (body_bytes, messages) = self.engine.stored();
         let journal = &self.commits.journal;
         let (journal_bytes, besides) = (journal.bytes(), journal.bytes_besides_messages());
-        let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + besides;
+        let counted = body_bytes + messages * MESSAGE_OVERHEAD_BYTES;
+        let size = self.memory.size().beyond(SIZE_FREE_BYTES);
+        // Messages of half a page and more, and what is left of pages, take more than is counted.
+        let waste = size.used.saturating_sub(counted.saturating_sub(journal.message_bytes()));
+        let kept = counted + waste + besides;
+        self.admission.set_pages(size.whole);
         self.admission.set_kept(kept, journal_bytes);
         self.pressure.taken.0.clear();
         if self.admission.is_waited_for() {
@@ -181,7 +232,8 @@ impl Dispatcher<'_> {
         let was_out = self.pressure.out_of_memory;
         // Ten per cent of slack keep the state from flickering.
         let is_over = used > if was_out { max / 10 * 9 } else { max };
-        self.pressure.out_of_memory = is_over || self.admission.was_full();
+        self.pressure.out_of_memory =
+            is_over || self.admission.was_full() || self.pressure.no_memory;
         self.tell_of_large(used);
         self.pressure.far_out_of_memory = used > max.saturating_add(max / 4);
         if was_out != self.pressure.out_of_memory {
@@ -194,15 +246,26 @@ impl Dispatcher<'_> {
         }
         self.watch_disk()?;
         self.watch_room()?;
-        self.pressure.journal_full = journal_bytes > JOURNAL_BYTES_MAX;
+        self.pressure.journal_full = journal_bytes > self.journal_bytes_max(size.whole);
         if !self.pressure.is_on(self.disk_refuses()) {
-            for connection in std::mem::take(&mut self.pressure.held_back) {
+            self.pressure.give_up_at = None;
+            for (connection, _) in std::mem::take(&mut self.pressure.held_back) {
                 if let Some(peer) = self.peers.get_mut(&connection) {
                     peer.set_gate(Closed::PRESSURE, false);
                 }
             }
         }
+        self.give_up_holders();
         Ok(())
+    }
+
+    /// How much may be on its way into databases, of which the one in memory takes so much: all of
+    /// it together must not be far beyond `limits.max_memory`.
+    fn journal_bytes_max(&self, pages: u64) -> u64 {
+        let max = self.limits.max_memory();
+        let beside = max.saturating_add(max / 2).saturating_sub(pages).max(max / 4);
+        let beside = if self.admission.is_starved(self.now.time) { max / 8 } else { beside };
+        beside.clamp(SIZE_FREE_BYTES, JOURNAL_BYTES_MAX)
     }
 
     /// Large messages were refused while there was room for others.

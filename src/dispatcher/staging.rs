@@ -12,6 +12,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use slog::{crit, info};
+
 use crate::journal::Batch;
 use crate::store::StoreError;
 use crate::words::change::{Change, MessageRow};
@@ -22,6 +24,11 @@ use crate::words::limits::{
 };
 
 use super::Dispatcher;
+
+/// How long after memory was short it is given what it lacks again, in milliseconds.
+const TRY_AGAIN_MS: u64 = 250;
+/// What has more than this part of `limits.max_memory` does not wait for the tick.
+const LAG_PART: u64 = 16;
 
 /// A batch that is on its way into the database in memory.
 pub(super) struct Staged {
@@ -88,12 +95,13 @@ impl Staged {
         self.done..(self.done + most).min(batch.places())
     }
 
-    /// Notes that memory has these.
-    fn note_done(&mut self, part: Range<usize>) {
+    /// Notes that memory has these. Returns the bytes of messages that are there alone now.
+    fn note_done(&mut self, part: Range<usize>) -> u64 {
         self.done = part.end;
-        if let Source::Lag(batch) = &mut self.batch {
+        match &mut self.batch {
             // Freeing all bodies at the end would take long.
-            batch.forget_puts(part);
+            Source::Lag(batch) => batch.forget_puts(part),
+            Source::Slice(_) => 0,
         }
     }
 
@@ -105,8 +113,9 @@ impl Staged {
 impl Dispatcher<'_> {
     /// Stages what memory lacks when it is time for that.
     pub(super) fn stage_lag(&mut self, now: Time) {
+        let most = TICK_BYTES_MAX.min(self.limits.max_memory() / LAG_PART);
         let commits = &mut self.commits;
-        if commits.journal.lag().is_some_and(|bytes| bytes > TICK_BYTES_MAX) {
+        if commits.journal.lag().is_some_and(|bytes| bytes > most) {
             commits.lag_due = now;
         }
         if commits.lag_due <= now && commits.staged.is_none() {
@@ -120,14 +129,20 @@ impl Dispatcher<'_> {
     /// Brings the staged batch a part further.
     pub(super) fn bring_in(&mut self) -> Result<(), StoreError> {
         let come = std::mem::take(&mut self.commits.come);
+        if self.commits.staged_due > self.time() {
+            return Ok(());
+        }
         let Some(mut staged) = self.commits.staged.take() else { return Ok(()) };
         let mut part = staged.next_part(come);
         loop {
             // From here until it is noted as done a message is in memory twice.
             let piece = staged.batch().first_bytes(part.clone(), STAGED_BYTES_PER_TURN_MAX);
             part.start = piece.end;
-            self.memory.apply(staged.batch(), piece.clone())?;
-            staged.note_done(piece);
+            if let Err(error) = self.memory.apply(staged.batch(), piece.clone()) {
+                return self.put_off(staged, error);
+            }
+            let bytes = staged.note_done(piece);
+            self.commits.journal.note_given(bytes);
             if part.is_empty() {
                 break;
             }
@@ -136,9 +151,46 @@ impl Dispatcher<'_> {
             self.commits.staged = Some(staged);
             return Ok(());
         }
+        self.memory_has_room();
         match staged.batch {
             Source::Lag(batch) => self.commits.journal.given(batch),
             Source::Slice(batch) => self.send_slice(batch)?,
+        }
+        Ok(())
+    }
+
+    /// Memory could not be given this. The journal keeps what it lacks, removals too, so that it is
+    /// served and removed from there; puts are refused until there is memory again.
+    fn put_off(&mut self, staged: Staged, error: StoreError) -> Result<(), StoreError> {
+        // A file that is written anew has nowhere else to come from.
+        let is_needed = self.stopping && matches!(staged.batch, Source::Slice(_));
+        if !error.is_want_of_memory() || is_needed {
+            return Err(error);
+        }
+        self.commits.staged = Some(staged);
+        self.commits.staged_due = self.time().plus(TRY_AGAIN_MS);
+        if !std::mem::replace(&mut self.pressure.no_memory, true) {
+            crit!(self.log, "the system has no memory for messages: puts are refused; messages are \
+                still handed out and removed"; "error" => %error);
+        }
+        Ok(())
+    }
+
+    fn memory_has_room(&mut self) {
+        self.commits.staged_due = Time(0);
+        if std::mem::take(&mut self.pressure.no_memory) {
+            info!(self.log, "the system has memory for messages again");
+        }
+    }
+
+    /// At the end, brings in what a file that is written anew needs. The file has the rest.
+    pub(super) fn bring_in_all(&mut self) -> Result<(), StoreError> {
+        self.commits.staged_due = Time(0);
+        while self.commits.staged.is_some() {
+            self.bring_in()?;
+            if self.pressure.no_memory {
+                self.commits.staged = None;
+            }
         }
         Ok(())
     }
@@ -147,6 +199,7 @@ impl Dispatcher<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::tests::*;
+    use super::TRY_AGAIN_MS;
     use crate::words::durability::Durability::{Periodic, Write};
     use crate::words::ids::MessageId;
     use crate::words::limits::{TICK_BYTES_MAX, WORK_PER_TURN_MAX};
@@ -172,6 +225,13 @@ mod tests {
 
     fn one_turn(s: &mut Stage) {
         s.dispatcher.turn_at(s.now, None).unwrap();
+    }
+
+    /// Carries out every order there is.
+    fn commit_all(s: &mut Stage) {
+        while let Some((batch, _)) = s.order() {
+            s.finish(batch, Ok(()));
+        }
     }
 
     fn is_bringing_in(s: &Stage) -> bool {
@@ -289,6 +349,49 @@ mod tests {
         s.pass(TICK_MS);
         assert!(!memory_has(&mut s, first) && !memory_has(&mut s, last));
         assert!(memory_has(&mut s, 2));
+    }
+
+    #[test]
+    fn what_the_system_has_no_memory_for_is_served_and_removed_and_brought_in_later() {
+        let mut s = Stage::new().connect("a", "beanstalk", Write);
+        s.dispatcher.memory.limit_pages(1);
+        let body = "x".repeat(20_000);
+        s.say('a', put(&body) + &put(&body));
+        s.commit();
+        s.hear('a');
+        s.pass(TICK_MS);
+        assert!(is_bringing_in(&s) && !memory_has(&mut s, 1));
+        assert!(s.wakes_in().is_some_and(|wait| wait > 0), "it is not tried without a pause");
+        s.say('a', put("x") + "peek 2\r\ndelete 1\r\n");
+        commit_all(&mut s);
+        let heard = s.hear('a').replace(&body, "(body)");
+        assert_eq!(heard, "OUT_OF_MEMORY\r\nFOUND 2 20000\r\n(body)\r\nDELETED\r\n");
+        s.pass(TRY_AGAIN_MS);
+        assert!(is_bringing_in(&s) && !memory_has(&mut s, 2));
+        s.dispatcher.memory.limit_pages(1_000);
+        for _ in 0..3 {
+            s.pass(TRY_AGAIN_MS);
+            commit_all(&mut s);
+        }
+        assert!(!is_bringing_in(&s) && !memory_has(&mut s, 1) && memory_has(&mut s, 2));
+        s.say('a', put("x"));
+        commit_all(&mut s);
+        assert_eq!(s.hear('a'), "INSERTED 3\r\n");
+    }
+
+    #[test]
+    fn large_messages_leave_the_journal_one_by_one() {
+        let mut s = Stage::new().connect("a", "beanstalk", Write);
+        let large = "x".repeat(600_000);
+        s.say('a', put(&large).repeat(4));
+        s.commit();
+        s.now.time = s.now.time.plus(TICK_MS);
+        one_turn(&mut s);
+        // Some are in one place, some in the other, none in both.
+        let journal = s.dispatcher.commits.journal.message_bytes();
+        let memory = s.dispatcher.memory.size().used;
+        assert!(is_bringing_in(&s) && journal > 600_000 && memory > 600_000);
+        assert!(journal + memory < 5 * 600_000, "{journal} and {memory}");
     }
 
     #[test]

@@ -133,9 +133,10 @@ impl Batch {
         places.start..if end < slots.end { removals + end } else { places.end }
     }
 
-    /// Lets go of the messages that were put in these places, whose number stays.
-    pub fn forget_puts(&mut self, places: Range<usize>) {
-        self.puts.forget(cut(&places, self.removals.len(), self.puts.slots()));
+    /// Lets go of the messages that were put in these places, whose number stays. Returns their
+    /// bytes, which stay counted here.
+    pub fn forget_puts(&mut self, places: Range<usize>) -> u64 {
+        self.puts.forget(cut(&places, self.removals.len(), self.puts.slots()))
     }
 
     /// The message of this id, if it was put.

@@ -49,12 +49,12 @@ pub struct Journal {
     is_rewriting: bool,
     /// What the database in memory alone does not have.
     lag: Lag,
-    /// Bytes of the batch that it is being given.
+    /// Bytes of the batch that it is being given, but for messages that it has.
     given_bytes: u64,
     /// Emptied batches whose allocations are used again, at most [`SPARES_MAX`]. The oldest is
     /// next, so that each comes to give back what a burst made it allocate.
     spares: VecDeque<Batch>,
-    /// Of the messages in what memory is being given: each of them leaves one place for the other.
+    /// Those of messages.
     given_put_bytes: u64,
     /// Of messages that are in the database in memory although they are in `current`.
     doubled_bytes: u64,
@@ -142,11 +142,21 @@ impl Journal {
 
     /// Those of them that are not the only place of a message.
     pub fn bytes_besides_messages(&self) -> u64 {
+        self.bytes() - self.put_bytes() + self.doubled_bytes
+    }
+
+    /// Bytes of messages that are nowhere else.
+    pub fn message_bytes(&self) -> u64 {
+        // Some of those that were doubled may have been removed since.
+        self.put_bytes().saturating_sub(self.doubled_bytes)
+    }
+
+    /// Bytes of messages that were put, but for those that the database in memory has as well.
+    fn put_bytes(&self) -> u64 {
         let under_way = self.under_way.as_ref().filter(|_| !self.is_rewriting);
         let under_way = under_way.map_or(0, |batch| batch.put_bytes());
         let lag = self.lag.put_bytes() + self.given_put_bytes;
-        let only = self.current.put_bytes() + under_way + lag;
-        self.bytes() - only + self.doubled_bytes
+        self.current.put_bytes() + under_way + lag
     }
 
     /// The commit that what is recorded now will be part of.
@@ -247,6 +257,12 @@ impl Journal {
         let batch = self.lag.take()?;
         (self.given_bytes, self.given_put_bytes) = (batch.bytes(), batch.put_bytes());
         Some(batch)
+    }
+
+    /// Memory was given so many bytes of messages of the batch that it is being given.
+    pub fn note_given(&mut self, bytes: u64) {
+        self.given_bytes = self.given_bytes.saturating_sub(bytes);
+        self.given_put_bytes = self.given_put_bytes.saturating_sub(bytes);
     }
 
     /// Memory was given a batch.

@@ -92,11 +92,16 @@ impl Puts {
         whole.map_or(slots.end, |count| slots.start + count.max(1))
     }
 
-    /// Lets go of the messages in these slots; the others keep theirs.
-    pub fn forget(&mut self, slots: Range<usize>) {
+    /// Lets go of the messages in these slots; the others keep theirs. Returns their bytes.
+    pub fn forget(&mut self, slots: Range<usize>) -> u64 {
+        let mut bytes = 0;
         for slot in self.slots.range_mut(slots) {
-            self.messages -= usize::from(slot.row.take().is_some());
+            if let Some(row) = slot.row.take() {
+                self.messages -= 1;
+                bytes += put_bytes(&row);
+            }
         }
+        bytes
     }
 
     /// Takes out all messages.

@@ -446,3 +446,23 @@ fn what_a_full_disk_has_taken_of_a_batch_comes_to_memory_and_only_the_rest_comes
     journal.record(removed(9));
     assert_eq!(ids(&journal.take()), (vec![], vec![], vec![9]));
 }
+
+#[test]
+fn the_first_places_of_so_many_bytes_are_at_least_one() {
+    let mut journal = Journal::new();
+    journal.record(removed(1));
+    for (id, bytes) in [(2, 100), (3, 5_000), (4, 100), (5, 100), (6, 9_000)] {
+        let row =
+            MessageRow { id: MessageId(id), body: vec![7; bytes].into(), ..MessageRow::default() };
+        journal.record(Change::Put(row));
+    }
+    let batch = journal.take();
+    let (mut places, mut pieces) = (0..batch.places(), Vec::new());
+    while !places.is_empty() {
+        let piece = batch.first_bytes(places.clone(), 1_000);
+        pieces.push(piece.len());
+        places.start = piece.end;
+    }
+    // The removal comes with the first message.
+    assert_eq!(pieces, [2, 1, 2, 1]);
+}

@@ -256,6 +256,13 @@ impl StoreError {
         }
     }
 
+    /// Whether the system has no memory for the database in memory, which is as it was.
+    pub fn is_want_of_memory(&self) -> bool {
+        let StoreError::Internal { source, .. } = self else { return false };
+        // It is full when it has as many pages as it may have.
+        matches!(source.sqlite_error_code(), Some(ErrorCode::OutOfMemory | ErrorCode::DiskFull))
+    }
+
     /// What the system said about this file.
     pub fn system(file: &Path, source: io::Error) -> StoreError {
         let file = file.to_path_buf();

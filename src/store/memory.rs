@@ -8,8 +8,9 @@
 //!
 //! # Failure
 //!
-//! There is no disk behind it, so an error means that memory has run out or that the database
-//! library is broken: the caller ends the process.
+//! There is no disk behind it, so an error means that memory has run out, and then nothing has
+//! changed and the same can be tried again, or that the database library is broken: then the caller
+//! ends the process.
 
 use std::ops::Range;
 use std::path::Path;
@@ -17,6 +18,7 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags, Result, Statement};
 
 use super::StoreError;
+use super::rows::unsigned;
 use super::schema::{self, PAGE_BYTES, stored};
 use super::slice::Reader;
 use super::tables::Tables;
@@ -24,12 +26,37 @@ use crate::journal::Batch;
 use crate::words::change::Attributes;
 use crate::words::ids::MessageId;
 
+/// What a page takes in memory, in bytes, with what the cache notes of it.
+const PAGE_COST_BYTES: u64 = PAGE_BYTES as u64 + 256;
+
+/// How large the database in memory is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// With the pages that messages have left.
+    pub whole: u64,
+    /// Without them.
+    pub used: u64,
+}
+
+impl Size {
+    /// What is beyond so many bytes.
+    pub fn beyond(self, bytes: u64) -> Size {
+        let beyond = |size: u64| size.saturating_sub(bytes);
+        Size { whole: beyond(self.whole), used: beyond(self.used) }
+    }
+}
+
 /// The statements for the database in memory, which they borrow.
 pub struct Memory<'c> {
     tables: Tables<'c>,
     body: Statement<'c>,
     begin: Statement<'c>,
     commit: Statement<'c>,
+    rollback: Statement<'c>,
+    connection: &'c Connection,
+    pages: Statement<'c>,
+    free_pages: Statement<'c>,
+    size: Size,
     pub(super) reader: Reader<'c>,
 }
 
@@ -43,26 +70,64 @@ impl<'c> Memory<'c> {
     }
 
     fn prepare(connection: &'c Connection) -> Result<Memory<'c>> {
-        Ok(Memory {
+        let mut memory = Memory {
             tables: Tables::tracking_states(connection)?,
             body: connection.prepare("SELECT attributes, body FROM message WHERE id = ?")?,
             begin: connection.prepare("BEGIN")?,
             commit: connection.prepare("COMMIT")?,
+            rollback: connection.prepare("ROLLBACK")?,
+            connection,
+            pages: connection.prepare("PRAGMA page_count")?,
+            free_pages: connection.prepare("PRAGMA freelist_count")?,
+            size: Size::default(),
             reader: Reader::new(connection)?,
-        })
+        };
+        memory.measure()?;
+        Ok(memory)
+    }
+
+    /// Lets it have no more pages than this, or than it has. What needs more fails as it does when
+    /// the system has no memory.
+    #[cfg(test)]
+    pub(crate) fn limit_pages(&self, pages: u32) {
+        let limit = format!("PRAGMA max_page_count = {pages}");
+        self.connection.execute_batch(&limit).expect("a limit can be set");
+    }
+
+    /// How large it is.
+    pub fn size(&self) -> Size {
+        self.size
+    }
+
+    fn measure(&mut self) -> Result<()> {
+        let pages = unsigned(self.pages.query_row([], |row| row.get(0))?);
+        let free = unsigned(self.free_pages.query_row([], |row| row.get(0))?);
+        let used = pages.saturating_sub(free) * PAGE_COST_BYTES;
+        self.size = Size { whole: pages * PAGE_COST_BYTES, used };
+        Ok(())
     }
 
     /// Carries out, in one transaction, what these places of a batch say.
     ///
     /// # Errors
-    /// [`StoreError::Internal`].
+    /// [`StoreError::Internal`]; then nothing has changed.
     pub fn apply(&mut self, batch: &Batch, places: Range<usize>) -> Result<(), StoreError> {
         let apply = || {
             self.begin.raw_execute()?;
             self.tables.apply_part(batch, places)?;
             self.commit.raw_execute()
         };
-        apply().map(drop).map_err(failed)
+        if let Err(error) = apply() {
+            if !self.connection.is_autocommit() {
+                // When this fails, the transaction is rolled back already.
+                let _ = self.rollback.raw_execute();
+            }
+            self.tables.track_no_states();
+            return Err(failed(error));
+        }
+        // A size that could not be read is known after the next time.
+        let _ = self.measure();
+        Ok(())
     }
 
     /// Lends what is kept of a message, `None` when there is no such message. The body is that of
@@ -174,6 +239,46 @@ mod tests {
         });
         assert_eq!(found.unwrap(), Some(true));
         assert_eq!(memory.body(MessageId(3), |_, _| ()).unwrap(), None);
+    }
+
+    #[test]
+    fn bodies_that_are_streamed_are_stored_as_bound_ones_and_replace_others() {
+        let connection = connect_empty().unwrap();
+        let mut memory = Memory::new(&connection).unwrap();
+        let body: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
+        apply(&mut memory, [message(1, b"small"), message(3, &body[..300_000])]);
+        // A row whose commit failed comes again.
+        apply(&mut memory, [message(1, &body), message(3, b"")]);
+        let found = memory.body(MessageId(1), |_, found| found == body).unwrap();
+        assert_eq!(found, Some(true));
+        assert_eq!(memory.body(MessageId(3), |_, found| found.len()).unwrap(), Some(0));
+        assert!(memory.size().used > body.len() as u64);
+        apply(&mut memory, [Change::Removed(MessageId(1))]);
+        assert!(memory.size().used < 200_000 && memory.size().whole > body.len() as u64);
+    }
+
+    #[test]
+    fn what_there_is_no_memory_for_changes_nothing_and_can_be_tried_again() {
+        let connection = connect_empty().unwrap();
+        let mut memory = Memory::new(&connection).unwrap();
+        apply(&mut memory, [message(1, b"a"), moved(1)]);
+        memory.limit_pages(1);
+        for bytes in [20_000, 500_000] {
+            let mut journal = crate::journal::Journal::new();
+            journal.record(Change::Removed(MessageId(1)));
+            journal.record(message(2, &vec![7; bytes]));
+            let batch = journal.take();
+            let error = memory.apply(&batch, 0..batch.places()).unwrap_err();
+            assert!(error.is_want_of_memory(), "{error}");
+            assert_eq!(memory.body(MessageId(1), |_, body| body.len()).unwrap(), Some(1));
+            assert_eq!(memory.body(MessageId(2), |_, _| ()).unwrap(), None);
+            memory.limit_pages(1_000);
+            memory.apply(&batch, 0..batch.places()).unwrap();
+            assert_eq!(count(&connection, "message_state"), 0, "the state left with its message");
+            apply(&mut memory, [message(1, b"a"), moved(1), Change::Removed(MessageId(2))]);
+            connection.execute_batch("VACUUM").unwrap();
+            memory.limit_pages(1);
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use rusqlite::{Connection, MAIN_DB, Result, Statement};
 use rustc_hash::FxHashSet;
 
 use super::schema::{
-    PAGE_BYTES, bytes_checksum, checksum, message_columns, number_checksum, queue_checksum, setting,
-    state_columns, stored,
+    PAGE_BYTES, bytes_checksum, checksum, message_columns, number_checksum, queue_checksum,
+    setting, state_columns, stored,
 };
 use crate::journal::{Batch, Row};
 use crate::words::change::{MessageRow, StateRow};
@@ -74,8 +74,8 @@ impl<'c> Tables<'c> {
         })
     }
 
-    /// Prepares the statements for a connection that nobody else writes through and whose changes
-    /// are never rolled back.
+    /// Prepares the statements for a connection that nobody else writes through. When changes are
+    /// rolled back, [`Tables::track_no_states`] has to be called.
     pub fn tracking_states(connection: &'c Connection) -> Result<Tables<'c>> {
         let mut tables = Tables::new(connection)?;
         let mut statement = connection.prepare("SELECT id FROM message_state")?;
@@ -83,6 +83,11 @@ impl<'c> Tables<'c> {
         let moved = ids.map(|id| id.map(|id| MessageId(u64::try_from(id).unwrap_or(0))));
         tables.moved = Some(moved.collect::<Result<_>>()?);
         Ok(tables)
+    }
+
+    /// Which messages have a state is not known any more: from now on each removal looks.
+    pub fn track_no_states(&mut self) {
+        self.moved = None;
     }
 
     /// Carries out what these places of a batch say. Queues are named with the first place and

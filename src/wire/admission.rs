@@ -25,6 +25,12 @@ const LARGE_PART: u64 = 64;
 /// Who has waited for so long does not hold up those behind him any more, in milliseconds.
 const ASIDE_MS: u64 = 5_000;
 
+/// Who has waited for so long while there is room is starved by small messages, in milliseconds.
+const STARVED_MS: u64 = 2_000;
+/// So much of `limits.max_memory` may be resident beside it when a large frame is admitted. One
+/// frame is admitted in any case when no more than this is on its way.
+const RESIDENT_BESIDE_PART: u64 = 4;
+
 /// The room for large frames, and who waits for it.
 #[derive(Debug)]
 pub struct Admission {
@@ -34,9 +40,12 @@ pub struct Admission {
     expected: AtomicU64,
     /// What the core keeps, as of its last turn, in bytes.
     kept: AtomicU64,
-    /// The same, or what is on its way into the databases where that is more: messages that are
-    /// done already are still there.
-    held: AtomicU64,
+    /// What is on its way into the databases, in bytes: messages that are done already are still
+    /// there.
+    under_way: AtomicU64,
+    /// What the database in memory takes, in bytes. It gives nothing back, so that for a moment a
+    /// message has its place there and is not in it yet.
+    pages: AtomicU64,
     /// How many wait, to be looked at without the lock.
     waiting: AtomicUsize,
     /// A smaller frame has found the memory full, for the dispatcher to notice.
@@ -108,7 +117,8 @@ impl Admission {
             budget,
             expected: AtomicU64::new(0),
             kept: AtomicU64::new(0),
-            held: AtomicU64::new(0),
+            under_way: AtomicU64::new(0),
+            pages: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             found_full: AtomicBool::new(false),
             refused_large: AtomicBool::new(false),
@@ -117,14 +127,27 @@ impl Admission {
     }
 
     /// Notes what the core keeps, and what is on its way into the databases.
-    pub fn set_kept(&self, kept: u64, journal: u64) {
-        let held = kept.max(journal);
-        let before = self.held.load(Ordering::Relaxed);
-        self.kept.store(kept, Ordering::Relaxed);
-        self.held.store(held, Ordering::Relaxed);
-        if held < before && self.is_waited_for() {
+    pub fn set_kept(&self, kept: u64, under_way: u64) {
+        let less = self.kept.swap(kept, Ordering::Relaxed) > kept;
+        let fewer = self.under_way.swap(under_way, Ordering::Relaxed) > under_way;
+        if (less || fewer) && self.is_waited_for() {
             self.ring_next(&self.lock());
         }
+    }
+
+    /// Notes what the database in memory takes.
+    pub fn set_pages(&self, bytes: u64) {
+        self.pages.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether a large frame has waited for long although what is kept leaves room for it.
+    pub fn is_starved(&self, now: Time) -> bool {
+        let is_starved = |waiter: &Waiter| {
+            self.is_large(waiter.frame)
+                && now.since(waiter.since) >= STARVED_MS
+                && self.is_room_for(waiter)
+        };
+        self.is_waited_for() && self.lock().waiters.iter().any(is_starved)
     }
 
     /// Whether somebody waits.
@@ -192,15 +215,11 @@ impl Admission {
             return Outlook::Admitted;
         };
         let missing = waiter.frame.missing;
-        let max = self.bytes_max(waiter);
-        let kept = self.kept.load(Ordering::Relaxed).saturating_add(missing);
-        let held = self.held.load(Ordering::Relaxed).saturating_add(missing);
-        let expected = self.expected.load(Ordering::Relaxed);
         let is_large = self.is_large(waiter.frame);
         let is_next = line.waiters.iter().take(place).all(|earlier| {
             now.since(earlier.since) >= ASIDE_MS || (!is_large && self.is_large(earlier.frame))
         });
-        if is_next && held.saturating_add(expected).saturating_add(self.budget.bytes()) <= max {
+        if is_next && self.is_admissible(waiter) {
             self.expected.fetch_add(missing, Ordering::Relaxed);
             ticket.expected = missing;
             ticket.number = None;
@@ -210,7 +229,7 @@ impl Admission {
             self.ring_next(line);
             return Outlook::Admitted;
         }
-        if kept <= max {
+        if self.is_room_for(waiter) {
             return Outlook::Waits;
         }
         if !is_large {
@@ -218,6 +237,28 @@ impl Admission {
             return Outlook::Full;
         }
         if waiter.holds { Outlook::HoldsUpItself } else { Outlook::NoRoom }
+    }
+
+    /// Whether the messages that are kept leave room for this one.
+    fn is_room_for(&self, waiter: &Waiter) -> bool {
+        let kept = self.kept.load(Ordering::Relaxed);
+        kept.saturating_add(waiter.frame.missing) <= self.bytes_max(waiter)
+    }
+
+    /// Whether there is room for this one beside all others that have come or are expected.
+    fn is_admissible(&self, waiter: &Waiter) -> bool {
+        let missing = waiter.frame.missing;
+        let coming = self.expected.load(Ordering::Relaxed).saturating_add(self.budget.bytes());
+        let under_way = self.under_way.load(Ordering::Relaxed);
+        let kept = self.kept.load(Ordering::Relaxed).max(under_way);
+        if kept.saturating_add(coming).saturating_add(missing) > self.bytes_max(waiter) {
+            return false;
+        }
+        // What is on its way has not reached the place that the database in memory may have for it.
+        let beside = self.limits.max_memory() / RESIDENT_BESIDE_PART;
+        let pages = self.pages.load(Ordering::Relaxed);
+        let most = self.limits.max_memory().saturating_add(beside).saturating_sub(pages);
+        under_way.saturating_add(coming) <= beside.max(most.saturating_sub(missing))
     }
 
     /// How much may be in memory for this one to go on.
@@ -383,6 +424,29 @@ mod tests {
         let mut other = enter(&admission, 20_000);
         assert_eq!(other.look(Time(ASIDE_MS - 1)), Outlook::Waits);
         assert_eq!(other.look(Time(ASIDE_MS)), Outlook::Admitted);
+    }
+
+    #[test]
+    fn frames_wait_for_what_has_not_reached_its_place_in_the_database() {
+        let admission = admission();
+        admission.set_pages(MAX);
+        let first = enter(&admission, 30_000);
+        assert!(first.is_admitted(), "one is admitted whatever the database takes");
+        let mut second = enter(&admission, 20_000);
+        assert_eq!(second.look(Time(1)), Outlook::Waits, "the database is as large as it was");
+        assert!(!admission.is_starved(Time(STARVED_MS - 1)));
+        assert!(admission.is_starved(Time(STARVED_MS)));
+        admission.set_pages(MAX / 2);
+        assert_eq!(second.look(Time(1)), Outlook::Waits);
+        admission.set_pages(0);
+        assert_eq!(second.look(Time(1)), Outlook::Admitted);
+        drop((first, second));
+        admission.set_pages(MAX);
+        admission.set_kept(0, MAX / RESIDENT_BESIDE_PART + 1);
+        let mut third = enter(&admission, 10_000);
+        assert_eq!(third.look(Time(1)), Outlook::Waits);
+        admission.set_kept(0, MAX / RESIDENT_BESIDE_PART);
+        assert_eq!(third.look(Time(1)), Outlook::Admitted);
     }
 
     #[test]

@@ -228,7 +228,7 @@ impl Stage {
 
     /// When the dispatcher wakes up by itself, in milliseconds from now.
     pub fn wakes_in(&self) -> Option<u64> {
-        let due = self.dispatcher.commits.deadline();
+        let due = self.dispatcher.commits.deadline().min(self.dispatcher.pressure.deadline());
         (due != Time::NEVER).then(|| due.since(self.now.time))
     }
 

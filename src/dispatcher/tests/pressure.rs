@@ -103,6 +103,29 @@ fn a_holder_that_only_puts_is_held_back_when_memory_is_far_exceeded() {
     assert!(s.is_gated('s'));
 }
 
+/// Its acknowledgement lay unread behind its puts, and it alone could have made room.
+#[test]
+fn regression_10_a_holder_is_not_held_back_for_ever() {
+    let mut s = Stage::with(little_memory()).connect("sc", "phpmq", Periodic);
+    s.say('s', consume("1"));
+    for _ in 0..14 {
+        s.say('s', sent(1_000));
+    }
+    let heard = s.hear('s');
+    assert!(s.is_gated('s'));
+    let wait_ms = LimitValues::default().frame_timeout_ms;
+    s.pass(wait_ms - 1);
+    assert!(s.is_gated('s') && !s.is_closed('s'));
+    assert_eq!(s.wakes_in(), Some(1));
+    s.pass(1);
+    assert!(s.is_closed('s'));
+    // What had arrived is read all the same.
+    s.send('s', acknowledge(&heard));
+    s.end('s', End::EndOfFile);
+    s.say('c', consume("100"));
+    assert_eq!(s.hear('c').matches("H0100303").count(), 13, "one of 14 was acknowledged");
+}
+
 #[test]
 fn bodies_under_way_count_as_memory() {
     let mut s = Stage::with(little_memory()).connect("a", "beanstalk", Periodic);
