@@ -10,6 +10,7 @@ use crate::words::change::{Attributes, Change};
 use crate::words::command::{Delivery, Handing, Reply, Tag};
 use crate::words::durability::Durability;
 use crate::words::ids::ConnectionId;
+use crate::words::limits::BODY_STREAMED_BYTES_MIN;
 use crate::words::refusal::Refusal;
 
 use super::Dispatcher;
@@ -139,10 +140,18 @@ impl Dispatcher<'_> {
         if let Some(row) = self.commits.message(handed.id) {
             send(&row.attributes, BodyRef::Kept(&row.body));
         } else {
-            match self
-                .memory
-                .body(handed.id, |attributes, body| send(attributes, BodyRef::Lent(body)))
-            {
+            let found = if handed.body_bytes >= BODY_STREAMED_BYTES_MIN {
+                let found = self.memory.large_body(handed.id);
+                found.map(|found| {
+                    found.map(|(attributes, body)| send(&attributes, BodyRef::Kept(&body)))
+                })
+            } else {
+                let lend = |attributes: &Attributes, body: &[u8]| {
+                    send(attributes, BodyRef::Lent(body));
+                };
+                self.memory.body(handed.id, lend)
+            };
+            match found {
                 Ok(Some(())) => {}
                 Ok(None) => {
                     slog::error!(self.log, "a message has no body in memory";

@@ -123,6 +123,8 @@ pub struct Handed {
     pub handing: Handing,
     /// Its id.
     pub id: MessageId,
+    /// The size of its content.
+    pub body_bytes: u32,
     /// Its queue.
     pub queue: QueueName,
     /// Its priority.

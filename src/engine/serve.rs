@@ -60,6 +60,7 @@ impl Engine {
             _ => Some(message.expires.since(turn.time())),
         };
         Handed {
+            body_bytes: message.body_bytes,
             handing,
             id: message.id,
             queue: self.ledger.queue(message.queue).name.clone(),

@@ -15,7 +15,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags, Result, Statement};
+use rusqlite::{Connection, MAIN_DB, OpenFlags, Result, Row, Statement};
 
 use super::StoreError;
 use super::rows::unsigned;
@@ -23,6 +23,7 @@ use super::schema::{self, PAGE_BYTES, stored};
 use super::slice::Reader;
 use super::tables::Tables;
 use crate::journal::Batch;
+use crate::words::body::Body;
 use crate::words::change::Attributes;
 use crate::words::ids::MessageId;
 
@@ -50,6 +51,7 @@ impl Size {
 pub struct Memory<'c> {
     tables: Tables<'c>,
     body: Statement<'c>,
+    attributes: Statement<'c>,
     begin: Statement<'c>,
     commit: Statement<'c>,
     rollback: Statement<'c>,
@@ -73,6 +75,7 @@ impl<'c> Memory<'c> {
         let mut memory = Memory {
             tables: Tables::tracking_states(connection)?,
             body: connection.prepare("SELECT attributes, body FROM message WHERE id = ?")?,
+            attributes: connection.prepare("SELECT attributes FROM message WHERE id = ?")?,
             begin: connection.prepare("BEGIN")?,
             commit: connection.prepare("COMMIT")?,
             rollback: connection.prepare("ROLLBACK")?,
@@ -143,6 +146,33 @@ impl<'c> Memory<'c> {
         self.find_body(id, use_it).map_err(failed)
     }
 
+    /// A copy of a large message, `None` when there is no such message: one that is lent is copied
+    /// too, and again into what is sent.
+    ///
+    /// # Errors
+    /// [`StoreError::Internal`].
+    pub fn large_body(&mut self, id: MessageId) -> Result<Option<(Attributes, Body)>, StoreError> {
+        self.find_large_body(id).map_err(failed)
+    }
+
+    fn find_large_body(&mut self, id: MessageId) -> Result<Option<(Attributes, Body)>> {
+        let attributes = {
+            self.attributes.raw_bind_parameter(1, stored(id.0))?;
+            let mut rows = self.attributes.raw_query();
+            let Some(row) = rows.next()? else { return Ok(None) };
+            attributes(row)?
+        };
+        let place = self.connection.blob_open(MAIN_DB, "message", "body", stored(id.0), true)?;
+        let mut body = Vec::new();
+        if body.try_reserve_exact(place.len()).is_err() {
+            let no_memory = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOMEM);
+            return Err(rusqlite::Error::SqliteFailure(no_memory, None));
+        }
+        body.resize(place.len(), 0);
+        place.read_at_exact(&mut body, 0)?;
+        Ok(Some((attributes, Body::from(body))))
+    }
+
     fn find_body<R>(
         &mut self,
         id: MessageId,
@@ -153,12 +183,17 @@ impl<'c> Memory<'c> {
         let Some(row) = rows.next()? else {
             return Ok(None);
         };
-        let attributes = match row.get_ref(0)?.as_blob_or_null()? {
-            Some(bytes) => Attributes::from_stored(bytes),
-            None => Attributes::default(),
-        };
+        let attributes = attributes(row)?;
         Ok(Some(use_it(&attributes, row.get_ref(1)?.as_blob()?)))
     }
+}
+
+/// The attributes in the first column.
+fn attributes(row: &Row<'_>) -> Result<Attributes> {
+    Ok(match row.get_ref(0)?.as_blob_or_null()? {
+        Some(bytes) => Attributes::from_stored(bytes),
+        None => Attributes::default(),
+    })
 }
 
 pub(super) fn failed(source: rusqlite::Error) -> StoreError {
@@ -239,6 +274,10 @@ mod tests {
         });
         assert_eq!(found.unwrap(), Some(true));
         assert_eq!(memory.body(MessageId(3), |_, _| ()).unwrap(), None);
+        let (attributes, body) = memory.large_body(MessageId(2)).unwrap().unwrap();
+        assert_eq!(attributes.find("flags"), Some(&b"\x01"[..]));
+        assert!(*body == *long);
+        assert_eq!(memory.large_body(MessageId(3)).unwrap(), None);
     }
 
     #[test]

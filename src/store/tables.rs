@@ -17,6 +17,7 @@ use crate::journal::{Batch, Row};
 use crate::words::change::{MessageRow, StateRow};
 use crate::words::clock::Now;
 use crate::words::ids::{MessageId, QueueId};
+use crate::words::limits::BODY_STREAMED_BYTES_MIN;
 
 /// The statements that write.
 pub(super) struct Tables<'c> {
@@ -50,10 +51,6 @@ const SET: &str = "INSERT OR REPLACE INTO meta(name, value, crc) VALUES (?,?,?)"
 
 /// Bodies from this size on are not left bound to the statement, in bytes.
 const BOUND_BYTES_KEPT: usize = 64 * 1024;
-/// Bodies from this size on are written straight to their pages, in bytes. A bound one is copied
-/// twice on its way there, into the parameter and into the record, and both copies are in memory
-/// together with the pages.
-const BODY_STREAMED_BYTES_MIN: usize = 256 * 1024;
 /// What the cache holds beside the pages of the largest body: those of the trees, in pages.
 const SPILL_PAGES_BESIDE: u64 = 256;
 
@@ -157,7 +154,7 @@ impl<'c> Tables<'c> {
         bind_numbers(&mut self.put, &columns)?;
         self.put.raw_bind_parameter(9, crc)?;
         self.put.raw_bind_parameter(10, attributes)?;
-        if row.body.len() >= BODY_STREAMED_BYTES_MIN {
+        if row.body.len() >= BODY_STREAMED_BYTES_MIN as usize {
             return self.put_streamed(stored(row.id.0), &row.body);
         }
         self.put.raw_bind_parameter(11, &*row.body)?;

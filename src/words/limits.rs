@@ -61,6 +61,10 @@ pub const OUTBOX_KEPT_BYTES: usize = 16 * 1024;
 /// Bodies of this size and more are shared and not copied, in bytes. Below it a copy costs less than
 /// what a shared body takes besides: a count, a place in the outbox, a gathered send.
 pub const BODY_SHARED_BYTES_MIN: usize = 4 * 1024;
+/// Bodies of this size and more are written straight to their pages in a database and read straight
+/// from there, in bytes. A bound one is copied twice on its way, into the parameter and into the
+/// record, and both copies are in memory together with the pages.
+pub const BODY_STREAMED_BYTES_MIN: u32 = 256 * 1024;
 /// Pieces that one gathered send takes at most; what is beyond goes with the next.
 pub const PIECES_PER_SEND_MAX: usize = 32;
 /// How long a listener rests when descriptors, memory or threads have run out, in milliseconds.

@@ -10,9 +10,17 @@ import os
 import threading
 import time
 
-from daemon import Daemon, Others, eventually, figure, finish, folder, promise
+from daemon import PATIENCE, Daemon, Others, eventually, figure, finish, folder, promise
 
 LIMIT = 64 * 1024 * 1024
+LARGE = 12_000_000
+
+
+def resident_most(limit=LIMIT, largest=LARGE):
+    """What may be resident, as phpmqd.toml(5) has it."""
+    return limit * 3 // 2 + 2 * largest + (16 << 20)
+
+
 MEMORY = "/sys/fs/cgroup/memory"
 
 
@@ -39,7 +47,7 @@ def run(level, before):
     promise(word == "OUT_OF_MEMORY", f"{what}: puts are refused in words")
     figure(f"{what}: resident / limit", round(daemon.memory_bytes() / LIMIT, 2))
     figure(f"{what}: highest resident / limit", round(daemon.memory_bytes("VmHWM") / LIMIT, 2))
-    promise(daemon.memory_bytes("VmHWM") < 2 * LIMIT, f"{what}: stays below twice the limit")
+    promise(daemon.memory_bytes("VmHWM") < resident_most(largest=0), f"{what}: stays within bounds")
     taken = 0
     for _ in range(inserted // 5):
         found = peer.reserve()
@@ -165,7 +173,7 @@ def eight_senders(consumed):
         promise(peer.delete(found[0]) == "DELETED", f"{what}: is removed")
     promise(peer.put(body).startswith("INSERTED"), f"{what}: then there is room again")
     figure(f"{what}: highest resident / limit", round(daemon.memory_bytes("VmHWM") / LIMIT, 2))
-    promise(daemon.memory_bytes("VmHWM") < 2 * LIMIT, f"{what}: stays below twice the limit")
+    promise(daemon.memory_bytes("VmHWM") < resident_most(), f"{what}: stays within bounds")
     promise(daemon.stop() == 0, f"{what}: stops in order")
 
 
@@ -203,33 +211,105 @@ def stalled():
     promise(daemon.stop() == 0, f"{what}: stops in order")
 
 
+class Group:
+    """A memory control group, to run a daemon in; None where there can be none."""
+
+    def __init__(self, limit):
+        self.path = f"{MEMORY}/phpmq-fault-{os.getpid()}-{limit}"
+        os.mkdir(self.path)
+        with open(f"{self.path}/memory.limit_in_bytes", "w") as file:
+            file.write(str(limit))
+
+    def enter(self):
+        with open(f"{self.path}/cgroup.procs", "w") as file:
+            file.write(str(os.getpid()))
+
+    def end(self):
+        # The kernel takes a moment to notice that nobody is left in it.
+        eventually("the control group is empty", lambda: self._is_removed())
+
+    def _is_removed(self):
+        try:
+            os.rmdir(self.path)
+            return True
+        except OSError:
+            return False
+
+
+def mixed(what, limits, before=None, seconds=15, consumers=1):
+    """Senders of 12 MB and of 1 kB at the same time, one after another for some time."""
+    daemon = Daemon(folder("/var/tmp"), 'min_free_disk = "0B"', limits, before=before)
+    promise(daemon.ready(), f"{what}: starts")
+    counts, lock, over = {}, threading.Lock(), threading.Event()
+
+    def count(word):
+        with lock:
+            counts[word] = counts.get(word, 0) + 1
+
+    def send(size):
+        try:
+            peer = daemon.connect()
+            while not over.is_set():
+                word = peer.put(b"x" * size).split()[0]
+                count(f"{size} {word}")
+                if word != "INSERTED":
+                    time.sleep(0.05)
+        except OSError as error:
+            count(f"{size} {type(error).__name__}")
+
+    def consume():
+        try:
+            peer = daemon.connect()
+            while not over.is_set():
+                found = peer.reserve()
+                if found:
+                    peer.delete(found[0])
+                else:
+                    time.sleep(0.01)
+        except OSError as error:
+            count(f"consumer {type(error).__name__}")
+
+    work = [(send, LARGE), (send, 1_000)] * 8
+    threads = [threading.Thread(target=send, args=(size,), daemon=True) for send, size in work]
+    threads += [threading.Thread(target=consume, daemon=True) for _ in range(consumers)]
+    for thread in threads:
+        thread.start()
+    time.sleep(seconds)
+    over.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    figure(f"{what}: answers", dict(sorted(counts.items())))
+    promise(daemon.is_alive(), f"{what}: it survives")
+    if not daemon.is_alive():
+        return
+    promise(not any("Error" in word for word in counts), f"{what}: nobody's connection is closed")
+    promise(counts.get(f"{LARGE} INSERTED", 0) >= 5, f"{what}: large ones get through")
+    promise(counts.get("1000 INSERTED", 0) > 100, f"{what}: small ones get through")
+    figure(f"{what}: highest resident MiB", daemon.memory_bytes("VmHWM") >> 20)
+    promise(daemon.memory_bytes("VmHWM") < resident_most(), f"{what}: stays within bounds")
+    promise(daemon.stop() == 0, f"{what}: stops in order")
+
 
 never_fits()
 eight_senders(True)
 eight_senders(False)
 announced_only()
 stalled()
-
-group = None
-in_group = None
+mixed("large and small", 'max_memory = "64MiB"', consumers=2)
 if os.geteuid() == 0 and os.path.isdir(MEMORY) and os.access(MEMORY, os.W_OK):
-    group = f"{MEMORY}/phpmq-fault-{os.getpid()}"
-    os.mkdir(group)
+    for consumers in (1, 0):
+        container = Group(2 * LIMIT)
+        mixed(f"a container of 128 MiB with {consumers} consumers", "", container.enter,
+              consumers=consumers)
+        container.end()
+    group = Group(2 * LIMIT)
     try:
-        with open(f"{group}/memory.limit_in_bytes", "w") as file:
-            file.write(str(2 * LIMIT))
-    except OSError as error:
-        print(f"skipped: the control group: {error}")
-
-    def in_group():
-        with open(f"{group}/cgroup.procs", "w") as file:
-            file.write(str(os.getpid()))
+        run("write", group.enter)
+        run("periodic", group.enter)
+    finally:
+        group.end()
 else:
-    print("skipped: the control group, which needs root and version 1")
-try:
-    run("write", in_group)
-    run("periodic", in_group)
-finally:
-    if group:
-        os.rmdir(group)
+    print("skipped: the control groups, which need root and version 1")
+    run("write", None)
+    run("periodic", None)
 finish()
