@@ -10,7 +10,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Result, Statement};
 use rustc_hash::FxHashSet;
 
-use super::Recovered;
+use super::{Recovered, foreign};
 use crate::store::LogState;
 use crate::store::check::{self, Setting};
 use crate::store::quarantine;
@@ -64,8 +64,14 @@ const QUEUES_MISSING: &str = "SELECT DISTINCT queue FROM message \
      WHERE NOT EXISTS (SELECT 1 FROM queue WHERE queue.id = message.queue) ORDER BY queue";
 
 impl<'c> Filling<'c> {
-    /// Fills a new database, which has its tables.
-    pub fn fill(damaged: &Damaged, new: &'c Connection, new_key: [u8; 16]) -> Result<Filled> {
+    /// Fills a new database, which has its tables. `file_alone` is the file without a log that is
+    /// not its own.
+    pub fn fill(
+        damaged: &Damaged,
+        file_alone: Option<&Damaged>,
+        new: &'c Connection,
+        new_key: [u8; 16],
+    ) -> Result<Filled> {
         quarantine::make(new)?;
         let mut filling = Filling {
             connection: new,
@@ -87,6 +93,10 @@ impl<'c> Filling<'c> {
         // Names of queues are looked for when it is known which are missing.
         trees.strays(&|table| table != Table::Queue, &mut filling)?;
         filling.recovered.set_unreadable(trees.unreadable());
+        if let Some(file_alone) = file_alone {
+            filling.recovered.log = LogState::Foreign;
+            foreign::add(&mut filling, file_alone)?;
+        }
         filling.states_without_message()?;
         filling.queues_without_name(&trees)?;
         filling.write_settings(new_key)?;
@@ -101,7 +111,16 @@ impl<'c> Filling<'c> {
         })
     }
 
-    fn message(&mut self, row: &MessageRow, found: Found) -> Result<()> {
+    pub(super) fn connection(&self) -> &'c Connection {
+        self.connection
+    }
+
+    pub(super) fn name_queue(&mut self, id: QueueId, name: &str) -> Result<()> {
+        self.new.queue_named(id, name)
+    }
+
+    /// Takes a message, and says whether there was none of its id yet.
+    pub(super) fn message(&mut self, row: &MessageRow, found: Found) -> Result<bool> {
         let id = stored(row.id.0);
         self.id_max = self.id_max.max(row.id.0).max(row.sequence.0);
         let there = self.checksum_of.query_row([id], |row| row.get::<_, i64>(0)).optional()?;
@@ -113,7 +132,7 @@ impl<'c> Filling<'c> {
                 self.recovered.messages_quarantined += 1;
                 quarantine::add_values(&mut self.quarantine, "message", id, &columns, blobs)?;
             }
-            return Ok(());
+            return Ok(false);
         }
         self.new.put(row)?;
         if self.damaged.remove(&(Table::Message, id)) {
@@ -122,10 +141,10 @@ impl<'c> Filling<'c> {
         } else if found != Found::InTree {
             self.recovered.messages_outside += 1;
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn state(&mut self, row: &StateRow, found: Found) -> Result<()> {
+    pub(super) fn state(&mut self, row: &StateRow, found: Found) -> Result<()> {
         let id = stored(row.id.0);
         self.id_max = self.id_max.max(row.sequence.0);
         let is_wanted = match found {
@@ -146,7 +165,7 @@ impl<'c> Filling<'c> {
         self.new.moved(row)
     }
 
-    fn setting(&mut self, name: String, value: Setting, found: Found) {
+    pub(super) fn setting(&mut self, name: String, value: Setting, found: Found) {
         let settings = match found {
             Found::InTree => &mut self.settings,
             Found::Newer | Found::Outside => &mut self.settings_outside,
@@ -163,7 +182,7 @@ impl<'c> Filling<'c> {
         }
     }
 
-    /// A state tells something of a message that is lost, unless the message may have been done.
+    /// A state tells something of a message that is lost, unless the message may have been acknowledged.
     fn states_without_message(&mut self) -> Result<()> {
         let mut statement = self.connection.prepare(WITHOUT_MESSAGE)?;
         let mut rows = statement.query([])?;
@@ -262,7 +281,7 @@ impl Collect for Filling<'_> {
     fn sound(&mut self, row: SoundRow, found: Found) -> Result<()> {
         self.sound_rows += 1;
         match row {
-            SoundRow::Message(row) => self.message(&row, found),
+            SoundRow::Message(row) => self.message(&row, found).map(drop),
             SoundRow::State(row) => self.state(&row, found),
             SoundRow::Queue { id, name } => self.new.queue_named(QueueId(unsigned(id)), &name),
             SoundRow::Setting { name, value } => {

@@ -13,6 +13,7 @@
 #[cfg(test)]
 mod damages;
 mod fill;
+mod foreign;
 mod report;
 
 use std::fs;
@@ -58,13 +59,32 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
     };
     // The database library does not mind a damaged log: it goes on without what is in it.
     let is_log_whole = damaged.log_state() != LogState::Damaged;
-    if is_ours
-        && is_log_whole
-        && let Some(messages) = messages_if_sound(&paths)?
-    {
-        return Ok(Recovered { database: file, messages, ..Recovered::default() });
-    }
-    repair(&paths, &mut lock, &damaged, is_ours)
+    let condition = if is_ours { condition(&paths)? } else { Condition::Damaged };
+    let file_alone = match condition {
+        Condition::Sound { messages } if is_log_whole => {
+            return Ok(Recovered { database: file, messages, ..Recovered::default() });
+        }
+        Condition::LogForeign => Some(Damaged::open_without_log(&paths)?),
+        _ => None,
+    };
+    let files = Files { damaged, file_alone, is_ours };
+    repair(&paths, &mut lock, &files)
+}
+
+/// What there is to be repaired.
+struct Files {
+    damaged: Damaged,
+    /// The file without a log that is another one's.
+    file_alone: Option<Damaged>,
+    /// Whether the first page says that the file is one of ours.
+    is_ours: bool,
+}
+
+/// How file and log look to the database library.
+enum Condition {
+    Sound { messages: u64 },
+    Damaged,
+    LogForeign,
 }
 
 /// Whether there is no such file or nothing in it.
@@ -72,38 +92,36 @@ fn is_empty(file: &Path) -> bool {
     fs::metadata(file).map_or_else(|error| error.kind() == NotFound, |found| found.len() == 0)
 }
 
-/// How many messages a sound database holds; `None` when it is not sound.
-fn messages_if_sound(paths: &Paths) -> Result<Option<u64>, StoreError> {
+fn condition(paths: &Paths) -> Result<Condition, StoreError> {
     // The database library deletes the log of an empty file: it must not see one.
     if is_empty(paths.database()) || check_header(paths).is_err() || !is_writable(paths)? {
-        return Ok(None);
+        return Ok(Condition::Damaged);
     }
-    let Ok(alone) = Alone::look(paths) else { return Ok(None) };
+    let Ok(alone) = Alone::look(paths) else { return Ok(Condition::Damaged) };
     let connection = match file::connect(paths, file::Index::Shared) {
         Err(StoreError::Corrupt { .. } | StoreError::Io { .. } | StoreError::Internal { .. }) => {
-            return Ok(None);
+            return Ok(Condition::Damaged);
         }
         connection => connection?,
     };
-    if alone.with_log(&connection, paths).is_err() {
-        return Ok(None);
+    if let Err(StoreError::LogForeign { .. }) = alone.with_log(&connection, paths) {
+        return Ok(Condition::LogForeign);
     }
     let (summary, findings) = check::check(&connection, &mut |_| ());
-    Ok((findings.found == 0).then_some(summary.messages))
+    Ok(match findings.found {
+        0 => Condition::Sound { messages: summary.messages },
+        _ => Condition::Damaged,
+    })
 }
 
-fn repair(
-    paths: &Paths,
-    lock: &mut Lock,
-    damaged: &Damaged,
-    is_ours: bool,
-) -> Result<Recovered, StoreError> {
+fn repair(paths: &Paths, lock: &mut Lock, files: &Files) -> Result<Recovered, StoreError> {
     let file = paths.database().to_path_buf();
     let new = NewFile::create(paths)?;
-    let filled = Filling::fill(damaged, new.connection(), random_key()?)
+    let Files { damaged, file_alone, is_ours } = files;
+    let filled = Filling::fill(damaged, file_alone.as_ref(), new.connection(), random_key()?)
         .map_err(|error| without_advice(new.error(error)))?;
     let mut recovered = filled.recovered;
-    if !filled.is_ours && !is_ours && !is_empty(&file) {
+    if !filled.is_ours && !*is_ours && !is_empty(&file) {
         new.discard();
         return Err(StoreError::Foreign { file });
     }

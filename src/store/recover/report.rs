@@ -17,7 +17,7 @@ pub struct Recovered {
     pub kept: Option<PathBuf>,
     /// Sound messages.
     pub messages: u64,
-    /// How many of them were found outside of the trees: they may have been done already.
+    /// How many of them were found outside of the trees: they may have been acknowledged.
     pub messages_outside: u64,
     /// Damaged messages, now in quarantine.
     pub messages_quarantined: u64,
@@ -67,8 +67,12 @@ impl fmt::Display for Recovered {
         if self.messages_outside > 0 {
             write!(
                 f,
-                " ({} of them found outside of the tables, perhaps acknowledged already)",
-                self.messages_outside
+                " ({} of them were found {} and may have been acknowledged already)",
+                self.messages_outside,
+                match self.log {
+                    LogState::Foreign => "outside of the tables or in the file alone",
+                    _ => "outside of the tables",
+                }
             )?;
         }
         write!(
@@ -90,6 +94,9 @@ impl fmt::Display for Recovered {
         f.write_str(match self.log {
             LogState::None | LogState::Sound => "",
             LogState::Damaged => "; the write-ahead log is damaged",
+            LogState::Foreign => {
+                "; the write-ahead log belongs to another file, and the messages of both were kept"
+            }
             LogState::Missing => {
                 "; there is no write-ahead log although the database was not closed in order: if \
                  the log was removed, what was only in it is lost"

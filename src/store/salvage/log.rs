@@ -39,6 +39,8 @@ pub enum LogState {
     Sound,
     /// Its header or some of its frames are damaged.
     Damaged,
+    /// It is sound, and another file's.
+    Foreign,
 }
 
 /// The log, read once.

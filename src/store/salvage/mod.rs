@@ -76,6 +76,14 @@ impl Damaged {
         Ok(Damaged { pages: Pages::open(paths)? })
     }
 
+    /// Opens the file alone.
+    ///
+    /// # Errors
+    /// It is there and may not be read.
+    pub fn open_without_log(paths: &Paths) -> std::result::Result<Damaged, StoreError> {
+        Ok(Damaged { pages: Pages::open_without_log(paths)? })
+    }
+
     /// How the log was found.
     pub fn log_state(&self) -> LogState {
         match (self.pages.has_log(), self.pages.log.is_damaged) {

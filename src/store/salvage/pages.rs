@@ -102,8 +102,18 @@ impl Pages {
     /// # Errors
     /// A file is there and may not be read.
     pub fn open(paths: &Paths) -> Result<Pages, StoreError> {
-        let file = open(paths.database())?;
-        let log_file = open(&paths.wal())?;
+        Ok(Pages::of(open(paths.database())?, open(&paths.wal())?))
+    }
+
+    /// Opens the file alone.
+    ///
+    /// # Errors
+    /// As for [`Pages::open`].
+    pub fn open_without_log(paths: &Paths) -> Result<Pages, StoreError> {
+        Ok(Pages::of(open(paths.database())?, None))
+    }
+
+    fn of(file: Option<File>, log_file: Option<File>) -> Pages {
         let mut header = [0; FILE_HEADER_BYTES];
         let read = read_at(file.as_ref(), 0, &mut header);
         let mut log_header = [0; LOG_HEADER_BYTES];
@@ -131,7 +141,7 @@ impl Pages {
         let in_log = log.frames_in_force.keys().copied();
         let mut beyond: Vec<u32> = in_log.filter(|page| *page > file_pages).collect();
         beyond.sort_unstable();
-        Ok(Pages { file, log_file, log, tail, any_tail, page_bytes, reserved, file_pages, beyond })
+        Pages { file, log_file, log, tail, any_tail, page_bytes, reserved, file_pages, beyond }
     }
 
     /// Whether there is a log with anything in it.
