@@ -6,7 +6,7 @@
 //! next start.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, lchown};
 use std::path::Path;
 
 use super::StoreError;
@@ -39,8 +39,6 @@ impl Filling {
             return Ok(None);
         }
         let new = NewFile::create(&paths)?;
-        share_owner(&paths.new_file());
-        share_owner(&paths.lock());
         Ok(Some(Filling { paths, new, lock }))
     }
 
@@ -114,6 +112,7 @@ pub fn exists(path: &Path) -> bool {
 pub fn share_owner(path: &Path) {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Ok(owner) = fs::metadata(directory.unwrap_or(Path::new("."))) {
-        let _ = chown(path, Some(owner.uid()), Some(owner.gid()));
+        // Not what a link leads to that somebody has put in its place.
+        let _ = lchown(path, Some(owner.uid()), Some(owner.gid()));
     }
 }

@@ -7,7 +7,7 @@
 //! daemon.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -98,14 +98,19 @@ impl Lock {
 
 fn take_file(paths: &Paths) -> Result<File, StoreError> {
     let path = paths.lock();
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(FILE_MODE)
-        .open(&path)
-        .map_err(|error| create_error(&path, error))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(FILE_MODE);
+    let mut file = match options.clone().create_new(true).open(&path) {
+        Ok(file) => {
+            paths.give_to_owner(&file);
+            Ok(file)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            options.create(true).truncate(false).open(&path)
+        }
+        Err(error) => Err(error),
+    }
+    .map_err(|error| create_error(&path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
@@ -146,8 +151,10 @@ pub(super) fn create_error(path: &Path, error: std::io::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::swap::NewFile;
     use super::super::testing::paths;
     use super::*;
+    use std::os::unix::fs::{MetadataExt as _, chown};
 
     #[test]
     fn a_second_lock_is_refused_with_the_holders_process() {
@@ -159,6 +166,30 @@ mod tests {
         }
         drop(held);
         assert!(Lock::take(&paths).is_ok());
+    }
+
+    /// After a repair by root the daemon's user could not open the lock.
+    #[test]
+    fn what_root_makes_belongs_to_the_databases_owner_or_to_the_directorys() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::of(&directory.path().join("q.db")).unwrap();
+        chown(directory.path(), Some(4_711), Some(4_712)).unwrap();
+        let owner = |path: &Path| {
+            let found = std::fs::metadata(path).unwrap();
+            (found.uid(), found.gid())
+        };
+        drop(Lock::take(&paths).unwrap());
+        assert_eq!(owner(&paths.lock()), (4_711, 4_712));
+        drop(NewFile::create(&paths).unwrap());
+        assert_eq!(owner(&paths.new_file()), (4_711, 4_712));
+        std::fs::write(paths.database(), b"x").unwrap();
+        chown(paths.database(), Some(4_713), Some(4_714)).unwrap();
+        std::fs::remove_file(paths.lock()).unwrap();
+        drop(Lock::take(&paths).unwrap());
+        assert_eq!(owner(&paths.lock()), (4_713, 4_714));
     }
 
     #[test]

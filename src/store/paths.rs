@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
@@ -141,6 +141,17 @@ impl Paths {
             }
         }
         Ok(None)
+    }
+
+    /// Gives a file that was just made to the owner of the database, or of the directory while there
+    /// is none: what root prepares or repairs must be open to the daemon's user. Failing at that is
+    /// no reason to fail: most often it is our own file anyway.
+    pub fn give_to_owner(&self, file: &File) {
+        let owner = fs::metadata(&self.database).or_else(|_| fs::metadata(self.directory()));
+        if let Ok(owner) = owner {
+            // By its descriptor: whoever may write to the directory could put a link in its place.
+            let _ = fchown(file, Some(owner.uid()), Some(owner.gid()));
+        }
     }
 
     /// Makes renames and removals in the directory durable.

@@ -21,7 +21,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use rusqlite::{Connection, OpenFlags};
@@ -146,10 +146,9 @@ impl NewFile {
 }
 
 /// Keeps the old file's owner and mode: a repair by root must not lock the daemon's user out.
-/// Failing at that is no reason to fail: most often it is our own file anyway.
 fn keep_owner(paths: &Paths, file: &File) {
+    paths.give_to_owner(file);
     if let Ok(old) = fs::metadata(paths.database()) {
-        let _ = std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid()));
         let _ = file.set_permissions(old.permissions());
     }
 }
@@ -188,7 +187,7 @@ pub(super) fn finish(
 mod tests {
     use super::super::testing::paths;
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     fn finish(paths: &Paths) -> Result<bool, StoreError> {
         super::finish(paths, &mut Lock::take(paths)?, None)
