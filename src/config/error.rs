@@ -90,7 +90,7 @@ pub enum ConfigFault {
     /// `--listen` without `=`.
     NoProtocol(String),
     /// A key that only one protocol has.
-    OnlyForProtocol(&'static str),
+    OnlyForProtocols(Vec<&'static str>),
     /// A key that only Unix sockets have.
     OnlyForUnixSockets,
     /// No directory to keep the database in is known.
@@ -251,7 +251,9 @@ impl fmt::Display for ConfigFault {
             ConfigFault::NoProtocol(text) => {
                 write!(f, "{text:?} is not of the form PROTOCOL=ADDRESS")
             }
-            ConfigFault::OnlyForProtocol(name) => write!(f, "applies to {name} listeners only"),
+            ConfigFault::OnlyForProtocols(names) => {
+                write!(f, "applies to {} listeners only", names.join(" and "))
+            }
             ConfigFault::OnlyForUnixSockets => f.write_str("applies to Unix sockets only"),
             ConfigFault::NoStateDirectory => f.write_str(
                 "no place for the database: none of STATE_DIRECTORY, XDG_STATE_HOME and HOME is \

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, IntoDeserializer};
@@ -14,7 +15,9 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, ConfigErrors, ConfigFault, Place};
 use super::mistakes::{Broken, Lines, Mistakes};
-use super::values::{self, Bytes, Count, Kind, Millis, Mode, Revision};
+use super::values::{self, Bytes, Count, Kind, Millis, Mode};
+use crate::protocol::PROTOCOLS;
+use crate::protocol::options::{OptionValue, ProtocolOption};
 use crate::words::durability::Durability;
 
 /// Makes the type of a section, the list of its keys and what reads them in one go, so that none
@@ -70,7 +73,6 @@ section! {
         address: String,
         durability: Durability,
         allow_remote: bool,
-        revision: Revision,
         ack_timeout: Millis,
         mode: Mode,
         group: String,
@@ -111,14 +113,61 @@ section! {
     }
 }
 
-/// The sections and their keys, in the order of phpmqd.toml(5).
-pub const SECTIONS: &[(&str, &[&str])] = &[
+/// The sections and the keys that they have whatever protocols there are, in the order of
+/// phpmqd.toml(5).
+const OWN_KEYS: [(&str, &[&str]); 5] = [
     ("storage", Storage::KEYS),
-    ("listener", Listener::KEYS),
+    (LISTENER, Listener::KEYS),
     ("limits", Limits::KEYS),
     ("queue", Queue::KEYS),
     ("log", Log::KEYS),
 ];
+
+/// The section that takes the options of protocols too.
+const LISTENER: &str = "listener";
+
+/// The sections and all their keys, the options of protocols behind those of every listener.
+pub static SECTIONS: LazyLock<Vec<(&str, Vec<&str>)>> = LazyLock::new(|| {
+    let with_options = OWN_KEYS.into_iter().map(|(section, keys)| {
+        let mut keys = keys.to_vec();
+        if section == LISTENER {
+            keys.extend(options().map(|option| option.name));
+            // Two protocols may have an option of one name.
+            let mut seen = std::collections::BTreeSet::new();
+            keys.retain(|key| seen.insert(*key));
+        }
+        (section, keys)
+    });
+    with_options.collect()
+});
+
+/// The options of all protocols.
+fn options() -> impl Iterator<Item = &'static ProtocolOption> {
+    PROTOCOLS.iter().flat_map(|protocol| protocol.options)
+}
+
+/// The options of this name: those of several protocols may take different values.
+pub(super) fn options_named(name: &str) -> impl Iterator<Item = &'static ProtocolOption> {
+    options().filter(move |option| option.name == name)
+}
+
+/// An option of a protocol, as it was typed.
+#[derive(Debug)]
+pub struct TypedOption {
+    /// Its key.
+    pub name: &'static str,
+    /// A value that some protocol's option of this name accepts.
+    pub value: Spanned<OptionValue>,
+}
+
+/// A `[[listener]]` with the options of its protocol.
+#[derive(Debug)]
+pub struct TypedListener {
+    /// The keys of every listener.
+    pub keys: Listener,
+    /// The others.
+    pub options: Vec<TypedOption>,
+}
 
 /// What may be said of a key to whoever has typed something else.
 pub(super) struct About {
@@ -130,12 +179,18 @@ pub(super) struct About {
 pub(super) fn about(section: &str, key: &str, text: &str) -> Option<About> {
     match section {
         "storage" => Storage::about(key, text),
-        "listener" => Listener::about(key, text),
+        LISTENER => Listener::about(key, text).or_else(|| about_option(key, text)),
         "limits" => Limits::about(key, text),
         "queue" => Queue::about(key, text),
         "log" => Log::about(key, text),
         _ => None,
     }
+}
+
+fn about_option(key: &str, text: &str) -> Option<About> {
+    let option = options_named(key).next()?;
+    let quoted = OptionValue::Text(text.to_owned().into());
+    Some(About { expected: option.takes, wants_quotes: (option.accepts)(&quoted) })
 }
 
 fn reads_as<T: DeserializeOwned>(text: &str) -> bool {
@@ -149,7 +204,7 @@ pub struct Sections {
     /// Where messages are kept and what an answer promises.
     pub storage: Storage,
     /// Where clients connect.
-    pub listener: Vec<Spanned<Listener>>,
+    pub listener: Vec<Spanned<TypedListener>>,
     /// Bounds.
     pub limits: Limits,
     /// What messages get that bring no values of their own.
@@ -167,8 +222,9 @@ impl Sections {
             sections.storage = Storage::take("storage", table, mistakes);
         }
         for (table, span) in mistakes.listeners(file) {
-            let listener = Listener::take("listener", table, mistakes);
-            sections.listener.push(Spanned::new(span, listener));
+            let keys = Listener::take(LISTENER, table, mistakes);
+            let options = mistakes.options(table);
+            sections.listener.push(Spanned::new(span, TypedListener { keys, options }));
         }
         if let Some(table) = mistakes.table(file, "limits") {
             sections.limits = Limits::take("limits", table, mistakes);
@@ -393,12 +449,16 @@ mod tests {
         let storage = sections.storage;
         assert_eq!(*storage.min_free_disk.unwrap().get_ref(), Bytes(5));
         assert_eq!(*storage.on_io_error.unwrap().get_ref(), OnIoError::Exit);
-        let listener = sections.listener[0].get_ref();
-        assert_eq!(*listener.revision.as_ref().unwrap().get_ref(), Revision(Some(2)));
-        assert_eq!(*listener.mode.as_ref().unwrap().get_ref(), Mode(0o600));
+        let TypedListener { keys, options } = sections.listener[0].get_ref();
+        assert_eq!(
+            (options[0].name, options[0].value.get_ref()),
+            ("revision", &OptionValue::Number(2))
+        );
+        assert_eq!(*keys.mode.as_ref().unwrap().get_ref(), Mode(0o600));
         assert_eq!(*sections.log.format.unwrap().get_ref(), LogFormat::Journald);
-        let keys: usize = SECTIONS.iter().map(|(_, keys)| keys.len()).sum();
-        assert_eq!(text.matches(" = ").count(), keys, "a key is not in this test");
+        let keys: usize = OWN_KEYS.iter().map(|(_, keys)| keys.len()).sum();
+        let options = 1;
+        assert_eq!(text.matches(" = ").count(), keys + options, "a key is not in this test");
     }
 
     #[test]

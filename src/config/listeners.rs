@@ -5,12 +5,13 @@ use toml::Spanned;
 use super::Listener;
 use super::address::Address;
 use super::error::{ConfigError, ConfigFault, Place};
-use super::file;
+use super::file::{self, TypedListener, TypedOption};
 use super::group::group_number;
 use super::meaning::{Checker, plain, zero_or};
 use super::resolve::Resolver;
-use super::values::{Millis, Mode, Revision};
+use super::values::{Millis, Mode};
 use crate::protocol::Protocol;
+use crate::protocol::options::Options;
 use crate::words::durability::Durability;
 
 /// The permissions of a Unix socket when none are given.
@@ -22,7 +23,7 @@ impl Checker<'_> {
     /// The listeners of the flags, else those of the file, else one for each protocol.
     pub(super) fn listeners(
         &self,
-        typed: &[Spanned<file::Listener>],
+        typed: &[Spanned<TypedListener>],
         durability: Durability,
     ) -> Vec<Listener> {
         // All that the file says is looked at, also where flags take its place.
@@ -82,10 +83,10 @@ impl Checker<'_> {
     /// A listener of the file.
     fn listener(
         &self,
-        spanned: &Spanned<file::Listener>,
+        spanned: &Spanned<TypedListener>,
         durability: Durability,
     ) -> Option<Listener> {
-        let typed = spanned.get_ref();
+        let TypedListener { keys: typed, options } = spanned.get_ref();
         for (key, given) in
             [("protocol", typed.protocol.is_some()), ("address", typed.address.is_some())]
         {
@@ -105,13 +106,8 @@ impl Checker<'_> {
         // What can be told of the other keys is told without them.
         let mut listener = unaddressed(protocol.or(self.protocols.first())?, durability);
         self.common_keys(typed, &mut listener);
-        if let Some(revision) = &typed.revision {
-            if protocol.is_some_and(|protocol| protocol.name != "phpmq") {
-                let fault = ConfigFault::OnlyForProtocol("phpmq");
-                self.fail("listener.revision", revision, fault);
-            }
-            let Revision(pinned) = *revision.get_ref();
-            listener.revision = pinned;
+        if let Some(protocol) = protocol {
+            self.options(protocol, options, &mut listener.options);
         }
         let is_tcp = address.as_ref().is_some_and(|(address, _)| !address.is_unix());
         self.unix_keys(typed, is_tcp, &mut listener);
@@ -135,6 +131,34 @@ impl Checker<'_> {
             zero_or(Millis(1), Millis(u64::MAX)),
             &mut listener.ack_timeout_ms,
         );
+    }
+
+    /// What was typed of the protocol's own options.
+    fn options(&self, protocol: &Protocol, typed: &[TypedOption], options: &mut Options) {
+        for TypedOption { name, value } in typed {
+            let fault = match protocol.options.iter().find(|option| option.name == *name) {
+                Some(option) if (option.accepts)(value.get_ref()) => {
+                    options.set(option, value.get_ref().clone());
+                    continue;
+                }
+                // Another protocol has an option of this name, which takes that value.
+                Some(option) => ConfigFault::WrongType(format!("this key takes {}", option.takes)),
+                None => ConfigFault::OnlyForProtocols(self.protocols_with(name)),
+            };
+            if let Some(file) = self.file {
+                let place = file.place(format!("listener.{name}"), value.span());
+                self.report(ConfigError { place, fault });
+            }
+        }
+    }
+
+    /// The protocols that have an option of this name.
+    fn protocols_with(&self, name: &str) -> Vec<&'static str> {
+        let having = self
+            .protocols
+            .iter()
+            .filter(|protocol| protocol.options.iter().any(|option| option.name == name));
+        having.map(|protocol| protocol.name).collect()
     }
 
     fn unix_keys(&self, typed: &file::Listener, is_tcp: bool, listener: &mut Listener) {
@@ -185,7 +209,7 @@ pub(super) fn unaddressed(protocol: &'static Protocol, durability: Durability) -
         address: Address::Tcp(String::new(), 0),
         durability,
         allow_remote: false,
-        revision: None,
+        options: Options::defaults(protocol.options),
         ack_timeout_ms: ACK_TIMEOUT_MS,
         mode: SOCKET_MODE,
         group: None,
@@ -199,6 +223,7 @@ mod tests {
     use super::super::tests::{TABLE, environment, load, load_text};
     use super::super::{Args, Config, ConfigErrors, load_with};
     use super::*;
+    use crate::protocol::options::OptionValue;
 
     fn load_flags(listen: &[&str]) -> Result<Config, ConfigErrors> {
         let listen = listen.iter().map(|text| (*text).to_owned()).collect();
@@ -219,7 +244,9 @@ mod tests {
         assert_eq!(phpmq.protocol.name, "phpmq");
         assert_eq!(phpmq.address, Address::Tcp("localhost".to_owned(), 0));
         assert_eq!(phpmq.durability, Durability::Sync);
-        assert_eq!((phpmq.revision, phpmq.ack_timeout_ms), (Some(1), 1_800_000));
+        assert_eq!(phpmq.options.get("revision"), Some(&OptionValue::Number(1)));
+        assert_eq!(beanstalk.options, Options::default());
+        assert_eq!(phpmq.ack_timeout_ms, 1_800_000);
         assert!(!phpmq.allow_remote && !phpmq.from_default);
         assert_eq!(beanstalk.durability, Durability::Periodic);
         assert_eq!((beanstalk.mode, beanstalk.ack_timeout_ms), (0o606, 0));

@@ -9,15 +9,15 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::de::{Deserialize, DeserializeOwned, IntoDeserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, ConfigFault, Place};
-use super::file::SECTIONS;
+use super::file::{SECTIONS, TypedOption, options_named};
 use super::nearest::nearest;
 use super::syntax;
-use super::values::Kind;
+use super::values::{Kind, Scalar};
 
 /// Mistakes that are collected at most: more help nobody, and a file may be any.
 const MISTAKES_MAX: usize = 100;
@@ -280,6 +280,28 @@ impl<'a> Mistakes<'a> {
                 None
             }
         }
+    }
+
+    /// The options of protocols in the table of a listener. Which of them its own protocol has is
+    /// not known here; but a value that no protocol's option of that name takes is a mistake.
+    pub(super) fn options(&mut self, table: &DeTable<'_>) -> Vec<TypedOption> {
+        let mut found = Vec::new();
+        for (key, value) in table {
+            let mut options = options_named(key.get_ref()).peekable();
+            let Some(&option) = options.peek() else { continue };
+            let read = Scalar::deserialize(value.clone().into_deserializer());
+            match read.ok().filter(|Scalar(read)| options.any(|option| (option.accepts)(read))) {
+                Some(Scalar(read)) => {
+                    let value = Spanned::new(value.span(), read);
+                    found.push(TypedOption { name: option.name, value });
+                }
+                None => {
+                    let fault = ConfigFault::WrongType(format!("this key takes {}", option.takes));
+                    self.add(&value.span(), Some(full_name("listener", option.name)), fault);
+                }
+            }
+        }
+        found
     }
 }
 

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::protocol::options::Options;
 use crate::protocol::{PROTOCOLS, Protocol};
 use crate::words::durability::Durability;
 use crate::words::limits::{LimitValues, body_bytes_ever};
@@ -111,8 +112,8 @@ pub struct Listener {
     pub durability: Durability,
     /// Whether other machines may reach it.
     pub allow_remote: bool,
-    /// The revision that consumers are pinned to, if any (phpmq).
-    pub revision: Option<u8>,
+    /// The options that its protocol alone has.
+    pub options: Options,
     /// How long a window's oldest message may stay unacknowledged, in milliseconds; 0 = for ever.
     pub ack_timeout_ms: u64,
     /// The permissions of a Unix socket.
@@ -308,7 +309,7 @@ impl PartialEq for Listener {
             && self.address == other.address
             && self.durability == other.durability
             && self.allow_remote == other.allow_remote
-            && self.revision == other.revision
+            && self.options == other.options
             && self.ack_timeout_ms == other.ack_timeout_ms
             && self.mode == other.mode
             && self.group == other.group
@@ -322,7 +323,7 @@ impl fmt::Debug for Listener {
             .field("address", &self.address)
             .field("durability", &self.durability)
             .field("allow_remote", &self.allow_remote)
-            .field("revision", &self.revision)
+            .field("options", &self.options)
             .field("ack_timeout_ms", &self.ack_timeout_ms)
             .field("mode", &self.mode)
             .field("group", &self.group)
@@ -334,21 +335,38 @@ impl fmt::Debug for Listener {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::protocol::options::{OptionValue, ProtocolOption};
     use crate::protocol::{Halves, Manner, Setup};
+    use std::borrow::Cow;
 
     fn connect(_: &Setup) -> Halves {
         unreachable!("the configuration connects nobody")
     }
 
     const fn row(name: &'static str, default_address: &'static str) -> Protocol {
-        let (manner, first_queue) = (Manner::Streaming, None);
-        let too_many_connections = b"";
-        Protocol { name, default_address, manner, first_queue, connect, too_many_connections }
+        Protocol {
+            name,
+            default_address,
+            port_shared_with: None,
+            manner: Manner::Streaming,
+            first_queue: None,
+            options: &[],
+            connect,
+            too_many_connections: b"",
+        }
     }
+
+    /// An option of one protocol.
+    const REVISION: ProtocolOption = ProtocolOption {
+        name: "revision",
+        takes: "\"auto\", 1 or 2",
+        default: OptionValue::Text(Cow::Borrowed("auto")),
+        accepts: |value| *value != OptionValue::Number(3),
+    };
 
     /// A table that stands for the real one.
     pub(crate) static TABLE: &[Protocol] = &[
-        row("phpmq", "127.0.0.1:9100"),
+        Protocol { options: &[REVISION], ..row("phpmq", "127.0.0.1:9100") },
         row("console", "127.0.0.1:9101"),
         row("beanstalk", "127.0.0.1:11300"),
     ];
@@ -452,7 +470,7 @@ pub(crate) mod tests {
     fn every_changed_key_is_named() {
         let old = load_text("", &Args::default()).unwrap();
         let mut keys = 0;
-        for (section, names) in file::SECTIONS {
+        for (section, names) in file::SECTIONS.iter() {
             for name in names.iter().filter(|_| *section != "listener") {
                 let value = match *name {
                     "database" => "\"/elsewhere\"",

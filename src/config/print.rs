@@ -6,6 +6,7 @@ use std::path::Path;
 use super::file::{LogFormat, LogLevel, OnIoError};
 use super::values::{Bytes, Millis, Mode};
 use super::{Address, Config, Listener, SERVICE_DATABASE, Storage};
+use crate::protocol::options::OptionValue;
 use crate::words::limits::LimitValues;
 
 /// The whole file.
@@ -58,8 +59,12 @@ fn write_listener(out: &mut String, listener: &Listener) -> fmt::Result {
     writeln!(out, "address = {}", quoted(&listener.address.to_string()))?;
     writeln!(out, "durability = \"{}\"", listener.durability.word())?;
     writeln!(out, "allow_remote = {}", listener.allow_remote)?;
-    if let Some(revision) = listener.revision {
-        writeln!(out, "revision = {revision}")?;
+    for (name, value) in listener.options.iter() {
+        match value {
+            OptionValue::Text(text) => writeln!(out, "{name} = {}", quoted(text))?,
+            OptionValue::Number(number) => writeln!(out, "{name} = {number}")?,
+            OptionValue::Flag(flag) => writeln!(out, "{name} = {flag}")?,
+        }
     }
     writeln!(out, "ack_timeout = \"{}\"", Millis(listener.ack_timeout_ms))?;
     if matches!(listener.address, Address::Unix(_)) {

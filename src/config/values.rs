@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
 use super::nearest::nearest;
+use crate::protocol::options::OptionValue;
 
 const DURATION_UNITS: &[(&str, u64)] =
     &[("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -33,9 +34,8 @@ pub struct Count(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode(pub u32);
 
-/// What `listener.revision` takes: `"auto"` (`None`), 1 or 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Revision(pub Option<u8>);
+/// A value of any kind that an option of a protocol can be of.
+pub(super) struct Scalar(pub(super) OptionValue);
 
 macro_rules! into_number {
     ($($name:ident)*) => {$(
@@ -56,7 +56,6 @@ const DURATION_EXPECTED: &str = "a duration like \"50ms\", \"30s\", \"5m\", \"2h
 const SIZE_EXPECTED: &str = "a size like \"64MiB\" (B, KiB, MiB, GiB, TiB) or a number of bytes";
 const COUNT_EXPECTED: &str = "a whole number, 0 or more";
 const MODE_EXPECTED: &str = "permissions as octal digits in a string, like \"0660\"";
-const REVISION_EXPECTED: &str = "\"auto\", 1 or 2";
 
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,7 +161,6 @@ kinds! {
     Bytes => SIZE_EXPECTED,
     Count => COUNT_EXPECTED,
     Mode => MODE_EXPECTED,
-    Revision => REVISION_EXPECTED,
 }
 
 /// Reads one of the words of an enumeration.
@@ -271,17 +269,37 @@ impl<'de> Deserialize<'de> for Mode {
     }
 }
 
-impl<'de> Deserialize<'de> for Revision {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Revision, D::Error> {
-        deserializer.deserialize_any(Expect {
-            expected: REVISION_EXPECTED,
-            text: |text| (text == "auto").then_some(Revision(None)),
-            number: |number| match number {
-                1 => Some(Revision(Some(1))),
-                2 => Some(Revision(Some(2))),
-                _ => None,
-            },
-        })
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
+        deserializer.deserialize_any(AnyScalar)
+    }
+}
+
+struct AnyScalar;
+
+impl Visitor<'_> for AnyScalar {
+    type Value = Scalar;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a number, true or false")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {
+        Ok(Scalar(OptionValue::Text(text.to_owned().into())))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Scalar, E> {
+        let number = u64::try_from(number);
+        let number = number.map_err(|_| E::invalid_value(Unexpected::Other("negative"), &self))?;
+        Ok(Scalar(OptionValue::Number(number)))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Scalar, E> {
+        Ok(Scalar(OptionValue::Number(number)))
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Scalar, E> {
+        Ok(Scalar(OptionValue::Flag(flag)))
     }
 }
 

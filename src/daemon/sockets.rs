@@ -130,8 +130,11 @@ fn bind_error(error: BindError, listener: &Listener) -> DaemonError {
         }
         let name = listener.protocol.name;
         hint += &format!("; choose another address with --listen {name}=ADDRESS");
-        if listener.from_default && name == "phpmq" {
-            hint += " (9100 is also the port of Prometheus's node_exporter)";
+        let default_port = listener.protocol.default_address.rsplit(':').next();
+        if let (true, Some(port), Some(other)) =
+            (listener.from_default, default_port, listener.protocol.port_shared_with)
+        {
+            hint += &format!(" ({port} is also the port of {other})");
         }
     }
     if let (BindError::GroupNotPermitted(..), Some(group)) = (&error, &listener.group) {
@@ -144,7 +147,7 @@ fn bind_error(error: BindError, listener: &Listener) -> DaemonError {
 pub(super) fn start_listeners(
     bound: Vec<Bound>,
     shared: &Arc<Shared>,
-    message_key: [u8; 16],
+    secret: [u8; 16],
     log: &Logger,
 ) -> Result<Vec<Listening>, DaemonError> {
     let mut listening = Vec::new();
@@ -155,7 +158,7 @@ pub(super) fn start_listeners(
             ack_timeout_ms: listener.ack_timeout_ms,
         };
         let limits = shared.limits.clone();
-        let setup = Setup { limits, message_key, revision: listener.revision };
+        let setup = Setup { limits, secret, options: Arc::new(listener.options) };
         let started = listener::start(number, socket, Service { profile, setup }, shared.clone())
             .map_err(|error| DaemonError::System("start a listener", error))?;
         info!(log, "listening"; "protocol" => profile.protocol.name,

@@ -106,7 +106,7 @@ impl Daemon {
             log: log.clone(),
         };
         let dispatcher = start_dispatcher(parts, memory, dropped, notice_sender)?;
-        let listeners = start_listeners(bound, &shared, facts.message_key, log)?;
+        let listeners = start_listeners(bound, &shared, facts.secret, log)?;
         info!(log, "ready"; "version" => env!("CARGO_PKG_VERSION"), "messages" => facts.messages);
         notifier.status(&format!("Serving; {} messages at start", facts.messages));
         notifier.ready();

@@ -1,4 +1,4 @@
-//! The wire protocols: one file and one row of [`PROTOCOLS`] each.
+//! The wire protocols: one folder and one row of [`PROTOCOLS`] each.
 //!
 //! A decoder turns the bytes of one connection into requests, an encoder turns answers and
 //! messages into bytes. Neither does I/O, waits, logs or reads a clock; no protocol knows another.
@@ -7,6 +7,7 @@
 
 pub mod beanstalk;
 pub mod console;
+pub mod options;
 pub mod phpmq;
 pub mod wire;
 
@@ -19,6 +20,7 @@ use crate::words::command::{Delivery, Reply, Requests, Tag};
 use crate::words::limits::Limits;
 use crate::words::output::Output;
 use crate::words::refusal::Refusal;
+use options::{Options, ProtocolOption};
 use wire::Rest;
 
 /// What a new connection's decoder and encoder are made from.
@@ -26,10 +28,11 @@ use wire::Rest;
 pub struct Setup {
     /// The operator's limits.
     pub limits: Arc<Limits>,
-    /// The key of the hash in php-mq message ids, kept in the database.
-    pub message_key: [u8; 16],
-    /// The revision that the listener pins its consumers to (`listener.revision`), if any.
-    pub revision: Option<u8>,
+    /// A random secret of the database, the same in every run: a key for what peers must not be
+    /// able to make up, such as ids that they give back.
+    pub secret: [u8; 16],
+    /// The values of the protocol's own options.
+    pub options: Arc<Options>,
 }
 
 /// The two halves of a connection.
@@ -41,12 +44,16 @@ pub struct Protocol {
     pub name: &'static str,
     /// Where it listens when nothing is configured.
     pub default_address: &'static str,
+    /// What else is often found at that port, to be named when the port is taken.
+    pub port_shared_with: Option<&'static str>,
     /// How its connections behave in the core.
     pub manner: Manner,
     /// The queue that a connection uses and watches from its beginning.
     pub first_queue: Option<&'static str>,
     /// Makes the two halves for a new connection.
     pub connect: fn(&Setup) -> Halves,
+    /// The keys of `[[listener]]` that are its own.
+    pub options: &'static [ProtocolOption],
     /// What a connection over a limit is told before it is closed, in the protocol's own words.
     pub too_many_connections: &'static [u8],
 }
@@ -130,12 +137,8 @@ pub enum WireError {
     BadMagic,
     /// A version that is not spoken here.
     UnsupportedVersion,
-    /// A message type that does not exist or that a client may not send.
-    UnknownType(u16),
-    /// A part that this kind of message does not have, or has already.
-    UnexpectedPart(u8),
-    /// A number of parts that this kind of message can not have.
-    WrongPartCount(u8),
+    /// What only one protocol knows, in its own words, in which `{}` stands for the number.
+    Fault(&'static str, u64),
     /// A byte that is not a digit where a number is.
     NotANumber(&'static str),
     /// A number out of its range.
@@ -155,13 +158,10 @@ impl fmt::Display for WireError {
         match self {
             WireError::BadMagic => f.write_str("the frame does not begin as this protocol's do"),
             WireError::UnsupportedVersion => f.write_str("the protocol version is not supported"),
-            WireError::UnknownType(number) => write!(f, "the message type {number} is unknown"),
-            WireError::UnexpectedPart(number) => {
-                write!(f, "a part of type {number} does not belong here")
-            }
-            WireError::WrongPartCount(count) => {
-                write!(f, "{count} parts do not fit the message type")
-            }
+            WireError::Fault(words, number) => match words.split_once("{}") {
+                Some((before, after)) => write!(f, "{before}{number}{after}"),
+                None => f.write_str(words),
+            },
             WireError::NotANumber(what) => write!(f, "the {what} is not a number"),
             WireError::OutOfRange(what) => write!(f, "the {what} is out of range"),
             WireError::TooLong(what, max) => write!(f, "the {what} is longer than {max} bytes"),

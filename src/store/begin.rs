@@ -241,7 +241,7 @@ fn facts(summary: &Summary) -> Facts {
     let next_id = next.max(summary.message_id_max.saturating_add(1)).max(1);
     let ids_reserved = next_id.saturating_add(ID_BLOCK).min(i64::MAX as u64);
     Facts {
-        message_key: summary.message_key,
+        secret: summary.secret,
         next_id,
         ids_reserved,
         next_queue_id: summary.queue_id_max + 1,

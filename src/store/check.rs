@@ -52,8 +52,8 @@ pub(super) struct Summary {
     pub ids_reserved: u64,
     /// The first id never handed out if the last stop was an orderly one, else 0.
     pub clean_stop: u64,
-    /// The key of the hash in php-mq message ids.
-    pub message_key: [u8; 16],
+    /// The random secret of this database, for what peers must not be able to make up.
+    pub secret: [u8; 16],
     /// How the clock stood last; `None` in a file of a daemon that did not say so.
     pub clock: Option<Now>,
 }
@@ -296,11 +296,11 @@ fn check_settings(
             findings.add(Damage::Setting(name));
         }
     }
-    match settings.get(setting::MESSAGE_KEY) {
-        Some(Setting::Bytes(key)) if key.len() == summary.message_key.len() => {
-            summary.message_key.copy_from_slice(key);
+    match settings.get(setting::SECRET) {
+        Some(Setting::Bytes(key)) if key.len() == summary.secret.len() => {
+            summary.secret.copy_from_slice(key);
         }
-        _ => findings.add(Damage::Setting(setting::MESSAGE_KEY)),
+        _ => findings.add(Damage::Setting(setting::SECRET)),
     }
     Ok(())
 }

@@ -61,8 +61,8 @@ pub struct Place {
 /// What a new file in this one's place has to know, beside the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
-    /// The key of the hash in php-mq message ids.
-    pub message_key: [u8; 16],
+    /// The random secret of this database, for what peers must not be able to make up.
+    pub secret: [u8; 16],
     /// Ids below this one may have been handed out.
     pub ids_reserved: u64,
     /// How the clock stood when that was last committed.

@@ -87,7 +87,7 @@ impl Filling {
         let key = random_key()?;
         let write = |connection| {
             let mut tables = Tables::new(connection)?;
-            tables.set_bytes(setting::MESSAGE_KEY, &key)?;
+            tables.set_bytes(setting::SECRET, &key)?;
             tables.set_number(setting::IDS_RESERVED, next_id)?;
             tables.set_number(setting::CLEAN_STOP, next_id)
         };

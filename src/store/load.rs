@@ -49,11 +49,8 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
                 suspect::mark(&paths);
             }
         })?;
-    let settings = Settings {
-        message_key: facts.message_key,
-        ids_reserved: facts.ids_reserved,
-        clock: facts.clock,
-    };
+    let settings =
+        Settings { secret: facts.secret, ids_reserved: facts.ids_reserved, clock: facts.clock };
     let place = Place::new(paths, lock, settings);
     place.count(facts.messages, 0);
     place.clean_mark.set(facts.clean_stop && facts.next_id == facts.ids_reserved);
@@ -145,7 +142,7 @@ fn renew(
 fn open_without_file() -> Result<Opened, StoreError> {
     let memory = memory::connect_empty()?;
     let facts = Facts {
-        message_key: random_key()?,
+        secret: random_key()?,
         next_id: 1,
         ids_reserved: i64::MAX as u64,
         next_queue_id: 1,
@@ -163,7 +160,7 @@ fn create_empty(paths: &Paths, lock: &mut Lock) -> Result<(), StoreError> {
     let key = random_key()?;
     let fill = |connection: &Connection| {
         let mut tables = Tables::new(connection)?;
-        tables.set_bytes(setting::MESSAGE_KEY, &key)?;
+        tables.set_bytes(setting::SECRET, &key)?;
         tables.set_number(setting::IDS_RESERVED, 1)?;
         tables.set_number(setting::CLEAN_STOP, 1)
     };
@@ -277,7 +274,7 @@ mod tests {
         assert_eq!(opened.facts.ids_reserved, 1 + ID_BLOCK);
         assert_eq!((opened.facts.next_queue_id, opened.facts.messages), (1, 0));
         assert!(opened.facts.clean_stop);
-        assert_ne!(opened.facts.message_key, [0; 16]);
+        assert_ne!(opened.facts.secret, [0; 16]);
         assert_eq!(found(&opened.memory), (vec![], vec![]));
     }
 
@@ -379,8 +376,8 @@ mod tests {
     #[test]
     fn the_key_of_message_ids_is_kept() {
         let (_directory, path) = folder();
-        let key = reopen(&path).facts.message_key;
-        assert_eq!(reopen(&path).facts.message_key, key);
+        let key = reopen(&path).facts.secret;
+        assert_eq!(reopen(&path).facts.secret, key);
     }
 
     #[test]
@@ -641,7 +638,7 @@ mod tests {
     fn create_empty_ready(paths: &Paths) {
         let new = NewFile::create(paths).unwrap();
         let mut tables = Tables::new(new.connection()).unwrap();
-        tables.set_bytes(setting::MESSAGE_KEY, &[1; 16]).unwrap();
+        tables.set_bytes(setting::SECRET, &[1; 16]).unwrap();
         tables.set_number(setting::IDS_RESERVED, 1).unwrap();
         tables.set_number(setting::CLEAN_STOP, 0).unwrap();
         drop(tables);

@@ -89,8 +89,8 @@ pub enum Renewed {
 /// What a database says about itself at start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The key of the hash in php-mq message ids.
-    pub message_key: [u8; 16],
+    /// The random secret of this database, for what peers must not be able to make up.
+    pub secret: [u8; 16],
     /// The first id that may be handed out.
     pub next_id: u64,
     /// Ids from this one on may not be handed out before the file has reserved more.

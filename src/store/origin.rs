@@ -421,7 +421,7 @@ mod tests {
         connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").unwrap();
         let origin = stand.found().unwrap();
         let connected = Connected::new(connection, &paths, Index::Shared, origin).unwrap();
-        let settings = Settings { message_key: [0; 16], ids_reserved: 1, clock: None };
+        let settings = Settings { secret: [0; 16], ids_reserved: 1, clock: None };
         StoreFile::at(Place::new(paths, lock, settings), connected)
     }
 
@@ -542,7 +542,7 @@ mod tests {
         let again = reopen(&path);
         assert!(found(&again.memory) == before);
         assert!(again.facts.next_id >= opened.facts.ids_reserved);
-        assert_eq!(again.facts.message_key, opened.facts.message_key);
+        assert_eq!(again.facts.secret, opened.facts.secret);
     }
 
     #[test]

@@ -175,8 +175,8 @@ pub(super) mod setting {
     pub const IDS_RESERVED: &str = "ids_reserved";
     /// The first id never handed out when the last stop was an orderly one, else 0.
     pub const CLEAN_STOP: &str = "clean_stop";
-    /// The key of the hash in php-mq message ids.
-    pub const MESSAGE_KEY: &str = "message_key";
+    /// The random secret of this database. Its name in the file is older than its other uses.
+    pub const SECRET: &str = "message_key";
     /// A moment of the daemon's scale that was, and what the wall clock was from it then: all other
     /// moments in the database are of that scale. Files without them have wall time in both.
     pub const CLOCK_TIME: &str = "clock_time";

@@ -202,8 +202,8 @@ fn fill(
             break;
         }
     }
-    let Summary { message_key, ids_reserved, clock, clean_stop, .. } = *summary;
-    write_settings(new.connection(), Settings { message_key, ids_reserved, clock }, clean_stop)
+    let Summary { secret, ids_reserved, clock, clean_stop, .. } = *summary;
+    write_settings(new.connection(), Settings { secret, ids_reserved, clock }, clean_stop)
         .map_err(|error| new.error(error))
 }
 
@@ -223,7 +223,7 @@ fn write_slice(connection: &Connection, slice: &Slice) -> Result<()> {
 
 fn write_settings(connection: &Connection, settings: Settings, clean_stop: u64) -> Result<()> {
     let mut tables = Tables::new(connection)?;
-    tables.set_bytes(setting::MESSAGE_KEY, &settings.message_key)?;
+    tables.set_bytes(setting::SECRET, &settings.secret)?;
     tables.set_number(setting::IDS_RESERVED, settings.ids_reserved)?;
     settings.clock.map_or(Ok(()), |clock| tables.set_clock(clock))?;
     tables.set_number(setting::CLEAN_STOP, clean_stop)

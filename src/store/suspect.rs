@@ -98,7 +98,7 @@ mod tests {
         commit(&path, story());
         let paths = Paths::of(&path).unwrap();
         let before = found(&reopen(&path).memory);
-        let key = reopen(&path).facts.message_key;
+        let key = reopen(&path).facts.secret;
         // Held open, so that its number is not given to the new one.
         let old = fs::File::open(&path).unwrap();
         mark(&paths);
@@ -107,7 +107,7 @@ mod tests {
         assert_ne!(old.metadata().unwrap().ino(), fs::metadata(&path).unwrap().ino());
         assert!(!is_marked(&paths));
         assert!(found(&opened.memory) == before);
-        assert_eq!(opened.facts.message_key, key);
+        assert_eq!(opened.facts.secret, key);
         drop(opened);
         let again = reopen(&path);
         assert_eq!(again.facts.renewed, Renewed::No, "once is enough");

@@ -186,13 +186,14 @@ fn the_sample_file_changes_nothing() {
 fn the_defaults_that_page_and_sample_tell_are_those_of_the_program() {
     // As a file: everything but the listeners, of which the first stands for a phpmq one.
     let mut text = String::new();
-    for (section, keys) in SECTIONS {
+    for (section, keys) in SECTIONS.iter() {
         let brackets = if *section == "listener" { ("[[", "]]") } else { ("[", "]") };
         text += &format!("{}{section}{}\n", brackets.0, brackets.1);
         for (of, key, value) in keys_of_the_page() {
-            // Only Unix sockets take these two.
-            let unix = of == "listener" && ["mode", "group"].contains(&key.as_str());
-            if of == *section && !unix {
+            // Only Unix sockets take these two, and one protocol each of the others.
+            let left_out =
+                of == "listener" && (["mode", "group"].contains(&key.as_str()) || is_option(&key));
+            if of == *section && !left_out {
                 assert!(keys.contains(&key.as_str()));
                 text += &format!("{key} = {value}\n");
             }
@@ -202,6 +203,26 @@ fn the_defaults_that_page_and_sample_tell_are_those_of_the_program() {
     let mut default = service_with("");
     default.listeners.retain(|listener| listener.protocol.name == "phpmq");
     assert_eq!(told, default);
+}
+
+fn is_option(key: &str) -> bool {
+    PROTOCOLS.iter().flat_map(|protocol| protocol.options).any(|option| option.name == key)
+}
+
+#[test]
+fn the_defaults_of_options_that_the_page_tells_are_those_of_their_protocols() {
+    let page = keys_of_the_page();
+    for protocol in PROTOCOLS {
+        let header =
+            format!("[[listener]]\nprotocol = \"{}\"\naddress = \"127.0.0.1:1\"\n", protocol.name);
+        let mut text = header.clone();
+        for option in protocol.options {
+            let told = page.iter().find(|row| row.0 == "listener" && row.1 == option.name);
+            let (_, key, value) = told.unwrap_or_else(|| panic!("no word of {}", option.name));
+            text += &format!("{key} = {value}\n");
+        }
+        assert_eq!(service_with(&text), service_with(&header));
+    }
 }
 
 #[test]

@@ -284,10 +284,43 @@ fn no_protocol_knows_another() {
     demand("a protocol's file uses no other protocol", offences);
 }
 
+/// What may name a protocol, beside the protocols: the load generator, and what stands in for
+/// beanstalkd (its command line and the files that it leaves).
+const ABOUT_PROTOCOLS: &[&str] = &[
+    "src/protocol/",
+    "src/ctl/bench/",
+    "src/ctl/import.rs",
+    "src/ctl/mod.rs",
+    "src/binlog/",
+    "src/config/beanstalkd.rs",
+    "src/daemon/import.rs",
+];
+
+#[test]
+fn shared_code_names_no_protocol() {
+    let mut offences = Vec::new();
+    for mut source in sources() {
+        if ABOUT_PROTOCOLS.iter().any(|path| source.path.starts_with(path)) {
+            continue;
+        }
+        for (_, line) in &mut source.code {
+            // The program whose command line is taken, and the directory of our own.
+            *line = line.replace("beanstalkd", "").replace("join(\"phpmq\")", "");
+        }
+        for name in PROTOCOLS.iter().map(|row| row.name) {
+            // Not the bare name, which is part of other words: phpmqd, phpmq.db.
+            let (literal, module) = (format!("\"{name}\""), format!("protocol::{name}"));
+            offences.extend(lines_with(&source, &[&literal, &module]));
+        }
+        offences.extend(lines_with(&source, &["beanstalk", "php-mq", "php_mq", "tube"]));
+    }
+    demand("what one protocol needs stands in its folder and its row of PROTOCOLS", offences);
+}
+
 #[test]
 fn every_file_of_a_protocol_is_registered_and_every_row_has_its_file() {
     // Shared by protocols, and none itself.
-    let shared = ["mod", "wire"];
+    let shared = ["mod", "options", "wire"];
     let mut files = Vec::new();
     for entry in fs::read_dir(top().join("src/protocol")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();

@@ -159,7 +159,7 @@ impl Stage {
     ) {
         let protocol = protocol::find(protocol).unwrap();
         let setup =
-            Setup { limits: self.shared.limits.clone(), message_key: [7; 16], revision: None };
+            Setup { limits: self.shared.limits.clone(), secret: [7; 16], options: Arc::default() };
         let (decoder, encoder) = (protocol.connect)(&setup);
         let (ours, theirs) = Socket::pair(Domain::UNIX, socket_type, None).unwrap();
         let theirs = UnixStream::from(OwnedFd::from(theirs));

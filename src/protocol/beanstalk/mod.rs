@@ -26,7 +26,9 @@ pub const PROTOCOL: Protocol = Protocol {
     name: "beanstalk",
     default_address: "127.0.0.1:11300",
     manner: Manner::Serial,
+    port_shared_with: None,
     first_queue: Some(FIRST_TUBE),
+    options: &[],
     connect,
     // The original has no word for it; clients know this one as "try again later".
     too_many_connections: b"OUT_OF_MEMORY\r\n",

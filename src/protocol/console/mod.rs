@@ -22,7 +22,9 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     name: "console",
     default_address: "127.0.0.1:9101",
     manner: Manner::Serial,
+    port_shared_with: None,
     first_queue: None,
+    options: &[],
     connect,
     too_many_connections: b"error: too many connections\r\n",
 };

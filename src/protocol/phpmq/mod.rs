@@ -15,6 +15,9 @@ mod decoder;
 mod encoder;
 mod ids;
 
+use std::borrow::Cow;
+
+use crate::protocol::options::{OptionValue, ProtocolOption};
 use crate::protocol::{Halves, Manner, Protocol, Setup};
 
 use self::ids::{MessageKey, WIRE_ID_BYTES};
@@ -24,10 +27,24 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     name: "phpmq",
     default_address: "127.0.0.1:9100",
     manner: Manner::Streaming,
+    port_shared_with: Some("Prometheus's node_exporter"),
     first_queue: None,
+    options: &[REVISION],
     connect,
     // The protocol has no word for it: the close alone says so.
     too_many_connections: b"",
+};
+
+/// Pins all consumers of a listener to one revision.
+const REVISION: ProtocolOption = ProtocolOption {
+    name: "revision",
+    takes: "\"auto\", 1 or 2",
+    default: OptionValue::Text(Cow::Borrowed("auto")),
+    accepts: |value| match value {
+        OptionValue::Text(text) => text == "auto",
+        OptionValue::Number(number) => pinned(*number).is_some(),
+        OptionValue::Flag(_) => false,
+    },
 };
 
 /// Revision 1, of 2017: the published clients. No times to live.
@@ -57,9 +74,18 @@ enum Packet {
 }
 
 fn connect(setup: &Setup) -> Halves {
-    let key = MessageKey::new(&setup.message_key);
-    let decoder = decoder::Decoder::new(setup.limits.clone(), key.clone(), setup.revision);
-    (Box::new(decoder), Box::new(encoder::Encoder::new(key, setup.revision)))
+    let key = MessageKey::new(&setup.secret);
+    let revision = match setup.options.get(REVISION.name) {
+        Some(OptionValue::Number(number)) => pinned(*number),
+        _ => None,
+    };
+    let decoder = decoder::Decoder::new(setup.limits.clone(), key.clone(), revision);
+    (Box::new(decoder), Box::new(encoder::Encoder::new(key, revision)))
+}
+
+/// The revision of this number, if there is one.
+fn pinned(number: u64) -> Option<u8> {
+    [REVISION_1, REVISION_2].into_iter().find(|revision| u64::from(*revision) == number)
 }
 
 #[cfg(test)]

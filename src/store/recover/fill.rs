@@ -231,7 +231,7 @@ impl<'c> Filling<'c> {
             _ => None,
         };
         let mut renewed = 0;
-        let key = match find(setting::MESSAGE_KEY) {
+        let key = match find(setting::SECRET) {
             Some(Setting::Bytes(key)) if key.len() == 16 => key,
             _ => {
                 renewed += 1;
@@ -261,7 +261,7 @@ impl<'c> Filling<'c> {
             renewed += u64::from(names.iter().any(|name| self.settings.contains_key(*name)));
         }
         self.recovered.settings_renewed = renewed;
-        self.new.set_bytes(setting::MESSAGE_KEY, &key)?;
+        self.new.set_bytes(setting::SECRET, &key)?;
         self.new.set_number(setting::IDS_RESERVED, ids_reserved)?;
         self.new.set_number(setting::CLEAN_STOP, 0)
     }

@@ -236,7 +236,7 @@ mod tests {
         assert!(recovered.to_string().contains(kept.to_str().unwrap()), "{recovered}");
 
         let opened = reopen(&path);
-        assert_eq!(opened.facts.message_key, facts.message_key);
+        assert_eq!(opened.facts.secret, facts.secret);
         assert!(opened.facts.next_id >= facts.ids_reserved);
         let (queues, messages) = found(&opened.memory);
         assert_eq!(queues, [(1, "mail".to_owned()), (2, "recovered-2".to_owned())]);

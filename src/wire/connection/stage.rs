@@ -89,7 +89,9 @@ pub(crate) static LINES: Protocol = Protocol {
     name: "lines",
     default_address: "127.0.0.1:0",
     manner: Manner::Serial,
+    port_shared_with: None,
     first_queue: None,
+    options: &[],
     connect,
     too_many_connections: b"too many\n",
 };

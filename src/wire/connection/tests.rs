@@ -502,7 +502,7 @@ fn a_connection_behind_a_closed_gate_does_not_wake_up_even_after_a_hang_up() {
 /// A reader of a protocol that says how long a body is, and 100,000 bytes for one.
 fn reader_of_bodies(scene: &Scene<impl Write>) -> (Reader, String) {
     let limits = scene.stage.shared.limits.clone();
-    let setup = Setup { limits, message_key: [0; 16], revision: None };
+    let setup = Setup { limits, secret: [0; 16], options: Arc::default() };
     let (decoder, _) = (beanstalk::PROTOCOL.connect)(&setup);
     let reader = Reader::new(scene.connection_with(decoder));
     (reader, "0123456789".repeat(10_000))

@@ -41,7 +41,7 @@ pub fn decode(name: &str, data: &[u8]) {
 fn connect(name: &str) -> Halves {
     let values = LimitValues { max_message_size: MESSAGE_BYTES_MAX, ..LimitValues::default() };
     let setup =
-        Setup { limits: Arc::new(Limits::new(&values)), message_key: [7; 16], revision: None };
+        Setup { limits: Arc::new(Limits::new(&values)), secret: [7; 16], options: Arc::default() };
     let protocol = protocol::find(name).expect("each target is named after a protocol");
     (protocol.connect)(&setup)
 }

@@ -175,10 +175,10 @@ impl Decoder {
             4 => (Kind::Acknowledge, 2..=2),
             5 => (Kind::Requeue, 3..=3),
             6 => (Kind::DeadLetter, 2..=2),
-            other => return Err(WireError::UnknownType(other)),
+            other => return Err(unknown_type(other)),
         };
         if !counts.contains(&count) {
-            return Err(WireError::WrongPartCount(count));
+            return Err(wrong_packet_count(count));
         }
         self.message = Message {
             kind,
@@ -280,7 +280,7 @@ impl Decoder {
     fn end(&mut self, requests: &mut Requests) -> Result<(), WireError> {
         let message = std::mem::take(&mut self.message);
         // Invariant: so many different packets of this kind of message are all that it needs.
-        let queue = message.queue.ok_or(WireError::UnexpectedPart(0))?;
+        let queue = message.queue.ok_or(unexpected_packet(0))?;
         let (id, time_to_live_ms) = (message.id, message.time_to_live_ms);
         let mut tag = Tag::None;
         let command = match message.kind {
@@ -320,7 +320,7 @@ impl Decoder {
 impl Message {
     /// The packet of this type, if it may come now.
     fn expect(&mut self, number: u16) -> Result<Packet, WireError> {
-        let unexpected = WireError::UnexpectedPart(u8::try_from(number).unwrap_or(u8::MAX));
+        let unexpected = unexpected_packet(number);
         let packet = match (number, self.kind) {
             (1, _) => Packet::Queue,
             (2, Kind::Send) => Packet::Body,
@@ -391,6 +391,21 @@ impl crate::protocol::Decoder for Decoder {
 
 fn bit(packet: Packet) -> u8 {
     1 << (packet as u8)
+}
+
+/// A message type that does not exist or that a client may not send.
+fn unknown_type(number: u16) -> WireError {
+    WireError::Fault("the message type {} is unknown", number.into())
+}
+
+/// A number of packets that this kind of message cannot have.
+fn wrong_packet_count(count: u8) -> WireError {
+    WireError::Fault("{} parts do not fit the message type", count.into())
+}
+
+/// A packet that this kind of message does not have, or has already.
+fn unexpected_packet(number: u16) -> WireError {
+    WireError::Fault("a part of type {} does not belong here", number.into())
 }
 
 /// Looks at as much of a message header as there is.

@@ -216,17 +216,17 @@ fn headers_that_are_none_are_refused_with_the_reason() {
         ("H02", WireError::UnsupportedVersion),
         ("H01x0102", WireError::NotANumber("message type")),
         ("H01001 2", WireError::NotANumber("packet count")),
-        ("H0100002", WireError::UnknownType(0)),
-        ("H0100303", WireError::UnknownType(3)),
-        ("H0100702", WireError::UnknownType(7)),
-        ("H0199902", WireError::UnknownType(999)),
-        ("H0100101", WireError::WrongPartCount(1)),
-        ("H0100105", WireError::WrongPartCount(5)),
-        ("H0100200", WireError::WrongPartCount(0)),
-        ("H0100203", WireError::WrongPartCount(3)),
-        ("H0100403", WireError::WrongPartCount(3)),
-        ("H0100502", WireError::WrongPartCount(2)),
-        ("H0100603", WireError::WrongPartCount(3)),
+        ("H0100002", unknown_type(0)),
+        ("H0100303", unknown_type(3)),
+        ("H0100702", unknown_type(7)),
+        ("H0199902", unknown_type(999)),
+        ("H0100101", wrong_packet_count(1)),
+        ("H0100105", wrong_packet_count(5)),
+        ("H0100200", wrong_packet_count(0)),
+        ("H0100203", wrong_packet_count(3)),
+        ("H0100403", wrong_packet_count(3)),
+        ("H0100502", wrong_packet_count(2)),
+        ("H0100603", wrong_packet_count(3)),
     ] {
         assert_eq!(error_of(bytes.as_bytes()), error, "{bytes}");
     }
@@ -235,12 +235,12 @@ fn headers_that_are_none_are_refused_with_the_reason() {
 #[test]
 fn packets_that_do_not_belong_are_refused_with_the_reason() {
     for (kind, packets, error) in [
-        (1, &[(1, &b"q"[..]), (3, b"x")][..], WireError::UnexpectedPart(3)),
-        (1, &[(1, b"q"), (5, b"9")], WireError::UnexpectedPart(5)),
-        (1, &[(1, b"q"), (1, b"q")], WireError::UnexpectedPart(1)),
-        (1, &[(1, b"q"), (99, b"q")], WireError::UnexpectedPart(99)),
-        (1, &[(1, b"q"), (5, b"9"), (6, b"n")], WireError::UnexpectedPart(6)),
-        (1, &[(1, b"q"), (2, b"x"), (5, b"9"), (5, b"9")], WireError::UnexpectedPart(5)),
+        (1, &[(1, &b"q"[..]), (3, b"x")][..], unexpected_packet(3)),
+        (1, &[(1, b"q"), (5, b"9")], unexpected_packet(5)),
+        (1, &[(1, b"q"), (1, b"q")], unexpected_packet(1)),
+        (1, &[(1, b"q"), (99, b"q")], unexpected_packet(99)),
+        (1, &[(1, b"q"), (5, b"9"), (6, b"n")], unexpected_packet(6)),
+        (1, &[(1, b"q"), (2, b"x"), (5, b"9"), (5, b"9")], unexpected_packet(5)),
         (1, &[(1, b"q"), (2, b"x"), (5, b"-1")], WireError::NotANumber("time to live")),
         (1, &[(1, b"q"), (2, b"x"), (5, b"")], WireError::NotANumber("time to live")),
         (1, &[(1, b"q"), (2, b"x"), (6, b"")], WireError::OutOfRange("correlation length")),
@@ -249,12 +249,12 @@ fn packets_that_do_not_belong_are_refused_with_the_reason() {
         (1, &[(1, &[b'q'; 201]), (2, b"x")], WireError::QueueName(QueueNameError::TooLong(201))),
         (1, &[(1, b"a\nb"), (2, b"x")], WireError::QueueName(QueueNameError::ControlCharacter)),
         (1, &[(1, b"\xff"), (2, b"x")], WireError::QueueName(QueueNameError::NotUtf8)),
-        (2, &[(1, b"q"), (2, b"x")], WireError::UnexpectedPart(2)),
+        (2, &[(1, b"q"), (2, b"x")], unexpected_packet(2)),
         (2, &[(1, b"q"), (4, b"+5")], WireError::NotANumber("window")),
         (2, &[(1, b"q"), (4, &[b'0'; 21])], WireError::TooLong("number", 20)),
         (4, &[(1, b"q"), (3, &[b'0'; 33])], WireError::TooLong("message id", 32)),
-        (4, &[(1, b"q"), (5, b"9")], WireError::UnexpectedPart(5)),
-        (6, &[(3, b"0"), (3, b"0")], WireError::UnexpectedPart(3)),
+        (4, &[(1, b"q"), (5, b"9")], unexpected_packet(5)),
+        (6, &[(3, b"0"), (3, b"0")], unexpected_packet(3)),
     ] {
         assert_eq!(error_of(&message(kind, packets)), error, "{kind} {packets:?}");
     }
