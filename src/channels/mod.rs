@@ -19,6 +19,7 @@
 //! Neither side of a pair ever blocks on the other in both directions, so nothing can lock up.
 
 pub mod gate;
+pub mod transport;
 pub mod waiting;
 
 use std::io;
@@ -28,9 +29,9 @@ use std::sync::mpsc::{self, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use socket2::Socket;
 
 use crate::channels::gate::Gate;
+use crate::channels::transport::Transport;
 use crate::journal::Batch;
 use crate::protocol::{Encoder, Protocol};
 use crate::store::{Slice, StoreError};
@@ -114,8 +115,8 @@ pub enum End {
 pub struct Opened {
     /// Its number.
     pub connection: ConnectionId,
-    /// Its socket; the client's thread reads from the same one.
-    pub socket: Arc<Socket>,
+    /// Its bytes; the client's thread reads from the same one.
+    pub transport: Arc<Transport>,
     /// What writes its answers.
     pub encoder: Box<dyn Encoder>,
     /// Holds its client's thread back.

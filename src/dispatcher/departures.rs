@@ -29,9 +29,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use socket2::Socket;
-
 use crate::channels::Event;
+use crate::channels::transport::Transport;
 use crate::engine::Input;
 use crate::store::StoreError;
 use crate::wire::hang_ups::HangUps;
@@ -101,8 +100,8 @@ impl Departures {
     }
 
     /// The end of this connection will be noticed.
-    pub fn watch(&mut self, connection: ConnectionId, socket: Arc<Socket>) {
-        self.hang_ups.watch(connection, socket);
+    pub fn watch(&mut self, connection: ConnectionId, transport: Arc<Transport>) {
+        self.hang_ups.watch(connection, transport);
     }
 
     /// The end of this connection is known.

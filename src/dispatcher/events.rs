@@ -42,7 +42,7 @@ impl Dispatcher<'_> {
         let (connection, profile) = (opened.connection, opened.profile);
         debug!(self.log, "connection opened"; "connection" => connection.0,
             "protocol" => profile.protocol.name, "peer" => %opened.peer);
-        self.departures.watch(connection, Arc::clone(&opened.socket));
+        self.departures.watch(connection, Arc::clone(&opened.transport));
         self.peers.insert(connection, Peer::new(opened, &self.writers));
         let (manner, ack_timeout_ms) = (profile.protocol.manner, profile.ack_timeout_ms);
         self.input(Input::Opened { connection, manner, ack_timeout_ms })?;

@@ -87,8 +87,8 @@ impl Closed {
 
 impl Peer {
     pub fn new(opened: Opened, writers: &Arc<Writers>) -> Peer {
-        let Opened { connection, socket, encoder, gate, profile, peer: address } = opened;
-        let outbox = Outbox::new(connection, socket, gate.clone(), writers.clone());
+        let Opened { connection, transport, encoder, gate, profile, peer: address } = opened;
+        let outbox = Outbox::new(connection, transport, gate.clone(), writers.clone());
         Peer {
             outbox,
             encoder,

@@ -6,13 +6,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Shutdown};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use socket2::Socket;
-
 use crate::channels::gate::Gate;
+use crate::channels::transport::Transport;
 use crate::words::ids::ConnectionId;
 use crate::words::limits::Limits;
 
@@ -37,7 +36,7 @@ struct Open {
 /// What it takes to end a connection; weak, so that the register keeps no socket open.
 #[derive(Debug)]
 struct Line {
-    socket: Weak<Socket>,
+    transport: Weak<Transport>,
     gate: Weak<Gate>,
 }
 
@@ -131,8 +130,8 @@ impl Clients {
     }
 
     /// Notes how to end this connection.
-    pub fn register(&self, connection: ConnectionId, socket: &Arc<Socket>, gate: &Arc<Gate>) {
-        let line = Line { socket: Arc::downgrade(socket), gate: Arc::downgrade(gate) };
+    pub fn register(&self, connection: ConnectionId, transport: &Arc<Transport>, gate: &Arc<Gate>) {
+        let line = Line { transport: Arc::downgrade(transport), gate: Arc::downgrade(gate) };
         self.lock().lines.insert(connection, line);
     }
 
@@ -178,12 +177,14 @@ impl Clients {
         self.stopping.store(true, Ordering::SeqCst);
         let lines: Vec<_> = {
             let open = self.lock();
-            open.lines.values().map(|line| (line.socket.upgrade(), line.gate.upgrade())).collect()
+            open.lines
+                .values()
+                .map(|line| (line.transport.upgrade(), line.gate.upgrade()))
+                .collect()
         };
-        for (socket, gate) in lines {
-            if let Some(socket) = socket {
-                // A socket that is not connected any more has nobody waiting in it.
-                let _ = socket.shutdown(Shutdown::Read);
+        for (transport, gate) in lines {
+            if let Some(transport) = transport {
+                transport.shut_down_reading();
             }
             if let Some(gate) = gate {
                 gate.ring();
@@ -252,8 +253,8 @@ mod tests {
     fn ending_all_shuts_every_socket_for_reading() {
         let clients = Clients::default();
         let (ours, theirs) =
-            Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-        let (ours, gate) = (Arc::new(ours), Arc::new(Gate::default()));
+            socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        let (ours, gate) = (Arc::new(Transport::plain(ours)), Arc::new(Gate::default()));
         clients.register(ConnectionId(1), &ours, &gate);
         clients.end_all();
         assert!(clients.is_stopping());
@@ -262,7 +263,7 @@ mod tests {
             Ok((0, 0))
         );
         // What we have to say still goes out.
-        assert_eq!(ours.send(b"bye").unwrap(), 3);
+        assert_eq!(ours.send_at_once(&[std::io::IoSlice::new(b"bye")]), Ok(3));
         assert_eq!(
             rustix::net::recv(&theirs, &mut [0_u8; 8], rustix::net::RecvFlags::empty()),
             Ok((3, 3))

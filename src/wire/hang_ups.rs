@@ -21,8 +21,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
-use socket2::Socket;
 
+use crate::channels::transport::Transport;
 use crate::words::ids::ConnectionId;
 
 /// Ends that one system call reports at most.
@@ -43,7 +43,7 @@ pub struct HangUps {
 #[derive(Debug)]
 struct Young {
     connection: ConnectionId,
-    socket: Arc<Socket>,
+    transport: Arc<Transport>,
     asks_left: u32,
 }
 
@@ -58,13 +58,13 @@ impl HangUps {
     }
 
     /// Takes a connection in; its end is reported once, also when it has come already.
-    pub fn watch(&mut self, connection: ConnectionId, socket: Arc<Socket>) {
+    pub fn watch(&mut self, connection: ConnectionId, transport: Arc<Transport>) {
         if self.young.len() == YOUNG_MAX
             && let Some(oldest) = self.young.pop_front()
         {
             self.take_into_set(&oldest);
         }
-        self.young.push_back(Young { connection, socket, asks_left: YOUNG_ASKS });
+        self.young.push_back(Young { connection, transport, asks_left: YOUNG_ASKS });
     }
 
     /// Lets a connection go whose end is known. From the set it goes when its socket is closed.
@@ -92,9 +92,9 @@ impl HangUps {
     }
 
     fn ask_young(&mut self, found: &mut Vec<ConnectionId>) {
-        let sockets = self.young.iter().map(|young| &young.socket);
+        let transports = self.young.iter().map(|young| &young.transport);
         let mut asked: Vec<PollFd<'_>> =
-            sockets.map(|socket| PollFd::new(socket, PollFlags::RDHUP)).collect();
+            transports.map(|transport| PollFd::new(transport, PollFlags::RDHUP)).collect();
         if poll(&mut asked, Some(&AT_ONCE)).is_err() {
             return;
         }
@@ -117,7 +117,7 @@ impl HangUps {
         let interest = epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
         let data = epoll::EventData::new_u64(young.connection.0);
         // What the system does not take is served all the same, see above.
-        let _ = epoll::add(&self.set, &*young.socket, data, interest);
+        let _ = epoll::add(&self.set, &*young.transport, data, interest);
     }
 }
 
@@ -129,14 +129,14 @@ mod tests {
     use std::net::Shutdown;
 
     use rustix::net::{RecvFlags, recv};
-    use socket2::{Domain, Type};
+    use socket2::{Domain, Socket, Type};
 
     /// So many connections, numbered from 1: ours and theirs.
-    fn watched(hang_ups: &mut HangUps, count: u64) -> Vec<(Arc<Socket>, Option<Socket>)> {
+    fn watched(hang_ups: &mut HangUps, count: u64) -> Vec<(Arc<Transport>, Option<Socket>)> {
         let mut pairs = Vec::new();
         for number in 1..=count {
             let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
-            let ours = Arc::new(ours);
+            let ours = Arc::new(Transport::plain(ours));
             hang_ups.watch(ConnectionId(number), ours.clone());
             pairs.push((ours, Some(theirs)));
         }
@@ -184,7 +184,7 @@ mod tests {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let theirs = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (ours, _) = listener.accept().unwrap();
-            let ours: Arc<Socket> = Arc::new(ours.into());
+            let ours = Arc::new(Transport::plain(ours.into()));
             hang_ups.watch(ConnectionId(1), ours.clone());
             for _ in 0..asks {
                 assert_eq!(take(&mut hang_ups), []);
@@ -194,7 +194,7 @@ mod tests {
 
             let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
             drop(theirs);
-            hang_ups.watch(ConnectionId(2), Arc::new(ours));
+            hang_ups.watch(ConnectionId(2), Arc::new(Transport::plain(ours)));
             assert_eq!(take(&mut hang_ups), [2]);
         }
     }

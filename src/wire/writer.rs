@@ -8,12 +8,10 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
-use socket2::Socket;
 
+use crate::channels::transport::Transport;
 use crate::channels::{self, Event};
 use crate::wire::threads::Threads;
 use crate::words::ids::ConnectionId;
@@ -38,14 +36,15 @@ impl Writers {
     pub fn start(
         &self,
         connection: ConnectionId,
-        socket: &Arc<Socket>,
+        transport: &Arc<Transport>,
     ) -> io::Result<SyncSender<Vec<u8>>> {
         // 0 is "for ever" to the system as well as in the configuration. The dispatcher's own
         // sends do not wait, so this time-out on the shared socket does not concern them.
         let patience = Some(self.limits.write_timeout_ms()).filter(|millis| *millis > 0);
-        socket.set_write_timeout(patience.map(Duration::from_millis))?;
+        transport.set_write_timeout(patience)?;
         let (sender, chunks) = channels::chunks();
-        let writer = Writer { connection, socket: Arc::clone(socket), events: self.events.clone() };
+        let transport = Arc::clone(transport);
+        let writer = Writer { connection, transport, events: self.events.clone() };
         self.threads.start(format!("writer-{connection}"), WRITER_STACK_BYTES, move || {
             writer.run(&chunks);
         })?;
@@ -55,7 +54,7 @@ impl Writers {
 
 struct Writer {
     connection: ConnectionId,
-    socket: Arc<Socket>,
+    transport: Arc<Transport>,
     events: SyncSender<Event>,
 }
 
@@ -75,7 +74,7 @@ impl Writer {
     /// Writes all of it, however long that takes, as long as the peer takes something.
     fn write(&self, mut rest: &[u8]) -> io::Result<()> {
         while !rest.is_empty() {
-            match send(&*self.socket, rest, SendFlags::NOSIGNAL) {
+            match self.transport.send_waiting(rest) {
                 Ok(sent) => rest = &rest[sent..],
                 Err(Errno::INTR) => {}
                 // The whole time-out passed and not one byte went.

@@ -346,6 +346,19 @@ fn only_the_seam_makes_channels() {
 }
 
 #[test]
+fn only_the_transport_reads_and_writes_connections() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        let is_near = ["channels", "wire", "dispatcher"].iter().any(|room| source.is_below(room));
+        if is_near && source.path != "src/channels/transport.rs" {
+            let patterns = ["RecvFlags", "SendFlags", "Shutdown::"];
+            offences.extend(lines_with(&source, &patterns));
+        }
+    }
+    demand("bytes of a connection pass through channels/transport.rs", offences);
+}
+
+#[test]
 fn only_clock_rs_reads_clocks() {
     let mut offences = Vec::new();
     for source in sources().iter().filter(|source| source.path != "src/words/clock.rs") {

@@ -28,6 +28,7 @@ use socket2::{Domain, Socket, Type};
 use super::peers::Closed;
 use super::*;
 use crate::channels::gate::Gate;
+use crate::channels::transport::Transport;
 use crate::channels::{self, End, Opened, Profile};
 use crate::journal::Batch;
 use crate::protocol::{self, Decoder, Setup};
@@ -167,7 +168,7 @@ impl Stage {
         let gate = Arc::new(Gate::default());
         let opened = Opened {
             connection: id,
-            socket: Arc::new(ours),
+            transport: Arc::new(Transport::plain(ours)),
             encoder,
             gate: gate.clone(),
             profile: Profile { protocol, durability, ack_timeout_ms: 0 },

@@ -16,20 +16,16 @@ use std::mem;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, ioctl_fionread};
-use rustix::net::{RecvFlags, recv};
-use socket2::Socket;
+use rustix::io::Errno;
 
 use crate::channels::gate::Gate;
+use crate::channels::transport::Transport;
 use crate::channels::{End, Event};
 use crate::protocol::Decoder;
 use crate::wire::admission::{Admission, Ticket};
 use crate::wire::clients::Clients;
-use crate::wire::outbox::peek_closed;
 use crate::wire::threads::Threads;
 use crate::words::clock::{Clock, Time};
 use crate::words::command::{Command, Requests};
@@ -65,8 +61,8 @@ pub struct Shared {
 pub struct Connection {
     /// Its number.
     pub id: ConnectionId,
-    /// Its socket, in blocking mode.
-    pub socket: Arc<Socket>,
+    /// Its bytes.
+    pub transport: Arc<Transport>,
     /// Where it is held back.
     pub gate: Arc<Gate>,
     /// What makes requests of its bytes.
@@ -208,18 +204,18 @@ impl Reader {
     fn read_rest(&mut self, now: Time) -> Result<(), End> {
         self.large = Vec::new();
         self.set_timeout(self.wait_ms(now))?;
-        let socket = &*self.connection.socket;
-        // What has arrived takes memory already. A system that does not say has nothing.
-        let arrived = ioctl_fionread(socket).unwrap_or(0);
+        let transport = &*self.connection.transport;
+        // What has arrived takes memory already.
+        let arrived = transport.arrived_bytes();
         let Some(mut rest) = self.connection.decoder.rest() else { return Ok(()) };
-        if rest.make_room(usize::try_from(arrived).unwrap_or(usize::MAX)).is_err() {
+        if rest.make_room(arrived).is_err() {
             return self.do_without_room();
         }
         let whole = rest.bytes.len() + rest.missing;
-        let result = recv(socket, spare_capacity(rest.bytes), RecvFlags::empty());
+        let result = transport.read_to_end_of(rest.bytes);
         // A buffer may be larger than it was asked to be.
         let behind = rest.bytes.split_off(whole.min(rest.bytes.len()));
-        match self.count_read(result.map(|(_, count)| count))? {
+        match self.count_read(result)? {
             Some(_) => self.decode(&behind),
             None => Ok(()),
         }
@@ -227,16 +223,16 @@ impl Reader {
 
     /// One blocking read, at most as long as the time-out.
     fn read(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, End> {
-        let result = recv(&*self.connection.socket, buffer, RecvFlags::empty());
-        self.count_read(result.map(|(_, count)| count))
+        let result = self.connection.transport.read(buffer);
+        self.count_read(result)
     }
 
     /// One read of what is there already.
     fn read_more(&mut self, buffer: &mut Vec<u8>) -> Result<Option<usize>, End> {
         buffer.clear();
-        match recv(&*self.connection.socket, spare_capacity(buffer), RecvFlags::DONTWAIT) {
+        match self.connection.transport.read_arrived(buffer) {
             Err(Errno::AGAIN) => Ok(None),
-            other => self.count_read(other.map(|(_, count)| count)),
+            other => self.count_read(other),
         }
     }
 
@@ -367,12 +363,12 @@ impl Reader {
             if !gate.is_closed() {
                 break;
             }
-            let seen = watch.wait(&self.connection.socket, &wake, None).map_err(End::Reset)?;
+            let seen = watch.wait(&self.connection.transport, &wake, None).map_err(End::Reset)?;
             gate.quiet();
             if seen == Seen::HungUp && !mem::replace(&mut self.hung_up_told, true) {
                 self.tell(Event::HungUp(self.connection.id))?;
             }
-            if watch.closed && peek_closed(&self.connection.socket) {
+            if watch.closed && self.connection.transport.has_ended() {
                 // Nothing is left to be read from a peer that is gone for good.
                 return Err(End::EndOfFile);
             }
@@ -400,7 +396,7 @@ impl Reader {
         let wake = self.connection.gate.wake().map_err(End::Reset)?;
         while waits() {
             let pause = Some(ARRIVE_PAUSE_MS);
-            watch.wait(&self.connection.socket, &wake, pause).map_err(End::Reset)?;
+            watch.wait(&self.connection.transport, &wake, pause).map_err(End::Reset)?;
             self.connection.gate.quiet();
         }
         self.excuse(began);
@@ -486,10 +482,7 @@ impl Reader {
         }
         // The system counts in ticks of up to 4 ms and may be early by one of them.
         let timeout_ms = wait_ms.map(|wait| wait + 5);
-        self.connection
-            .socket
-            .set_read_timeout(timeout_ms.map(Duration::from_millis))
-            .map_err(End::Reset)?;
+        self.connection.transport.set_read_timeout(timeout_ms).map_err(End::Reset)?;
         self.timeout_ms = timeout_ms;
         Ok(())
     }
@@ -504,7 +497,7 @@ impl Reader {
     }
 }
 
-/// Waits for a wake, watching a socket for its end without reading from it.
+/// Waits for a wake, watching a connection for its end without reading from it.
 struct Watch {
     /// The peer's end of file has been seen; looking for it again would return at once.
     hung_up: bool,
@@ -526,12 +519,12 @@ impl Watch {
     /// Waits once. An error is the socket's.
     fn wait(
         &mut self,
-        socket: &Socket,
+        transport: &Transport,
         wake: &impl AsFd,
         timeout_ms: Option<u64>,
     ) -> io::Result<Seen> {
         let interest = if self.hung_up { PollFlags::empty() } else { PollFlags::RDHUP };
-        let mut polled = [PollFd::new(wake, PollFlags::IN), PollFd::new(socket, interest)];
+        let mut polled = [PollFd::new(wake, PollFlags::IN), PollFd::new(transport, interest)];
         let watched = if self.closed { &mut polled[..1] } else { &mut polled[..] };
         let timeout = timeout_ms.map(|millis| Timespec {
             tv_sec: i64::try_from(millis / 1_000).unwrap_or(i64::MAX),
@@ -543,7 +536,7 @@ impl Watch {
         };
         let seen = polled[1].revents();
         if seen.contains(PollFlags::ERR) {
-            let error = socket.take_error()?;
+            let error = transport.take_error()?;
             return Err(error.unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()));
         }
         if seen.contains(PollFlags::HUP) {

@@ -7,6 +7,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use socket2::Socket;
 
 use crate::protocol::{Setup, WireError, beanstalk};
 use crate::words::limits::{LimitValues, REQUESTS_PER_BATCH_MAX};
@@ -15,12 +18,12 @@ use crate::words::limits::{LimitValues, REQUESTS_PER_BATCH_MAX};
 pub(super) struct Scene<Peer> {
     pub(super) stage: Stage,
     pub(super) peer: Peer,
-    socket: Arc<Socket>,
+    transport: Arc<Transport>,
     pub(super) gate: Arc<Gate>,
 }
 
 fn scene_of<Peer>(stage: Stage, ours: Socket, peer: Peer) -> Scene<Peer> {
-    Scene { stage, peer, socket: Arc::new(ours), gate: Arc::default() }
+    Scene { stage, peer, transport: Arc::new(Transport::plain(ours)), gate: Arc::default() }
 }
 
 pub(super) fn scene_with(limits: LimitValues) -> Scene<UnixStream> {
@@ -47,7 +50,7 @@ impl<Peer: Write> Scene<Peer> {
     pub(super) fn connection_with(&self, decoder: Box<dyn Decoder>) -> Connection {
         Connection {
             id: ConnectionId(9),
-            socket: self.socket.clone(),
+            transport: self.transport.clone(),
             gate: self.gate.clone(),
             decoder,
             shared: self.stage.shared.clone(),
@@ -60,7 +63,7 @@ impl<Peer: Write> Scene<Peer> {
 
     fn start_as(&self, name: &str) {
         let connection = self.connection();
-        self.stage.shared.clients.register(connection.id, &connection.socket, &connection.gate);
+        self.stage.shared.clients.register(connection.id, &connection.transport, &connection.gate);
         let threads = &self.stage.shared.threads;
         threads.start(name.to_owned(), 256 * 1024, move || connection.run()).unwrap();
     }
@@ -197,7 +200,7 @@ fn requests_sent_before_a_half_close_are_followed_by_the_end_of_file() {
     assert_eq!(scene.stage.puts(), ["a"]);
     assert!(matches!(scene.stage.end(), End::EndOfFile));
     // The socket still takes the answer.
-    assert_eq!(scene.socket.send(b"done").unwrap(), 4);
+    assert_eq!(scene.transport.socket().send(b"done").unwrap(), 4);
 }
 
 #[test]
@@ -251,9 +254,9 @@ fn an_idle_connection_waits_without_a_timeout_and_a_begun_frame_with_one() {
     scene.start();
     scene.say("a\n");
     scene.stage.puts();
-    assert_eq!(scene.socket.read_timeout().unwrap(), None);
+    assert_eq!(scene.transport.socket().read_timeout().unwrap(), None);
     scene.say("half");
-    while scene.socket.read_timeout().unwrap().is_none() {
+    while scene.transport.socket().read_timeout().unwrap().is_none() {
         std::thread::yield_now();
     }
 }
@@ -262,7 +265,7 @@ fn an_idle_connection_waits_without_a_timeout_and_a_begun_frame_with_one() {
 fn a_read_timeout_that_woke_for_nothing_is_taken_away() {
     let scene = scene();
     let mut reader = Reader::new(scene.connection());
-    let applied = || scene.socket.read_timeout().unwrap();
+    let applied = || scene.transport.socket().read_timeout().unwrap();
     reader.set_timeout(Some(1_000)).unwrap();
     let first = applied();
     assert!(first.is_some());
@@ -355,17 +358,18 @@ fn a_reset_behind_a_closed_gate_ends_the_connection_at_once() {
 #[test]
 fn a_hang_up_is_watched_for_once_and_then_waited_on_without_turning() {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (socket, gate) = (Socket::from(OwnedFd::from(ours)), Gate::default());
+    let transport = Transport::plain(Socket::from(OwnedFd::from(ours)));
+    let gate = Gate::default();
     let wake = gate.wake().unwrap();
     let mut watch = Watch::new(false);
-    assert!(watch.wait(&socket, &wake, Some(0)).unwrap() == Seen::Nothing);
+    assert!(watch.wait(&transport, &wake, Some(0)).unwrap() == Seen::Nothing);
     theirs.shutdown(Shutdown::Write).unwrap();
-    assert!(watch.wait(&socket, &wake, None).unwrap() == Seen::HungUp);
-    assert!(watch.wait(&socket, &wake, Some(0)).unwrap() == Seen::Nothing);
+    assert!(watch.wait(&transport, &wake, None).unwrap() == Seen::HungUp);
+    assert!(watch.wait(&transport, &wake, Some(0)).unwrap() == Seen::Nothing);
     // What the system reports unasked is seen once too.
     drop(theirs);
-    assert!(watch.wait(&socket, &wake, None).unwrap() == Seen::HungUp);
-    assert!(watch.wait(&socket, &wake, Some(0)).unwrap() == Seen::Nothing);
+    assert!(watch.wait(&transport, &wake, None).unwrap() == Seen::HungUp);
+    assert!(watch.wait(&transport, &wake, Some(0)).unwrap() == Seen::Nothing);
 }
 
 #[test]
@@ -402,9 +406,9 @@ fn a_stop_ends_a_thread_behind_a_closed_gate_also_after_a_hang_up() {
 fn what_has_arrived_before_a_stop_is_still_read() {
     let mut scene = tcp_scene();
     scene.say("a\nb\n");
-    scene.socket.peek(&mut [std::mem::MaybeUninit::uninit(); 1]).unwrap();
+    scene.transport.socket().peek(&mut [std::mem::MaybeUninit::uninit(); 1]).unwrap();
     let connection = scene.connection();
-    scene.stage.shared.clients.register(connection.id, &connection.socket, &connection.gate);
+    scene.stage.shared.clients.register(connection.id, &connection.transport, &connection.gate);
     scene.stage.shared.clients.end_all();
     connection.run();
     assert_eq!(scene.stage.puts(), ["a", "b"]);
@@ -428,7 +432,7 @@ fn a_peer_that_goes_on_sending_does_not_hold_up_a_stop() {
             other => panic!("unexpected: {}", name(&other)),
         }
     }
-    drop(scene.socket);
+    drop(scene.transport);
     // It may have been reset already.
     let _ = scene.peer.shutdown(Shutdown::Both);
     sender.join().unwrap();

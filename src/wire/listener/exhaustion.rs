@@ -80,7 +80,7 @@ fn serve_short_of_descriptors() {
                 connections.insert(opened.connection, opened);
             }
             Event::Requests { connection, .. } => {
-                connections[&connection].socket.send(b"ok\n").unwrap();
+                connections[&connection].transport.socket().send(b"ok\n").unwrap();
             }
             Event::Ended { connection, .. } => {
                 connections.remove(&connection);

@@ -62,8 +62,8 @@ impl Echo {
     fn take(&mut self, event: Event, writers: &Arc<Writers>) {
         match event {
             Event::Opened(opened) => {
-                let Opened { connection, socket, gate, .. } = *opened;
-                let outbox = Outbox::new(connection, socket, gate, writers.clone());
+                let Opened { connection, transport, gate, .. } = *opened;
+                let outbox = Outbox::new(connection, transport, gate, writers.clone());
                 self.outboxes.insert(connection, (outbox, false));
             }
             Event::Requests { connection, requests, .. } => {

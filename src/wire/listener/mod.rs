@@ -9,7 +9,7 @@
 //! (through a descriptor kept in reserve for that), and the thread rests a moment, so that it
 //! burns no time while the shortage lasts.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -18,17 +18,16 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 use slog::{debug, info, warn};
 use socket2::{SockAddr, Socket, TcpKeepalive};
 
 use crate::channels::gate::Gate;
+use crate::channels::transport::Transport;
 use crate::channels::{End, Event, Opened, Peer, Profile};
 use crate::protocol::Setup;
 use crate::wire::bind::{ListeningSocket, LocalAddress};
 use crate::wire::clients::{Full, Owner};
 use crate::wire::connection::{Connection, Shared};
-use crate::wire::outbox::part_with;
 use crate::words::clock::Time;
 use crate::words::limits::{ACCEPT_PAUSE_MS, SERVICE_STACK_BYTES};
 
@@ -242,7 +241,7 @@ impl Listener {
                     // Where they cannot be set the peer has gone: its thread will see.
                     let _ = options.set(&socket);
                 }
-                self.open(Arc::new(socket), gate, peer)
+                self.open(Arc::new(Transport::plain(socket)), gate, peer)
             }
             Err(full) => {
                 // One peer's own limit is one peer's story.
@@ -251,20 +250,20 @@ impl Listener {
                         "max_connections" => self.shared.limits.max_connections());
                 }
                 debug!(self.shared.log, "connection refused"; "peer" => %peer, "error" => %full);
-                self.turn_away(&socket);
+                self.turn_away(&Transport::plain(socket));
                 Next::Accept
             }
         }
     }
 
     /// Announces the connection to the dispatcher, then starts its thread.
-    fn open(&mut self, socket: Arc<Socket>, gate: Arc<Gate>, peer: Peer) -> Next {
+    fn open(&mut self, transport: Arc<Transport>, gate: Arc<Gate>, peer: Peer) -> Next {
         let id = self.shared.clients.next_id();
         let profile = self.service.profile;
         let (decoder, encoder) = (profile.protocol.connect)(&self.service.setup);
         let opened = Opened {
             connection: id,
-            socket: Arc::clone(&socket),
+            transport: Arc::clone(&transport),
             encoder,
             gate: Arc::clone(&gate),
             profile,
@@ -275,10 +274,10 @@ impl Listener {
             self.stop.asked.store(true, Ordering::SeqCst);
             return Next::Wait;
         }
-        self.shared.clients.register(id, &socket, &gate);
+        self.shared.clients.register(id, &transport, &gate);
         let connection = Connection {
             id,
-            socket: Arc::clone(&socket),
+            transport: Arc::clone(&transport),
             gate,
             decoder,
             shared: Arc::clone(&self.shared),
@@ -290,8 +289,8 @@ impl Listener {
         };
         self.note_shortage("out of threads", &error);
         self.shared.clients.forget(id);
-        self.turn_away(&socket);
-        drop(socket);
+        self.turn_away(&transport);
+        drop(transport);
         let _ = self.shared.events.send(Event::Ended { connection: id, end: End::Reset(error) });
         Next::Rest
     }
@@ -314,12 +313,12 @@ impl Listener {
     }
 
     /// Tells a peer in its protocol's own words that there is no room, and closes.
-    fn turn_away(&self, socket: &Socket) {
+    fn turn_away(&self, transport: &Transport) {
         self.shared.clients.count_refused();
         let words = self.service.profile.protocol.too_many_connections;
         // A new connection has room for a line; a peer that is gone needs no answer.
-        let _ = send(socket, words, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        part_with(socket);
+        let _ = transport.send_at_once(&[IoSlice::new(words)]);
+        transport.shut_down_and_drain();
     }
 
     /// Takes waiting peers, one after the other, with the descriptor kept in reserve, tells them
@@ -328,7 +327,7 @@ impl Listener {
         drop(self.reserve.take());
         for _ in 0..TURNED_AWAY_PER_REST_MAX {
             let Ok((socket, _)) = self.socket.socket().accept() else { break };
-            self.turn_away(&socket);
+            self.turn_away(&Transport::plain(socket));
         }
         // Somebody else may have been faster; the next rest ends with another attempt.
         self.reserve = Reserve::new().ok();

@@ -91,14 +91,17 @@ fn small_answers_leave_at_once_and_dead_peers_are_noticed() {
     let mut check = |keepalive_s: u64| {
         peers.push(scene.connect());
         let opened = scene.opened();
-        assert!(opened.socket.tcp_nodelay().unwrap());
-        assert!(opened.socket.keepalive().unwrap());
-        let time = opened.socket.tcp_keepalive_time().unwrap();
+        assert!(opened.transport.socket().tcp_nodelay().unwrap());
+        assert!(opened.transport.socket().keepalive().unwrap());
+        let time = opened.transport.socket().tcp_keepalive_time().unwrap();
         assert_eq!(time, Duration::from_secs(keepalive_s));
-        let interval = opened.socket.tcp_keepalive_interval().unwrap();
+        let interval = opened.transport.socket().tcp_keepalive_interval().unwrap();
         assert_eq!(interval, Duration::from_secs(keepalive_s / 3));
-        assert_eq!(opened.socket.tcp_keepalive_retries().unwrap(), 3);
-        assert_eq!(opened.socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
+        assert_eq!(opened.transport.socket().tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(
+            opened.transport.socket().tcp_user_timeout().unwrap(),
+            Some(Duration::from_secs(60))
+        );
     };
     // The first ones get their options one by one, later ones from the listening socket.
     for _ in 0..4 {

@@ -18,16 +18,14 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem;
-use std::net::Shutdown;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
-use socket2::Socket;
 
 use crate::channels::gate::Gate;
+use crate::channels::transport::Transport;
 use crate::wire::writer::Writers;
 use crate::words::ids::{CommitNumber, Committed, ConnectionId, Part};
 use crate::words::limits::{CHUNK_BYTES_MAX, PIECES_PER_SEND_MAX};
@@ -37,7 +35,7 @@ use crate::words::output::Output;
 #[derive(Debug)]
 pub struct Outbox {
     connection: ConnectionId,
-    socket: Arc<Socket>,
+    transport: Arc<Transport>,
     gate: Arc<Gate>,
     writers: Arc<Writers>,
     /// Appended and not sent.
@@ -90,13 +88,13 @@ impl Outbox {
     /// is left waiting behind a gate that nobody would open any more.
     pub fn new(
         connection: ConnectionId,
-        socket: Arc<Socket>,
+        transport: Arc<Transport>,
         gate: Arc<Gate>,
         writers: Arc<Writers>,
     ) -> Outbox {
         Outbox {
             connection,
-            socket,
+            transport,
             gate,
             writers,
             output: Output::default(),
@@ -164,11 +162,7 @@ impl Outbox {
         let mut pieces = [IoSlice::new(&[]); PIECES_PER_SEND_MAX];
         let count = self.output.gather(free, &mut pieces);
         let pieces = &pieces[..count];
-        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let bytes = match pieces {
-            [piece] => send(&*self.socket, piece, flags),
-            _ => sendmsg(&*self.socket, pieces, &mut SendAncillaryBuffer::default(), flags),
-        }?;
+        let bytes = self.transport.send_at_once(pieces)?;
         let offered: usize = pieces.iter().map(|piece| piece.len()).sum();
         Ok(Sent { bytes, all_taken: bytes == offered })
     }
@@ -238,11 +232,11 @@ impl Outbox {
         self.output.clear();
         self.holds.clear();
         if self.gate.is_left() {
-            part_with(&self.socket);
+            self.transport.shut_down_and_drain();
         } else {
             // The client's thread reads on to the end. Taking bytes from under it would let it
             // go on in the middle of a frame, where a body may look like a command.
-            let _ = self.socket.shutdown(Shutdown::Both);
+            self.transport.shut_down();
         }
         self.gate.open_for_good();
     }
@@ -275,7 +269,7 @@ impl Outbox {
 
     /// The socket takes no more: a writer takes over.
     fn hand_over(&mut self, free: usize) -> Flush {
-        match self.writers.start(self.connection, &self.socket) {
+        match self.writers.start(self.connection, &self.transport) {
             Ok(chunks) => {
                 self.writer = Some(Active { chunks, in_hand: 0 });
                 self.feed(free)
@@ -307,33 +301,6 @@ impl Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// Shuts a socket that nobody reads from down after the last word. Input that is unread would make
-/// the system reset the connection, and the peer might lose that last word: so it is read away.
-pub fn part_with(socket: &Socket) {
-    // Both fail only on a socket whose peer is gone already.
-    let _ = socket.shutdown(Shutdown::Both);
-    let mut waste = [0_u8; 4096];
-    for _ in 0..16 {
-        match recv(socket, &mut waste, RecvFlags::DONTWAIT) {
-            Ok((1.., _)) => {}
-            _ => return,
-        }
-    }
-}
-
-/// Whether the peer has hung up or the connection is broken, as far as can be seen without
-/// waiting. A peer that has something unread before its end is not seen to have ended.
-pub fn peek_closed(socket: &Socket) -> bool {
-    loop {
-        match recv(socket, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-            Ok((count, _)) => return count == 0,
-            Err(Errno::AGAIN) => return false,
-            Err(Errno::INTR) => {}
-            Err(_) => return true,
-        }
     }
 }
 

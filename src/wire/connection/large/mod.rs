@@ -13,7 +13,6 @@ use std::sync::Arc;
 use super::{End, Reader, Watch};
 use crate::channels::Event;
 use crate::wire::admission::{Frame, Outlook};
-use crate::wire::outbox::peek_closed;
 use crate::words::clock::Time;
 use crate::words::limits::{
     BODY_REST_BYTES_MIN, FRAME_PACE_MS, FRAME_UNADMITTED_BYTES, MESSAGE_OVERHEAD_BYTES,
@@ -209,13 +208,13 @@ impl Reader {
         if self.stopping() {
             return Err(End::Stopped);
         }
-        if peek_closed(&self.connection.socket) {
+        if self.connection.transport.has_ended() {
             // The rest of the frame will never come.
             return Err(End::EndOfFile);
         }
         let wake = self.connection.gate.wake().map_err(End::Reset)?;
         let mut watch = Watch::new(true);
-        watch.wait(&self.connection.socket, &wake, Some(ROOM_PAUSE_MS)).map_err(End::Reset)?;
+        watch.wait(&self.connection.transport, &wake, Some(ROOM_PAUSE_MS)).map_err(End::Reset)?;
         self.connection.gate.quiet();
         Ok(())
     }
