@@ -328,17 +328,7 @@ fn without_blocks(file: &Path) -> Option<io::Error> {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Corrupt { file, damage, found } => {
-                write!(f, "the database {} is corrupt:", file.display())?;
-                for (index, item) in damage.iter().enumerate() {
-                    write!(f, "{} {item}", if index == 0 { "" } else { ";" })?;
-                }
-                let listed = damage.len() as u64;
-                if *found > listed {
-                    write!(f, "; and {} more", found - listed)?;
-                }
-                f.write_str(" (phpmqd --recover keeps what is intact)")
-            }
+            StoreError::Corrupt { file, damage, found } => corrupt(f, file, damage, *found),
             StoreError::Foreign { file } => {
                 write!(f, "{} is not a database of phpmqd", file.display())
             }
@@ -402,6 +392,18 @@ impl fmt::Display for StoreError {
             }
         }
     }
+}
+
+fn corrupt(f: &mut fmt::Formatter<'_>, file: &Path, damage: &[Damage], found: u64) -> fmt::Result {
+    write!(f, "the database {} is corrupt:", file.display())?;
+    for (index, item) in damage.iter().enumerate() {
+        write!(f, "{} {item}", if index == 0 { "" } else { ";" })?;
+    }
+    let listed = damage.len() as u64;
+    if found > listed {
+        write!(f, "; and {} more", found - listed)?;
+    }
+    f.write_str(" (phpmqd --recover keeps what is intact)")
 }
 
 fn in_use(f: &mut fmt::Formatter<'_>, file: &Path, pid: Option<u32>) -> fmt::Result {
