@@ -46,14 +46,14 @@ impl Signs {
             LockFile::Restored => {
                 warn!(
                     log,
-                    "the lock file was missing and has been created; the \
+                    "the lock file was removed and has been recreated; the \
                     database itself stayed locked"
                 );
             }
             LockFile::Missing | LockFile::Contested if !was_missing => {
                 warn!(
                     log,
-                    "the lock file is missing and cannot be created; the \
+                    "the lock file was removed and cannot be recreated; the \
                     database itself is still locked"
                 );
             }

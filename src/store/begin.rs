@@ -35,8 +35,8 @@ pub(super) struct Sound {
     pub summary: Summary,
     /// Where file and log stand.
     pub stand: Stand,
-    /// `None` while the disk has no room for what a connection makes beside the file.
-    pub connection: Option<(Connection, Index)>,
+    /// An error while the disk has no room for what a connection makes beside the file.
+    pub connection: Result<(Connection, Index), StoreError>,
 }
 
 /// Reads a file and checks all that is in it.
@@ -61,15 +61,17 @@ pub(super) fn read_sound(
 
 /// Copies all into memory. Returns the connection to the file as well, unless the disk has no room
 /// for an empty log beside it: then the file alone is read.
-fn read(paths: &Paths) -> Result<(Option<(Connection, Index)>, Connection), StoreError> {
+fn read(
+    paths: &Paths,
+) -> Result<(Result<(Connection, Index), StoreError>, Connection), StoreError> {
     let read = with_index(paths, |index| {
         let connection = file::connect(paths, index)?;
         let memory = copy_into_memory(&connection, paths)?;
-        Ok((Some((connection, index)), memory))
+        Ok((Ok((connection, index)), memory))
     });
     match read {
-        Err(StoreError::Full { .. }) if file_bytes(&paths.wal())? == 0 => {
-            Ok((None, copy_into_memory(&connect_without_log(paths)?, paths)?))
+        Err(full @ StoreError::Full { .. }) if file_bytes(&paths.wal())? == 0 => {
+            Ok((Err(full), copy_into_memory(&connect_without_log(paths)?, paths)?))
         }
         read => read,
     }

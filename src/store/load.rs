@@ -89,13 +89,17 @@ fn open_file(
     }
     let Sound { memory, summary, stand, connection } = sound;
     let without_file = Facts { renewed, ..begin::facts_without_ids(&summary) };
-    let Some(connection) = connection else { return Ok((memory, None, without_file)) };
     let guarded = lock.guarded().map(Guard::file);
-    let begun = begin::start_writing(paths, guarded, connection, |connection| {
-        begin::reserve_ids_or_do_without(connection, paths, &summary, stand)
+    let begun = connection.and_then(|connection| {
+        begin::start_writing(paths, guarded, connection, |connection| {
+            begin::reserve_ids_or_do_without(connection, paths, &summary, stand)
+        })
     });
     let (connected, facts) = match begun {
-        Err(StoreError::Full { .. }) => return Ok((memory, None, without_file)),
+        // Where there is nothing to serve, the start waits.
+        Err(StoreError::Full { .. }) if summary.messages > 0 => {
+            return Ok((memory, None, without_file));
+        }
         begun => begun?,
     };
     if renewed != Renewed::No {
@@ -121,7 +125,7 @@ fn renew(
             let connection =
                 begin::with_index(paths, |index| Ok((file::connect(paths, index)?, index)))?;
             let stand = alone.with_log(&connection.0, paths)?;
-            let connection = Some(connection);
+            let connection = Ok(connection);
             Ok((Sound { memory, summary, stand, connection }, Renewed::Anew))
         }
         Err(StoreError::Full { .. }) => match suspect::write_again(paths, lock) {
@@ -130,8 +134,8 @@ fn renew(
                 // What the system had shown may have been no longer in its memory.
                 Ok((begin::read_sound(paths, progress)?, Renewed::InPlace))
             }
-            Err(StoreError::Full { .. }) => {
-                Ok((Sound { memory, summary, stand, connection: None }, Renewed::NotYet))
+            Err(full @ StoreError::Full { .. }) => {
+                Ok((Sound { memory, summary, stand, connection: Err(full) }, Renewed::NotYet))
             }
             Err(error) => Err(error),
         },
