@@ -36,8 +36,11 @@ pub(super) struct Sound {
     /// Where file and log stand.
     pub stand: Stand,
     /// An error while the disk has no room for what a connection makes beside the file.
-    pub connection: Result<(Connection, Index), StoreError>,
+    pub connection: Writable,
 }
+
+/// A connection that can come to write, or why there is none yet.
+type Writable = Result<(Connection, Index), StoreError>;
 
 /// Reads a file and checks all that is in it.
 ///
@@ -61,9 +64,7 @@ pub(super) fn read_sound(
 
 /// Copies all into memory. Returns the connection to the file as well, unless the disk has no room
 /// for an empty log beside it: then the file alone is read.
-fn read(
-    paths: &Paths,
-) -> Result<(Result<(Connection, Index), StoreError>, Connection), StoreError> {
+fn read(paths: &Paths) -> Result<(Writable, Connection), StoreError> {
     let read = with_index(paths, |index| {
         let connection = file::connect(paths, index)?;
         let memory = copy_into_memory(&connection, paths)?;

@@ -345,12 +345,7 @@ impl fmt::Display for StoreError {
                 nothing_sound(f, file, *damaged_rows, *unreadable)
             }
             StoreError::InUse { file, pid } => in_use(f, file, *pid),
-            StoreError::Emptied { file } => write!(
-                f,
-                "{} is empty, but held a database: restore a backup as phpmqd(8) says, or remove the \
-                file to begin with no messages",
-                file.display()
-            ),
+            StoreError::Emptied { file } => emptied(f, file),
             StoreError::LogMissing { file } => log_missing(f, file),
             StoreError::LogForeign { file } => log_foreign(f, file),
             StoreError::Linked { file, links } => linked(f, file, *links),
@@ -420,6 +415,15 @@ fn altered(f: &mut fmt::Formatter<'_>, file: &Path) -> fmt::Result {
 
 fn moved(f: &mut fmt::Formatter<'_>, file: &Path, to: &Path) -> fmt::Result {
     write!(f, "the database {} was moved to {}", file.display(), to.display())
+}
+
+fn emptied(f: &mut fmt::Formatter<'_>, file: &Path) -> fmt::Result {
+    let file = file.display();
+    write!(
+        f,
+        "{file} is empty, but held a database: restore a backup as phpmqd(8) says, or remove the file \
+         to begin with no messages"
+    )
 }
 
 fn log_missing(f: &mut fmt::Formatter<'_>, file: &Path) -> fmt::Result {
