@@ -296,12 +296,13 @@ impl<'c> Dispatcher<'c> {
             if self.departures.is_awaited() || self.round.is_empty() {
                 return Ok(());
             }
+            if !std::mem::take(&mut is_first) || self.round.len() > 1 {
+                // The process may have been stopped since the turn began. One look is enough: what
+                // lies in the round was sent before it.
+                self.now.time = self.now.time.max(time());
+                self.catch_up()?;
+            }
             while let Some(event) = self.round.pop_front() {
-                if !std::mem::take(&mut is_first) {
-                    // The process may have been stopped in the middle of the turn.
-                    self.now.time = self.now.time.max(time());
-                    self.catch_up()?;
-                }
                 self.take(event)?;
             }
         }
