@@ -216,12 +216,9 @@ impl Dispatcher<'_> {
         let (body_bytes, messages) = self.engine.stored();
         let journal = &self.commits.journal;
         let (journal_bytes, besides) = (journal.bytes(), journal.bytes_besides_messages());
-        let counted = body_bytes + messages * MESSAGE_OVERHEAD_BYTES;
-        let size = self.memory.size().beyond(SIZE_FREE_BYTES);
-        // Messages of half a page and more, and what is left of pages, take more than is counted.
-        let waste = size.used.saturating_sub(counted.saturating_sub(journal.message_bytes()));
-        let kept = counted + waste + besides;
-        self.admission.set_pages(size.whole);
+        let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + besides;
+        let pages = self.memory.size().whole.saturating_sub(SIZE_FREE_BYTES);
+        self.admission.set_pages(pages);
         self.admission.set_kept(kept, journal_bytes);
         self.pressure.taken.0.clear();
         if self.admission.is_waited_for() {
@@ -246,7 +243,7 @@ impl Dispatcher<'_> {
         }
         self.watch_disk()?;
         self.watch_room()?;
-        self.pressure.journal_full = journal_bytes > self.journal_bytes_max(size.whole);
+        self.pressure.journal_full = journal_bytes > self.journal_bytes_max(pages);
         if !self.pressure.is_on(self.disk_refuses()) {
             self.pressure.give_up_at = None;
             for (connection, _) in std::mem::take(&mut self.pressure.held_back) {

@@ -39,14 +39,6 @@ pub struct Size {
     pub used: u64,
 }
 
-impl Size {
-    /// What is beyond so many bytes.
-    pub fn beyond(self, bytes: u64) -> Size {
-        let beyond = |size: u64| size.saturating_sub(bytes);
-        Size { whole: beyond(self.whole), used: beyond(self.used) }
-    }
-}
-
 /// The statements for the database in memory, which they borrow.
 pub struct Memory<'c> {
     tables: Tables<'c>,
