@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use phpmq::words::output::Output;
 use phpmq::words::clock::Time;
 use phpmq::words::command::{Command, Reply, Request, Requests};
 use phpmq::words::refusal::Refusal;
@@ -28,7 +29,7 @@ pub fn decode(name: &str, data: &[u8]) {
     let size = usize::from(*cut).max(1);
     assert_eq!(decoded, feed(parts.as_mut(), bytes.chunks(size)), "cut into parts of {size}");
 
-    let mut out = Vec::new();
+    let mut out = Output::default();
     for Request { tag, command } in &decoded.0 {
         let reply = match command {
             Command::Echo => Reply::Echo,
