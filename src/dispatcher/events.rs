@@ -45,12 +45,11 @@ impl Dispatcher<'_> {
         self.departures.watch(connection, Arc::clone(&opened.transport));
         self.peers.insert(connection, Peer::new(opened, &self.writers));
         let (manner, ack_timeout_ms) = (profile.protocol.manner, profile.ack_timeout_ms);
-        self.input(Input::Opened { connection, manner, ack_timeout_ms })?;
-        if let Some(name) = profile.protocol.first_queue {
-            let queue = QueueName::new(name.as_bytes()).expect("a first queue has a queue's name");
-            let start = Request { tag: Tag::None, command: Command::Start(queue) };
-            self.input(Input::Request(connection, start))?;
-        }
+        let first_queue = profile.protocol.first_queue.map(|(name, key)| {
+            let name = QueueName::new(name.as_bytes()).expect("a first queue has a queue's name");
+            (name, key)
+        });
+        self.input(Input::Opened { connection, manner, ack_timeout_ms, first_queue })?;
         self.greet(connection);
         Ok(())
     }

@@ -22,7 +22,7 @@ impl Engine {
             return turn.reply(asker, Reply::Refused(refusal));
         }
         let queue = match &put.queue {
-            Target::Used => session.used,
+            Target::Referred => session.referred,
             Target::Named(name) => self.queue(name),
         };
         let Some(queue) = queue else {
@@ -38,7 +38,7 @@ impl Engine {
     }
 
     /// A put whose body the decoder refused.
-    pub(super) fn echo_put(&mut self, turn: &mut Turn<'_>, asker: Asker) {
+    pub(super) fn malformed_put(&mut self, turn: &mut Turn<'_>, asker: Asker) {
         self.ledger.count_producer(asker.session);
         // Where no id is reserved, none is lost.
         let _ = self.draw_id(turn);

@@ -1,13 +1,14 @@
 //! What each command does.
 
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Reply, Request};
+use crate::words::command::{Command, Demand, Reply, Request, SubscriptionKey, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::refusal::Refusal;
 use crate::words::statistics::Counted;
 
 use super::slices::{Kicked, Work};
 use super::state::message::{Slot, State};
+use super::state::queue::QueueSlot;
 use super::state::session::SessionSlot;
 use super::{Asker, Engine, Turn};
 
@@ -21,12 +22,20 @@ impl Engine {
         }
         match command {
             Command::Put(put) => self.put(turn, asker, put),
-            Command::Start(queue) => self.start(who, &queue),
-            Command::Use(queue) => self.use_queue(turn, asker, &queue),
-            Command::Watch(queue) => self.watch(turn, asker, &queue),
-            Command::Ignore(queue) => self.ignore(turn, asker, &queue),
-            Command::Consume { queue, window } => self.consume(turn, asker, &queue, window),
-            Command::Reserve { timeout_ms, count } => {
+            Command::Refer(queue) => self.refer(turn, asker, &queue),
+            Command::Subscribe { queue, demand: Demand::OnRequest, .. } => {
+                self.watch(turn, asker, &queue);
+            }
+            Command::Subscribe { queue, demand: Demand::Window(max), .. } => {
+                self.consume(turn, asker, &queue, max);
+            }
+            Command::Unsubscribe { key: SubscriptionKey::Queue, queue, .. } => {
+                self.consume(turn, asker, &queue, 0);
+            }
+            Command::Unsubscribe { queue, keep_last, .. } => {
+                self.ignore(turn, asker, &queue, keep_last);
+            }
+            Command::Reserve { timeout_ms, count, .. } => {
                 self.reserve_next(turn, asker, timeout_ms, count.max(1));
             }
             Command::ReserveMessage(id) => self.reserve_message(turn, asker, id),
@@ -44,7 +53,7 @@ impl Engine {
                 self.bury(turn, asker, id, (queue.as_ref(), priority));
             }
             Command::Touch(id) => self.touch(turn, asker, id),
-            Command::Kick(bound) => self.kick_some(turn, asker, bound),
+            Command::Kick { queue, count } => self.kick_some(turn, asker, &queue, count),
             Command::KickMessage(id) => self.kick_one(turn, asker, id),
             Command::Pause { queue, for_ms } => self.pause(turn, asker, &queue, for_ms),
             Command::Flush(queue) => self.flush(turn, asker, &queue),
@@ -52,8 +61,8 @@ impl Engine {
                 let queues = Vec::new();
                 self.begin_work(turn, Work::Flush { asker, queues, next: Some(0), count: 0 });
             }
-            Command::EchoPut => self.echo_put(turn, asker),
-            Command::Echo | Command::EchoCounted(_) => turn.reply(asker, Reply::Echo),
+            Command::Malformed { costs_id: true, .. } => self.malformed_put(turn, asker),
+            Command::Echo | Command::Malformed { .. } => turn.reply(asker, Reply::Echo),
             Command::PutRefused { refusal, .. } => {
                 if refusal == Refusal::TooLarge {
                     self.totals.messages_too_large += 1;
@@ -66,20 +75,14 @@ impl Engine {
         }
     }
 
-    fn start(&mut self, who: SessionSlot, name: &QueueName) {
-        if let Some(queue) = self.queue(name) {
-            self.ledger.begin_with(who, queue);
-        }
-    }
-
-    fn use_queue(&mut self, turn: &mut Turn<'_>, asker: Asker, name: &QueueName) {
+    fn refer(&mut self, turn: &mut Turn<'_>, asker: Asker, name: &QueueName) {
         let Some(queue) = self.queue(name) else {
             return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
         };
-        if let Some(old) = self.ledger.use_queue(asker.session, queue) {
+        if let Some(old) = self.ledger.refer(asker.session, queue) {
             self.drop_if_unneeded(turn, old);
         }
-        turn.reply(asker, Reply::Using(name.clone()));
+        turn.reply(asker, Reply::Referred(name.clone()));
     }
 
     fn watch(&mut self, turn: &mut Turn<'_>, asker: Asker, name: &QueueName) {
@@ -87,28 +90,30 @@ impl Engine {
             return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
         };
         let count = self.ledger.watch(asker.session, queue);
-        turn.reply(asker, Reply::Watching(count));
+        turn.reply(asker, Reply::Subscribed(count));
     }
 
-    fn ignore(&mut self, turn: &mut Turn<'_>, asker: Asker, name: &QueueName) {
+    fn ignore(&mut self, turn: &mut Turn<'_>, asker: Asker, name: &QueueName, keep_last: bool) {
         let who = asker.session;
         let queue = self.ledger.queues().find(name);
         let watched = &self.ledger.session(who).watched;
         let at = queue.and_then(|queue| watched.iter().position(|slot| *slot == queue));
         let count = watched.len();
         match at {
-            None => turn.reply(asker, Reply::Watching(count)),
-            Some(_) if count == 1 => turn.reply(asker, Reply::NotIgnored),
+            None => turn.reply(asker, Reply::Subscribed(count)),
+            Some(_) if keep_last && count == 1 => {
+                turn.reply(asker, Reply::Refused(Refusal::LastQueue));
+            }
             Some(at) => {
                 let queue = self.ledger.unwatch(who, at);
-                turn.reply(asker, Reply::Watching(count - 1));
+                turn.reply(asker, Reply::Subscribed(count - 1));
                 self.drop_if_unneeded(turn, queue);
             }
         }
     }
 
-    fn kick_some(&mut self, turn: &mut Turn<'_>, asker: Asker, bound: u64) {
-        let Some(queue) = self.ledger.session(asker.session).used else {
+    fn kick_some(&mut self, turn: &mut Turn<'_>, asker: Asker, queue: &Target, bound: u64) {
+        let Some(queue) = self.meant_by(asker.session, queue) else {
             return turn.reply(asker, Reply::Kicked(0));
         };
         self.ledger.begin_work_on(queue);
@@ -119,6 +124,14 @@ impl Engine {
         };
         let left = bound.min(most as u64);
         self.begin_work(turn, Work::Kick { asker, queue, from, left, count: 0 });
+    }
+
+    /// The queue that a command means, if there is one.
+    pub(super) fn meant_by(&self, who: SessionSlot, target: &Target) -> Option<QueueSlot> {
+        match target {
+            Target::Referred => self.ledger.session(who).referred,
+            Target::Named(name) => self.ledger.queues().find(name),
+        }
     }
 
     fn kick_one(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
@@ -156,10 +169,11 @@ impl Engine {
 fn counted(command: &Command) -> Option<Counted> {
     Some(match command {
         Command::Put(_) => Counted::Put,
-        Command::Use(_) => Counted::Use,
-        Command::Watch(_) => Counted::Watch,
-        Command::Ignore(_) => Counted::Ignore,
-        Command::Consume { .. } => Counted::Consume,
+        Command::Refer(_) => Counted::Refer,
+        Command::Subscribe { demand: Demand::Window(_), .. }
+        | Command::Unsubscribe { key: SubscriptionKey::Queue, .. } => Counted::SetWindow,
+        Command::Subscribe { .. } => Counted::Subscribe,
+        Command::Unsubscribe { .. } => Counted::Unsubscribe,
         Command::Reserve { timeout_ms: None, .. } => Counted::Reserve,
         Command::Reserve { .. } => Counted::ReserveWithTimeout,
         Command::ReserveMessage(_) => Counted::ReserveMessage,
@@ -170,10 +184,10 @@ fn counted(command: &Command) -> Option<Counted> {
         Command::Bury { .. } => Counted::Bury,
         Command::Touch(_) => Counted::Touch,
         Command::Peek(_) => Counted::Peek,
-        Command::PeekNext(MessageState::Delayed) => Counted::PeekDelayed,
-        Command::PeekNext(MessageState::Buried) => Counted::PeekBuried,
-        Command::PeekNext(_) => Counted::PeekReady,
-        Command::Kick(_) => Counted::Kick,
+        Command::PeekNext { state: MessageState::Delayed, .. } => Counted::PeekDelayed,
+        Command::PeekNext { state: MessageState::Buried, .. } => Counted::PeekBuried,
+        Command::PeekNext { .. } => Counted::PeekReady,
+        Command::Kick { .. } => Counted::Kick,
         Command::KickMessage(_) => Counted::KickMessage,
         Command::Pause { .. } => Counted::Pause,
         Command::Flush(_) | Command::FlushAll => Counted::Flush,
@@ -181,12 +195,12 @@ fn counted(command: &Command) -> Option<Counted> {
         Command::MessageStatistics(_) => Counted::MessageStatistics,
         Command::QueueStatistics(_) => Counted::QueueStatistics,
         Command::ListQueues => Counted::ListQueues,
-        Command::ShowUsed => Counted::ShowUsed,
-        Command::ListWatched => Counted::ListWatched,
+        Command::ShowReferred => Counted::ShowReferred,
+        Command::ListSubscribed(_) => Counted::ListSubscribed,
         Command::Survey { .. } => Counted::Survey,
         Command::List { .. } => Counted::List,
-        Command::EchoCounted(counted) => *counted,
-        Command::EchoPut | Command::PutRefused { .. } => Counted::Put,
-        Command::Start(_) | Command::Echo | Command::Quit => return None,
+        Command::Malformed { counted, .. } => *counted,
+        Command::PutRefused { .. } => Counted::Put,
+        Command::Echo | Command::Quit => return None,
     })
 }

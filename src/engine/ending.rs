@@ -75,7 +75,7 @@ impl Engine {
             return Slice::Left(Work::EndSession { session: who, windows });
         }
         let session = self.ledger.close_session(who);
-        if let Some(queue) = session.used {
+        if let Some(queue) = session.referred {
             self.drop_if_unneeded(turn, queue);
         }
         turn.effects.push(Effect::Finished(session.connection));

@@ -180,7 +180,7 @@ impl Engine {
         for (_, session) in self.ledger.sessions().iter() {
             let mut add =
                 |queue: QueueSlot, what: usize| counts.entry(queue).or_default()[what] += 1;
-            session.used.iter().for_each(|queue| add(*queue, 0));
+            session.referred.iter().for_each(|queue| add(*queue, 0));
             session.watched.iter().for_each(|queue| add(*queue, 1));
             session.windows.keys().for_each(|queue| add(*queue, 2));
             if session.is_waiting() {

@@ -2,7 +2,7 @@
 
 use crate::words::change::MessageState;
 use crate::words::clock::Time;
-use crate::words::command::{Command, Reply};
+use crate::words::command::{Command, Reply, Target};
 use crate::words::ids::QueueName;
 use crate::words::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
 use crate::words::refusal::Refusal;
@@ -23,10 +23,12 @@ impl Engine {
                 Some(slot) => return self.show(turn, asker, slot),
                 None => Reply::NotFound,
             },
-            Command::PeekNext(state) => match self.next_in_used(asker.session, state) {
-                Some(slot) => return self.show(turn, asker, slot),
-                None => Reply::NotFound,
-            },
+            Command::PeekNext { queue, state } => {
+                match self.next_of(asker.session, &queue, state) {
+                    Some(slot) => return self.show(turn, asker, slot),
+                    None => Reply::NotFound,
+                }
+            }
             Command::MessageStatistics(id) => match self.ledger.find(id) {
                 Some(slot) => {
                     Reply::MessageStatistics(Box::new(self.message_statistics(turn.time(), slot)))
@@ -40,11 +42,11 @@ impl Engine {
                 let work = Work::Names { asker, next: 0, names };
                 return self.begin_work(turn, work);
             }
-            Command::ShowUsed => match self.ledger.session(asker.session).used {
-                Some(slot) => Reply::Using(self.ledger.queue(slot).name.clone()),
+            Command::ShowReferred => match self.ledger.session(asker.session).referred {
+                Some(slot) => Reply::Referred(self.ledger.queue(slot).name.clone()),
                 None => Reply::NotFound,
             },
-            Command::ListWatched => {
+            Command::ListSubscribed(_) => {
                 let watched = &self.ledger.session(asker.session).watched;
                 Reply::Queues(
                     watched.iter().map(|slot| self.ledger.queue(*slot).name.clone()).collect(),
@@ -67,8 +69,8 @@ impl Engine {
         turn.reply(asker, reply);
     }
 
-    fn next_in_used(&self, who: SessionSlot, state: MessageState) -> Option<Slot> {
-        let queue = self.ledger.queue(self.ledger.session(who).used?);
+    fn next_of(&self, who: SessionSlot, queue: &Target, state: MessageState) -> Option<Slot> {
+        let queue = self.ledger.queue(self.meant_by(who, queue)?);
         match state {
             MessageState::Ready | MessageState::Reserved => queue.ready.first().map(|p| p.slot),
             MessageState::Delayed => queue.delayed.first().map(|(_, _, slot)| *slot),

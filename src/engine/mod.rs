@@ -56,7 +56,7 @@ use std::sync::Arc;
 
 use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
-use crate::words::command::{Handing, Manner, Reply, Request, Tag};
+use crate::words::command::{Handing, Manner, Reply, Request, SubscriptionKey, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
 use crate::words::refusal::Refusal;
@@ -78,6 +78,10 @@ pub enum Input {
         manner: Manner,
         /// How long a window's oldest message may be out, in milliseconds; 0 = for ever.
         ack_timeout_ms: u64,
+        /// The queue that it refers to and is subscribed to from its beginning, neither counted nor
+        /// answered, and the key of that subscription. From then on the queue stays even when
+        /// nobody needs it.
+        first_queue: Option<(QueueName, SubscriptionKey)>,
     },
     /// A connection asks for something.
     Request(ConnectionId, Request),
@@ -240,9 +244,14 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
         match input {
-            Input::Opened { connection, manner, ack_timeout_ms } => {
+            Input::Opened { connection, manner, ack_timeout_ms, first_queue } => {
                 self.totals.connections_accepted += 1;
-                self.ledger.open_session(connection, manner, ack_timeout_ms);
+                let who = self.ledger.open_session(connection, manner, ack_timeout_ms);
+                if let Some((name, _)) = first_queue
+                    && let Some(queue) = self.queue(&name)
+                {
+                    self.ledger.begin_with(who, queue);
+                }
             }
             Input::Request(connection, request) => {
                 if let Some(who) = self.ledger.session_of(connection) {

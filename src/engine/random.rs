@@ -16,7 +16,7 @@ use crate::words::statistics::{MessageStatistics, QueueStatistics};
 
 use super::Input;
 use super::model::{At, Model, NEVER, Queue, Session};
-use super::tests::{Talk, queue};
+use super::tests::{SET, Talk, consume, ignore, peek_next, queue, watch};
 
 const NAMES: [&str; 5] = ["q", "r", "s", "t", "u"];
 /// Fewer than there are names, so that some are refused.
@@ -137,12 +137,11 @@ impl Pair {
         let serial = SERIAL.contains(&who);
         let ack_timeout = if self.random.one_in(3) { 0 } else { self.random.millis(6_000) };
         let manner = if serial { Manner::Serial } else { Manner::Streaming };
-        self.talk.open(who, manner, ack_timeout);
+        let first = serial.then(|| self.random.name());
+        self.talk.open_on(who, manner, ack_timeout, first.clone());
         self.model.sessions.insert(who, Session { serial, ack_timeout, ..Session::default() });
-        if serial {
-            let name = self.random.name();
-            self.talk.command(who, Command::Start(name.clone()));
-            self.model.request(who, Command::Start(name));
+        if let Some(name) = first {
+            self.model.begin_with(who, &name);
         }
     }
 
@@ -342,15 +341,16 @@ impl Pair {
         let id = self.id(who);
         let random = &mut self.random;
         match random.below(40) {
-            0..5 => self.put(Target::Used),
+            0..5 => self.put(Target::Referred),
             5 => {
                 let name = random.name();
                 self.put(Target::Named(name))
             }
-            6 => Command::Use(random.name()),
-            7..9 => Command::Watch(random.name()),
-            9 => Command::Ignore(random.name()),
+            6 => Command::Refer(random.name()),
+            7..9 => watch(random.name()),
+            9 => ignore(random.name()),
             10..16 => Command::Reserve {
+                from: SET,
                 timeout_ms: random.pick(&[None, Some(0), Some(700), Some(3_000)]),
                 count: random.pick(&[1, 1, 1, 2, 5]),
             },
@@ -365,9 +365,9 @@ impl Pair {
             26 => Command::Peek(id),
             27 => {
                 use MessageState::{Buried, Delayed, Ready};
-                Command::PeekNext(random.pick(&[Ready, Delayed, Buried]))
+                peek_next(random.pick(&[Ready, Delayed, Buried]))
             }
-            28..30 => Command::Kick(random.below(4)),
+            28..30 => Command::Kick { queue: Target::Referred, count: random.below(4) },
             30 => Command::KickMessage(id),
             31 => {
                 let for_ms = random.pick(&[0, 500, 2_000, 6_000]);
@@ -377,10 +377,10 @@ impl Pair {
             33 if random.one_in(9) => Command::FlushAll,
             34 => match random.below(3) {
                 0 => Command::ListQueues,
-                1 => Command::ListWatched,
-                _ => Command::ShowUsed,
+                1 => Command::ListSubscribed(SET),
+                _ => Command::ShowReferred,
             },
-            35 => Command::Consume { queue: random.name(), window: 2 },
+            35 => consume(random.name(), 2),
             36 => Command::Acknowledge { id, queue: None },
             37 => Command::Quit,
             _ => Command::Echo,
@@ -398,7 +398,7 @@ impl Pair {
             }
             4..8 => {
                 let window = random.pick(&[0, 1, 2, 3, 5]);
-                Command::Consume { queue: random.name(), window }
+                consume(random.name(), window)
             }
             8..15 => Command::Acknowledge { id, queue },
             15..17 => {

@@ -12,11 +12,14 @@ use std::sync::Arc;
 
 use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
-use crate::words::command::{Command, Handing, Manner, Put, Reply, Request, Tag, Target};
+use crate::words::command::{
+    Command, Demand, Handing, Manner, Put, Reply, Request, SubscriptionKey, Tag, Target,
+};
 use crate::words::ids::{ConnectionId, MessageId};
 use crate::words::limits::{LimitValues, Limits};
 
 use super::random::{Random, seed, steps};
+use super::tests::{SET, consume, ignore, peek_next, watch};
 use super::{Effect, Engine, Input};
 
 const SERIAL: u64 = 5;
@@ -90,9 +93,8 @@ impl Storm {
                 let manner = if who.0 <= SERIAL { Manner::Serial } else { Manner::Streaming };
                 let ack_timeout_ms = self.random.pick(&[0, 500, 3_000]);
                 self.unanswered.insert(who, VecDeque::new());
-                self.input(Input::Opened { connection: who, manner, ack_timeout_ms });
-                let name = self.random.name();
-                self.request(who, Command::Start(name));
+                let first_queue = Some((self.random.name(), SET));
+                self.input(Input::Opened { connection: who, manner, ack_timeout_ms, first_queue });
             }
             _ => {
                 let command = self.command(who);
@@ -110,8 +112,12 @@ impl Storm {
 
     fn request(&mut self, who: ConnectionId, command: Command) {
         self.next_tag += 1;
-        let answered = !matches!(command, Command::Start(_) | Command::Consume { .. });
-        if answered && let Some(tags) = self.unanswered.get_mut(&who) {
+        let silent = matches!(
+            command,
+            Command::Subscribe { demand: Demand::Window(_), .. }
+                | Command::Unsubscribe { key: SubscriptionKey::Queue, .. }
+        );
+        if !silent && let Some(tags) = self.unanswered.get_mut(&who) {
             tags.push_back(self.next_tag);
         }
         let request = Request { tag: Tag::Code(self.next_tag), command };
@@ -198,7 +204,7 @@ impl Storm {
                 0..3 => put(random, Target::Named(name)),
                 3..6 => {
                     let window = random.pick(&[0, 1, 2, 30]);
-                    Command::Consume { queue: name, window }
+                    consume(name, window)
                 }
                 6..8 => Command::Acknowledge { id, queue },
                 8 => Command::Requeue { id, queue, time_to_live_ms: random.pick(&[None, Some(0)]) },
@@ -207,11 +213,12 @@ impl Storm {
         }
         use MessageState::{Buried, Delayed, Ready};
         match random.below(60) {
-            0..20 => put(random, Target::Used),
-            20 => Command::Use(name),
-            21..24 => Command::Watch(name),
-            24 => Command::Ignore(name),
+            0..20 => put(random, Target::Referred),
+            20 => Command::Refer(name),
+            21..24 => watch(name),
+            24 => ignore(name),
             25..33 => Command::Reserve {
+                from: SET,
                 timeout_ms: random.pick(&[None, Some(0), Some(200)]),
                 count: random.pick(&[1, 2, 30]),
             },
@@ -221,8 +228,8 @@ impl Storm {
             38..41 => Command::Bury { id, queue: None, priority: None },
             41 => Command::Touch(id),
             42 => Command::Peek(id),
-            43 => Command::PeekNext(random.pick(&[Ready, Delayed, Buried])),
-            44..47 => Command::Kick(random.pick(&[1, 5, 1_000])),
+            43 => peek_next(random.pick(&[Ready, Delayed, Buried])),
+            44..47 => Command::Kick { queue: Target::Referred, count: random.pick(&[1, 5, 1_000]) },
             47 => Command::KickMessage(id),
             48 => Command::Pause { queue: name, for_ms: random.pick(&[0, 300]) },
             49 => Command::Flush(name),
@@ -232,7 +239,7 @@ impl Storm {
             53 => Command::List { queue: name, lines_max: 5 },
             54 => Command::MessageStatistics(id),
             55 => Command::QueueStatistics(name),
-            56 => Command::Consume { queue: name, window: random.pick(&[0, 1, 30]) },
+            56 => consume(name, random.pick(&[0, 1, 30])),
             _ => Command::Echo,
         }
     }

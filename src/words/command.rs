@@ -13,6 +13,7 @@ use crate::words::refusal::Refusal;
 use crate::words::statistics::{
     Counted, Listing, MessageStatistics, QueueStatistics, ServerStatistics, Survey,
 };
+pub use crate::words::subscription::{Demand, SubscriptionKey};
 pub use crate::words::tag::Tag;
 
 /// How a protocol's connections behave in the core.
@@ -37,8 +38,8 @@ pub struct Request {
 /// A queue as a command names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The queue that the connection uses ([`Command::Use`]).
-    Used,
+    /// The queue that the connection has referred to ([`Command::Refer`]).
+    Referred,
     /// This queue.
     Named(QueueName),
 }
@@ -85,27 +86,35 @@ impl Put {
 pub enum Command {
     /// Queue a message. Answer: [`Reply::Put`].
     Put(Put),
-    /// Use and watch this queue from the start of the conversation: neither counted nor answered.
-    /// From then on the queue stays even when nobody uses it.
-    Start(QueueName),
-    /// Name the queue of later [`Target::Used`]. Answer: [`Reply::Using`].
-    Use(QueueName),
-    /// Add a queue to those that a reservation takes from. Answer: [`Reply::Watching`].
-    Watch(QueueName),
-    /// Take one out of them. Answer: [`Reply::Watching`] or [`Reply::NotIgnored`].
-    Ignore(QueueName),
-    /// Have at most `window` unacknowledged messages of the queue at a time, until told
-    /// otherwise; 0 ends it and gives them back. Silent: messages follow as deliveries.
-    Consume {
+    /// Name the queue of later [`Target::Referred`]. Answer: [`Reply::Referred`].
+    Refer(QueueName),
+    /// Add a queue to the set of a subscription, which is made if there is none of this key, and
+    /// say how it is handed messages. Answer: [`Reply::Subscribed`]; with a window none, since
+    /// messages follow as deliveries; [`Refusal::TooManyQueues`] in either case.
+    Subscribe {
+        /// Which subscription.
+        key: SubscriptionKey,
         /// The queue.
         queue: QueueName,
-        /// How many at most.
-        window: u32,
+        /// From now on.
+        demand: Demand,
     },
-    /// Take messages of the watched queues, waiting `timeout_ms` for the first one (`None` for
-    /// ever). Answer: 1 to `count` deliveries in one go (the reply [`Reply::Batch`] goes before
-    /// them when `count` is not 1), [`Reply::TimedOut`] or [`Reply::DeadlineSoon`].
+    /// Take a queue out of the set of a subscription. What a window has out of it is given back.
+    /// Answer: [`Reply::Subscribed`]; for a window none.
+    Unsubscribe {
+        /// Which subscription.
+        key: SubscriptionKey,
+        /// The queue.
+        queue: QueueName,
+        /// Whether the last queue stays, with the answer [`Refusal::LastQueue`].
+        keep_last: bool,
+    },
+    /// Take messages of the queues of a subscription, waiting `timeout_ms` for the first one
+    /// (`None` for ever). Answer: 1 to `count` deliveries in one go (the reply [`Reply::Batch`]
+    /// goes before them when `count` is not 1), [`Reply::TimedOut`] or [`Reply::DeadlineSoon`].
     Reserve {
+        /// Which subscription.
+        from: SubscriptionKey,
         /// How long to wait.
         timeout_ms: Option<u64>,
         /// How many at most, 1 or more.
@@ -157,11 +166,22 @@ pub enum Command {
     Touch(MessageId),
     /// Look at a message. Answer: a found message or [`Reply::NotFound`].
     Peek(MessageId),
-    /// Look at the next message of the used queue in that state (ready, delayed or buried).
-    PeekNext(MessageState),
-    /// Bring back up to so many buried messages of the used queue, or delayed ones when none is
-    /// buried. Answer: [`Reply::Kicked`].
-    Kick(u64),
+    /// Look at the next message of the queue in that state (ready, delayed or buried). Answer: a
+    /// found message or [`Reply::NotFound`].
+    PeekNext {
+        /// The queue.
+        queue: Target,
+        /// The state.
+        state: MessageState,
+    },
+    /// Bring back up to `count` buried messages of the queue, or delayed ones when none is buried.
+    /// Answer: [`Reply::Kicked`].
+    Kick {
+        /// The queue.
+        queue: Target,
+        /// How many at most.
+        count: u64,
+    },
     /// Bring back this buried or delayed message. Answer: [`Reply::KickedOne`].
     KickMessage(MessageId),
     /// Hand out nothing of the queue for so long. Answer: [`Reply::Paused`] or
@@ -185,10 +205,11 @@ pub enum Command {
     QueueStatistics(QueueName),
     /// The names of all queues. Answer: [`Reply::Queues`].
     ListQueues,
-    /// The queue in use. Answer: [`Reply::Using`].
-    ShowUsed,
-    /// The watched queues. Answer: [`Reply::Queues`].
-    ListWatched,
+    /// The queue that was referred to last. Answer: [`Reply::Referred`] or [`Reply::NotFound`].
+    ShowReferred,
+    /// The queues of a subscription, in the order in which they were added. Answer:
+    /// [`Reply::Queues`].
+    ListSubscribed(SubscriptionKey),
     /// The fullest queues whose names match, and totals. Answer: [`Reply::Survey`].
     Survey {
         /// `*` stands for any characters, letters match in any case; `None` is every queue.
@@ -207,11 +228,13 @@ pub enum Command {
     /// Nothing but its answer, [`Reply::Echo`], in its turn: how a decoder says things (an error,
     /// a help text, a revision) to its own encoder in the order of the conversation.
     Echo,
-    /// The same for a command that the decoder refused itself, and that still counts as one.
-    EchoCounted(Counted),
-    /// The same for a put whose body came wrong: it makes a producer and costs an id, so that ids
-    /// go on as they would with beanstalkd.
-    EchoPut,
+    /// The same for a command that the decoder found malformed, and that counts as one.
+    Malformed {
+        /// As which one.
+        counted: Counted,
+        /// Whether it was a put up to its body: then it makes a producer, and costs an id.
+        costs_id: bool,
+    },
     /// A put that was refused when its first line said how large it is: its body was not kept.
     /// Answer: [`Reply::Refused`] with that reason.
     PutRefused {
@@ -272,12 +295,10 @@ impl Requests {
 pub enum Reply {
     /// The message is queued under this id.
     Put(MessageId),
-    /// This queue is in use.
-    Using(QueueName),
-    /// So many queues are watched.
-    Watching(usize),
-    /// The last watched queue can not be ignored.
-    NotIgnored,
+    /// This queue is meant by [`Target::Referred`].
+    Referred(QueueName),
+    /// The subscription has so many queues now.
+    Subscribed(usize),
     /// No message came in time.
     TimedOut,
     /// A message that this connection holds is about to time out, so it should not wait.

@@ -11,4 +11,5 @@ pub mod limits;
 pub mod output;
 pub mod refusal;
 pub mod statistics;
+pub mod subscription;
 pub mod tag;

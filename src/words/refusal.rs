@@ -19,6 +19,8 @@ pub enum Refusal {
     TooManyQueues,
     /// The message ids are used up.
     OutOfIds,
+    /// The last queue of a subscription is to stay.
+    LastQueue,
 }
 
 impl fmt::Display for Refusal {
@@ -33,6 +35,7 @@ impl fmt::Display for Refusal {
             Refusal::OutcomeUnknown => "not written to the disk in time, the outcome is unknown",
             Refusal::TooManyQueues => "limits.max_queues is reached",
             Refusal::OutOfIds => "the message ids are used up",
+            Refusal::LastQueue => "the last queue of a subscription cannot be taken out",
         })
     }
 }

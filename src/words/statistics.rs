@@ -11,10 +11,10 @@ use crate::words::refusal::Refusal;
 #[expect(missing_docs, reason = "each is named like its command")]
 pub enum Counted {
     Put,
-    Use,
-    Watch,
-    Ignore,
-    Consume,
+    Refer,
+    Subscribe,
+    Unsubscribe,
+    SetWindow,
     Reserve,
     ReserveWithTimeout,
     ReserveMessage,
@@ -36,8 +36,8 @@ pub enum Counted {
     MessageStatistics,
     QueueStatistics,
     ListQueues,
-    ShowUsed,
-    ListWatched,
+    ShowReferred,
+    ListSubscribed,
     Survey,
     List,
 }

@@ -125,8 +125,13 @@ impl Ledger {
     }
 
     /// Begins the session of a connection.
-    pub fn open_session(&mut self, connection: ConnectionId, manner: Manner, ack_timeout_ms: u64) {
-        self.sessions.insert(connection, manner, ack_timeout_ms);
+    pub fn open_session(
+        &mut self,
+        connection: ConnectionId,
+        manner: Manner,
+        ack_timeout_ms: u64,
+    ) -> SessionSlot {
+        self.sessions.insert(connection, manner, ack_timeout_ms)
     }
 
     /// The part of a session that no count follows.

@@ -70,10 +70,10 @@ impl Ledger {
         self.queues[slot].pauses += 1;
     }
 
-    /// Has a session use and watch a queue from its start, which stays from then on.
+    /// Has a session refer to a queue and watch it from its start; the queue stays from then on.
     pub fn begin_with(&mut self, who: SessionSlot, slot: QueueSlot) {
         let session = &mut self.sessions[who];
-        session.used = Some(slot);
+        session.referred = Some(slot);
         session.watched = vec![slot];
         if !self.queues[slot].is_first {
             // The queue that connections start with has been there from the start.
@@ -85,10 +85,10 @@ impl Ledger {
         queue.watching += 1;
     }
 
-    /// Has a session use another queue; tells which one it used before.
-    pub fn use_queue(&mut self, who: SessionSlot, slot: QueueSlot) -> Option<QueueSlot> {
+    /// Has a session refer to another queue; tells to which one it referred before.
+    pub fn refer(&mut self, who: SessionSlot, slot: QueueSlot) -> Option<QueueSlot> {
         self.queues[slot].using += 1;
-        let old = self.sessions[who].used.replace(slot)?;
+        let old = self.sessions[who].referred.replace(slot)?;
         self.queues[old].using -= 1;
         Some(old)
     }
@@ -137,7 +137,7 @@ impl Ledger {
         self.deadlines.cancel(session.armed, Due::Session(session.connection, who));
         self.counts.producers -= u64::from(session.producer);
         self.counts.workers -= u64::from(session.worker);
-        if let Some(queue) = session.used {
+        if let Some(queue) = session.referred {
             self.queues[queue].using -= 1;
         }
         session

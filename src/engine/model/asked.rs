@@ -2,7 +2,7 @@
 
 use crate::words::change::Counters;
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Put, Target};
+use crate::words::command::{Command, Demand, Put, SubscriptionKey, Target};
 use crate::words::ids::QueueName;
 
 use super::{At, Message, Model, NEVER, Window};
@@ -14,7 +14,7 @@ impl Model {
             return self.say(who, "refused Draining");
         }
         let queue = match &put.queue {
-            Target::Used => self.session(who).used.clone(),
+            Target::Referred => self.session(who).used.clone(),
             Target::Named(name) => self.queue(name),
         };
         let Some(queue) = queue else { return self.say(who, "refused TooManyQueues") };
@@ -126,10 +126,15 @@ impl Model {
     pub fn execute(&mut self, who: char, command: Command) {
         match command {
             Command::Put(put) => self.put(who, put),
-            Command::Consume { queue, window } => self.consume(who, &queue, window),
-            Command::Reserve { timeout_ms, count } => self.reserve(who, timeout_ms, count),
+            Command::Subscribe { queue, demand: Demand::Window(max), .. } => {
+                self.consume(who, &queue, max);
+            }
+            Command::Unsubscribe { key: SubscriptionKey::Queue, queue, .. } => {
+                self.consume(who, &queue, 0);
+            }
+            Command::Reserve { timeout_ms, count, .. } => self.reserve(who, timeout_ms, count),
             Command::ReserveMessage(id) => self.reserve_message(who, id.0),
-            Command::Kick(bound) => self.kick_some(who, bound),
+            Command::Kick { count, .. } => self.kick_some(who, count),
             Command::KickMessage(id) => self.kick_one(who, id.0),
             Command::Pause { queue, for_ms } => self.pause(who, &queue, for_ms),
             Command::Flush(queue) if !self.queues.contains_key(&queue) => {
@@ -143,7 +148,7 @@ impl Model {
             | Command::Release { .. }
             | Command::Requeue { .. }
             | Command::Bury { .. } => self.finish(who, command),
-            Command::Start(_) | Command::Use(_) | Command::Watch(_) | Command::Ignore(_) => {
+            Command::Refer(_) | Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
                 self.refer(who, command);
             }
             look => self.look(who, look),
@@ -151,38 +156,43 @@ impl Model {
     }
 
     fn refer(&mut self, who: char, command: Command) {
-        if let Command::Ignore(name) = &command {
-            let watched = &mut self.session(who).watched;
-            if watched.len() == 1 && watched[0] == *name {
-                return self.say(who, "NotIgnored");
-            }
-            watched.retain(|watched| watched != name);
-            let count = watched.len();
-            return self.say(who, &format!("watching {count}"));
-        }
-        let (Command::Start(name) | Command::Use(name) | Command::Watch(name)) = &command else {
-            return;
-        };
-        let Some(queue) = self.queue(name) else {
-            return match command {
-                Command::Start(_) => {}
-                _ => self.say(who, "refused TooManyQueues"),
-            };
-        };
-        let session = self.session(who);
-        let count = session.watched.iter().filter(|name| **name != queue).count() + 1;
-        if !matches!(command, Command::Watch(_)) {
-            session.used = Some(queue.clone());
-        }
-        if !matches!(command, Command::Use(_)) {
-            session.watched.retain(|name| *name != queue);
-            session.watched.push(queue.clone());
-        }
         match command {
-            Command::Use(_) => self.say(who, &format!("using {queue}")),
-            Command::Watch(_) => self.say(who, &format!("watching {count}")),
-            _ => self.queues.get_mut(&queue).unwrap().is_first = true,
+            Command::Unsubscribe { queue, .. } => {
+                let watched = &mut self.session(who).watched;
+                if watched.len() == 1 && watched[0] == queue {
+                    return self.say(who, "refused LastQueue");
+                }
+                watched.retain(|watched| *watched != queue);
+                let count = watched.len();
+                self.say(who, &format!("watching {count}"));
+            }
+            Command::Refer(name) => {
+                let Some(queue) = self.queue(&name) else {
+                    return self.say(who, "refused TooManyQueues");
+                };
+                self.session(who).used = Some(queue.clone());
+                self.say(who, &format!("using {queue}"));
+            }
+            Command::Subscribe { queue, .. } => {
+                let Some(queue) = self.queue(&queue) else {
+                    return self.say(who, "refused TooManyQueues");
+                };
+                let watched = &mut self.session(who).watched;
+                watched.retain(|name| *name != queue);
+                watched.push(queue);
+                let count = watched.len();
+                self.say(who, &format!("watching {count}"));
+            }
+            _ => {}
         }
+    }
+
+    /// A connection begins with a queue.
+    pub fn begin_with(&mut self, who: char, name: &QueueName) {
+        let Some(queue) = self.queue(name) else { return };
+        self.queues.get_mut(&queue).unwrap().is_first = true;
+        let session = self.session(who);
+        (session.used, session.watched) = (Some(queue.clone()), vec![queue]);
     }
 
     fn reserve_message(&mut self, who: char, id: u64) {
@@ -322,7 +332,7 @@ impl Model {
         let used = self.session(who).used.clone();
         let found = match command {
             Command::Peek(id) => self.find(id.0).map(|message| message.id),
-            Command::PeekNext(state) => used.clone().and_then(|queue| match state {
+            Command::PeekNext { state, .. } => used.clone().and_then(|queue| match state {
                 MessageState::Buried => self.aside(&queue).0.first().copied(),
                 MessageState::Delayed => self.aside(&queue).1.first().copied(),
                 _ => {
@@ -330,11 +340,11 @@ impl Model {
                     here.filter(|m| m.at == At::Ready).min_by_key(|m| (m.pri, m.seq)).map(|m| m.id)
                 }
             }),
-            Command::ShowUsed => {
+            Command::ShowReferred => {
                 let what = used.map_or("NotFound".into(), |queue| format!("using {queue}"));
                 return self.say(who, &what);
             }
-            Command::ListQueues | Command::ListWatched => {
+            Command::ListQueues | Command::ListSubscribed(_) => {
                 let all = self.queues.keys().cloned().collect();
                 let watched = self.session(who).watched.clone();
                 let names = if command == Command::ListQueues { all } else { watched };

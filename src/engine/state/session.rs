@@ -25,7 +25,7 @@ pub type SessionSlot = u32;
 pub struct Session {
     pub connection: ConnectionId,
     pub manner: Manner,
-    pub used: Option<QueueSlot>,
+    pub referred: Option<QueueSlot>,
     pub watched: Vec<QueueSlot>,
     pub windows: FxHashMap<QueueSlot, Window>,
     /// How many messages are out through all of them.
@@ -151,7 +151,7 @@ impl Session {
         Session {
             connection,
             manner,
-            used: None,
+            referred: None,
             watched: Vec::new(),
             windows: FxHashMap::default(),
             dispatched: 0,
@@ -196,11 +196,17 @@ pub struct Sessions {
 
 impl Sessions {
     /// Adds a session for a connection, which must not have one.
-    pub fn insert(&mut self, connection: ConnectionId, manner: Manner, ack_timeout_ms: u64) {
+    pub fn insert(
+        &mut self,
+        connection: ConnectionId,
+        manner: Manner,
+        ack_timeout_ms: u64,
+    ) -> SessionSlot {
         let slot = self.slots.insert(Session::new(connection, manner, ack_timeout_ms));
         let slot = SessionSlot::try_from(slot).expect("fewer than 2^32 sessions");
         let old = self.by_connection.insert(connection, slot);
         debug_assert!(old.is_none(), "{connection} begins twice");
+        slot
     }
 
     pub fn remove(&mut self, slot: SessionSlot) -> Session {

@@ -1,6 +1,7 @@
 //! The end of a connection, also of one that held thousands.
 
-use super::Talk;
+use super::{Talk, queue};
+use crate::words::command::Manner;
 
 #[test]
 fn reservations_end_with_the_connection_at_once() {
@@ -34,8 +35,7 @@ fn what_was_asked_for_before_the_end_is_done() {
 #[test]
 fn the_queue_that_connections_start_with_stays() {
     let mut t = Talk::new();
-    t.open('a', crate::words::command::Manner::Serial, 0);
-    t.say('a', "start q");
+    t.open_on('a', Manner::Serial, 0, Some(queue("q")));
     t.say('a', "watch r");
     t.say('a', "use r");
     t.say('a', "ignore q");

@@ -27,12 +27,16 @@ use std::sync::Arc;
 
 use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
-use crate::words::command::{Command, Handing, Manner, Put, Reply, Request, Tag, Target};
+use crate::words::command::{
+    Command, Demand, Handing, Manner, Put, Reply, Request, SubscriptionKey, Tag, Target,
+};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{LimitValues, Limits};
 
 use super::{Effect, Engine, Input};
 
+/// The subscription that `watch`, `ignore` and `reserve` are about.
+pub const SET: SubscriptionKey = SubscriptionKey::Number(0);
 /// When every conversation begins.
 const START: u64 = 1_000_000;
 
@@ -65,8 +69,7 @@ impl Talk {
     /// Connections of serial protocols that use and watch `q`, which vanishes like others.
     pub fn workers(mut self, letters: &str) -> Talk {
         for letter in letters.chars() {
-            self.open(letter, Manner::Serial, 0);
-            self.say(letter, "start q");
+            self.open_on(letter, Manner::Serial, 0, Some(queue("q")));
         }
         if let Some(q) = self.engine.ledger.queues().find(&queue("q")) {
             self.engine.ledger.forget_first(q);
@@ -88,8 +91,19 @@ impl Talk {
     }
 
     pub fn open(&mut self, letter: char, manner: Manner, ack_timeout_ms: u64) {
-        let connection = connection(letter);
-        self.input(Input::Opened { connection, manner, ack_timeout_ms });
+        self.open_on(letter, manner, ack_timeout_ms, None);
+    }
+
+    /// A connection that refers to a queue and is subscribed to it from its beginning.
+    pub fn open_on(
+        &mut self,
+        letter: char,
+        manner: Manner,
+        ack_timeout_ms: u64,
+        first: Option<QueueName>,
+    ) -> String {
+        let (connection, first_queue) = (connection(letter), first.map(|name| (name, SET)));
+        self.input(Input::Opened { connection, manner, ack_timeout_ms, first_queue })
     }
 
     pub fn say(&mut self, letter: char, text: &str) -> String {
@@ -234,8 +248,8 @@ pub fn queue(text: &str) -> QueueName {
 fn tell(reply: &Reply) -> String {
     match reply {
         Reply::Put(id) => format!("put {id}"),
-        Reply::Using(name) => format!("using {name}"),
-        Reply::Watching(count) => format!("watching {count}"),
+        Reply::Referred(name) => format!("using {name}"),
+        Reply::Subscribed(count) => format!("watching {count}"),
         Reply::Batch(count) => format!("batch {count}"),
         Reply::Kicked(count) => format!("kicked {count}"),
         Reply::Flushed(count) => format!("flushed {count}"),
@@ -265,15 +279,15 @@ pub fn command(text: &str) -> Command {
     let (id, named) = (|| MessageId(said.number(1)), |at| said.name(at));
     match said.0[0] {
         "put" => Command::Put(said.put()),
-        "start" => Command::Start(queue(said.0[1])),
-        "use" => Command::Use(queue(said.0[1])),
-        "watch" => Command::Watch(queue(said.0[1])),
-        "ignore" => Command::Ignore(queue(said.0[1])),
+        "use" => Command::Refer(queue(said.0[1])),
+        "watch" => watch(queue(said.0[1])),
+        "ignore" => ignore(queue(said.0[1])),
         "consume" => {
             let window = u32::try_from(said.number(2)).unwrap();
-            Command::Consume { queue: queue(said.0[1]), window }
+            consume(queue(said.0[1]), window)
         }
         "reserve" => Command::Reserve {
+            from: SET,
             timeout_ms: said.option("for"),
             count: u32::try_from(said.option("count").unwrap_or(1)).unwrap(),
         },
@@ -289,7 +303,7 @@ pub fn command(text: &str) -> Command {
         }
         "bury" => Command::Bury { id: id(), queue: named(2), priority: said.priority() },
         "touch" => Command::Touch(id()),
-        "kick" => Command::Kick(said.number(1)),
+        "kick" => Command::Kick { queue: Target::Referred, count: said.number(1) },
         "kick-one" => Command::KickMessage(id()),
         "pause" => Command::Pause { queue: queue(said.0[1]), for_ms: said.number(2) },
         "flush" => Command::Flush(queue(said.0[1])),
@@ -300,12 +314,33 @@ pub fn command(text: &str) -> Command {
     }
 }
 
+pub fn watch(queue: QueueName) -> Command {
+    Command::Subscribe { key: SET, queue, demand: Demand::OnRequest }
+}
+
+pub fn ignore(queue: QueueName) -> Command {
+    Command::Unsubscribe { key: SET, queue, keep_last: true }
+}
+
+/// A window of this size on a queue, or its end.
+pub fn consume(queue: QueueName, window: u32) -> Command {
+    let key = SubscriptionKey::Queue;
+    match window {
+        0 => Command::Unsubscribe { key, queue, keep_last: false },
+        _ => Command::Subscribe { key, queue, demand: Demand::Window(window) },
+    }
+}
+
+pub fn peek_next(state: MessageState) -> Command {
+    Command::PeekNext { queue: Target::Referred, state }
+}
+
 fn look(said: &Said<'_>) -> Command {
     match said.0[0] {
         "peek" => match said.0[1] {
-            "ready" => Command::PeekNext(MessageState::Ready),
-            "delayed" => Command::PeekNext(MessageState::Delayed),
-            "buried" => Command::PeekNext(MessageState::Buried),
+            "ready" => peek_next(MessageState::Ready),
+            "delayed" => peek_next(MessageState::Delayed),
+            "buried" => peek_next(MessageState::Buried),
             _ => Command::Peek(MessageId(said.number(1))),
         },
         "stats" => match said.0.get(1) {
@@ -316,8 +351,8 @@ fn look(said: &Said<'_>) -> Command {
             Some(name) => Command::QueueStatistics(queue(name)),
         },
         "queues" => Command::ListQueues,
-        "used" => Command::ShowUsed,
-        "watched" => Command::ListWatched,
+        "used" => Command::ShowReferred,
+        "watched" => Command::ListSubscribed(SET),
         "survey" => Command::Survey {
             pattern: said.0.get(2).map(|pattern| Box::from(*pattern)),
             lines_max: usize::try_from(said.number(1)).unwrap(),
@@ -353,7 +388,7 @@ impl Said<'_> {
 
     fn put(&self) -> Put {
         let body_bytes = usize::try_from(self.option("bytes").unwrap_or(1)).unwrap();
-        let target = self.name(1).map_or(Target::Used, Target::Named);
+        let target = self.name(1).map_or(Target::Referred, Target::Named);
         Put {
             priority: self.priority(),
             delay_ms: self.option("delay").unwrap_or(0),

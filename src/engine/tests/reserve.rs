@@ -167,6 +167,6 @@ fn used_and_watched_queues_are_told() {
     assert_eq!(t.say('a', "watched"), "a queues q s");
     assert_eq!(t.say('a', "ignore unknown"), "a watching 2");
     assert_eq!(t.say('a', "ignore q"), "a watching 1");
-    assert_eq!(t.say('a', "ignore s"), "a NotIgnored");
+    assert_eq!(t.say('a', "ignore s"), "a refused LastQueue");
     assert_eq!(t.say('a', "queues"), "a queues s r", "q is gone: nobody refers to it");
 }

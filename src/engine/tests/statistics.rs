@@ -1,7 +1,7 @@
 //! Figures, surveys and listings.
 
 use super::Talk;
-use crate::words::command::Reply;
+use crate::words::command::{Command, Reply};
 use crate::words::statistics::{Counted, MessageStatistics, QueueStatistics, ServerStatistics};
 
 fn server(t: &mut Talk) -> ServerStatistics {
@@ -53,7 +53,7 @@ fn commands_are_counted_and_also_those_that_were_refused_elsewhere() {
     let mut t = one_of_each();
     t.say('a', "reserve for 0");
     t.say('a', "bury 99");
-    let counted = crate::words::command::Command::EchoCounted(Counted::Put);
+    let counted = Command::Malformed { counted: Counted::Put, costs_id: false };
     assert_eq!(t.command('a', counted), "a Echo");
     t.say('a', "echo");
     let counts = server(&mut t).commands;
@@ -64,7 +64,7 @@ fn commands_are_counted_and_also_those_that_were_refused_elsewhere() {
         (Counted::ReserveWithTimeout, 1),
         (Counted::Reserve, 0),
         (Counted::Statistics, 1),
-        (Counted::Use, 0),
+        (Counted::Refer, 0),
     ];
     for (command, count) in what {
         assert_eq!(counts.of(command), count, "{command:?}");

@@ -199,7 +199,10 @@ impl BeanstalkDecoder {
             return 0;
         }
         if !head.is_line_whole {
-            requests.push(Note::BadFormat.tag(), Command::EchoCounted(Counted::Put));
+            requests.push(
+                Note::BadFormat.tag(),
+                Command::Malformed { counted: Counted::Put, costs_id: false },
+            );
             return 0;
         }
         if let Some((body, after)) = rest.split_at_checked(size)
@@ -260,11 +263,12 @@ fn push_refusal(refusal: Refusal, head: PutHead, requests: &mut Requests) {
 
 fn push_put(head: PutHead, body: Vec<u8>, end: &[u8], requests: &mut Requests) {
     if end != CRLF {
-        requests.push(Note::ExpectedCrlf.tag(), Command::EchoPut);
+        let malformed = Command::Malformed { counted: Counted::Put, costs_id: true };
+        requests.push(Note::ExpectedCrlf.tag(), malformed);
         return;
     }
     let put = Put {
-        queue: Target::Used,
+        queue: Target::Referred,
         priority: Some(head.priority),
         delay_ms: head.delay_ms,
         time_to_run_ms: Some(head.time_to_run_ms),
@@ -385,13 +389,17 @@ mod tests {
             .iter()
             .map(|request| match (&request.command, Note::of(&request.tag)) {
                 (Command::Put(put), None) => format!("put {}", put.body.escape_ascii()),
-                (Command::ShowUsed, None) => String::from("used"),
+                (Command::ShowReferred, None) => String::from("used"),
                 (Command::Echo, Some(note)) => format!("{note:?}"),
                 (Command::PutRefused { refusal, body_bytes }, None) => {
                     format!("{refusal:?} {body_bytes}")
                 }
-                (Command::EchoPut, Some(note)) => format!("{note:?} EchoPut"),
-                (Command::EchoCounted(counted), Some(note)) => format!("{note:?} {counted:?}"),
+                (Command::Malformed { counted, costs_id: true }, Some(note)) => {
+                    format!("{note:?} {counted:?} with an id")
+                }
+                (Command::Malformed { counted, costs_id: false }, Some(note)) => {
+                    format!("{note:?} {counted:?}")
+                }
                 other => format!("{other:?}"),
             })
             .collect()
@@ -414,7 +422,7 @@ mod tests {
             priority: Some(5),
             delay_ms: 1_000,
             time_to_run_ms: Some(60_000),
-            ..Put::new(Target::Used, b"abc".to_vec())
+            ..Put::new(Target::Referred, b"abc".to_vec())
         };
         assert_eq!(requests, [Request { tag: Tag::None, command: Command::Put(put) }]);
         assert_eq!(story(b"put 0 0 60 0\r\n\r\n"), ["put "]);
@@ -423,10 +431,10 @@ mod tests {
 
     #[test]
     fn a_body_without_its_end_costs_the_two_bytes_behind_it() {
-        let expected = ["ExpectedCrlf EchoPut", "used"];
+        let expected = ["ExpectedCrlf Put with an id", "used"];
         assert_eq!(story(&then_used(b"put 0 0 60 3\r\nabcde")), expected);
         assert_eq!(story(&then_used(b"put 0 0 60 3\r\nabc\n\r")), expected);
-        let out_of_step = ["ExpectedCrlf EchoPut", "UnknownCommand"];
+        let out_of_step = ["ExpectedCrlf Put with an id", "UnknownCommand"];
         assert_eq!(story(&then_used(b"put 0 0 60 3\r\nab\r\n")), out_of_step);
     }
 

@@ -28,13 +28,12 @@ impl Encoder for BeanstalkEncoder {
         let out = out.buffer();
         match reply {
             Reply::Put(id) => numbered("INSERTED ", id.0, out),
-            Reply::Using(queue) => {
+            Reply::Referred(queue) => {
                 out.extend_from_slice(b"USING ");
                 out.extend_from_slice(queue.as_str().as_bytes());
                 out.extend_from_slice(b"\r\n");
             }
-            Reply::Watching(count) => numbered("WATCHING ", *count as u64, out),
-            Reply::NotIgnored => word("NOT_IGNORED", out),
+            Reply::Subscribed(count) => numbered("WATCHING ", *count as u64, out),
             Reply::TimedOut => word("TIMED_OUT", out),
             Reply::DeadlineSoon => word("DEADLINE_SOON", out),
             Reply::Batch(count) => numbered("RESERVED_BATCH ", *count as u64, out),
@@ -99,6 +98,7 @@ fn refusal_word(refusal: Refusal) -> &'static str {
             "OUT_OF_MEMORY"
         }
         Refusal::OutcomeUnknown | Refusal::OutOfIds => "INTERNAL_ERROR",
+        Refusal::LastQueue => "NOT_IGNORED",
     }
 }
 
@@ -196,9 +196,9 @@ mod tests {
     fn every_answer_has_its_word() {
         for (reply, line) in [
             (Reply::Put(MessageId(u64::MAX)), "INSERTED 18446744073709551615\r\n"),
-            (Reply::Using(name("t")), "USING t\r\n"),
-            (Reply::Watching(10), "WATCHING 10\r\n"),
-            (Reply::NotIgnored, "NOT_IGNORED\r\n"),
+            (Reply::Referred(name("t")), "USING t\r\n"),
+            (Reply::Subscribed(10), "WATCHING 10\r\n"),
+            (Reply::Refused(Refusal::LastQueue), "NOT_IGNORED\r\n"),
             (Reply::TimedOut, "TIMED_OUT\r\n"),
             (Reply::DeadlineSoon, "DEADLINE_SOON\r\n"),
             (Reply::Batch(3), "RESERVED_BATCH 3\r\n"),

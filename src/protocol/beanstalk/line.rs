@@ -3,9 +3,9 @@
 //! The original reads numbers in two ways: most may have spaces before them and nothing but their
 //! digits; those of `kick` and `reserve-with-timeout` are read as C does it. Both are kept.
 
-use super::{Note, is_tube_byte, is_tube_name};
+use super::{Note, WATCH_LIST, is_tube_byte, is_tube_name};
 use crate::words::change::MessageState;
-use crate::words::command::Command;
+use crate::words::command::{Command, Demand, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::WORK_PER_TURN_MAX;
 use crate::words::statistics::Counted;
@@ -75,7 +75,7 @@ fn parse_p(line: &[u8]) -> Parsed<'_> {
         (b"peek-buried", MessageState::Buried),
     ] {
         if let Some(rest) = line.strip_prefix(word) {
-            return alone(rest, Command::PeekNext(state));
+            return alone(rest, Command::PeekNext { queue: Target::Referred, state });
         }
     }
     match line.strip_prefix(b"pause-tube") {
@@ -98,7 +98,7 @@ fn parse_r(line: &[u8]) -> Parsed<'_> {
         return reserve_batch(rest).unwrap_or(BAD_FORMAT);
     }
     match line.strip_prefix(b"reserve") {
-        Some(rest) => alone(rest, Command::Reserve { timeout_ms: None, count: 1 }),
+        Some(rest) => alone(rest, reserve(None, 1)),
         None => UNKNOWN_COMMAND,
     }
 }
@@ -118,10 +118,10 @@ fn parse_s(line: &[u8]) -> Parsed<'_> {
 
 fn parse_l(line: &[u8]) -> Parsed<'_> {
     if let Some(rest) = line.strip_prefix(b"list-tubes-watched") {
-        return alone(rest, Command::ListWatched);
+        return alone(rest, Command::ListSubscribed(WATCH_LIST));
     }
     if let Some(rest) = line.strip_prefix(b"list-tube-used") {
-        return alone(rest, Command::ShowUsed);
+        return alone(rest, Command::ShowReferred);
     }
     match line.strip_prefix(b"list-tubes") {
         Some(rest) => alone(rest, Command::ListQueues),
@@ -150,18 +150,30 @@ fn parse_others(line: &[u8]) -> Parsed<'_> {
         return bury(rest).map_or(BAD_FORMAT, Parsed::Command);
     }
     if let Some(rest) = line.strip_prefix(b"use ") {
-        return by_tube(rest, Command::Use);
+        return by_tube(rest, Command::Refer);
     }
     if let Some(rest) = line.strip_prefix(b"watch ") {
-        return by_tube(rest, Command::Watch);
+        return by_tube(rest, watch);
     }
     if let Some(rest) = line.strip_prefix(b"ignore ") {
-        return by_tube(rest, Command::Ignore);
+        return by_tube(rest, ignore);
     }
     if let Some(rest) = line.strip_prefix(b"flush-tube ") {
         return by_tube(rest, Command::Flush);
     }
     if line.starts_with(b"quit") { Parsed::Quit } else { UNKNOWN_COMMAND }
+}
+
+fn watch(queue: QueueName) -> Command {
+    Command::Subscribe { key: WATCH_LIST, queue, demand: Demand::OnRequest }
+}
+
+fn ignore(queue: QueueName) -> Command {
+    Command::Unsubscribe { key: WATCH_LIST, queue, keep_last: true }
+}
+
+fn reserve(timeout_ms: Option<u64>, count: u32) -> Command {
+    Command::Reserve { from: WATCH_LIST, timeout_ms, count }
 }
 
 /// A command that nothing may follow.
@@ -223,7 +235,10 @@ fn pause(rest: &[u8]) -> Option<Parsed<'_>> {
         return None;
     }
     // A name that is refused only now has been counted in the original.
-    let refused = Parsed::Tagged(Note::BadFormat, Command::EchoCounted(Counted::Pause));
+    let refused = Parsed::Tagged(
+        Note::BadFormat,
+        Command::Malformed { counted: Counted::Pause, costs_id: false },
+    );
     Some(tube_name(name).map_or(refused, |name| Parsed::Pause(name, for_ms)))
 }
 
@@ -235,7 +250,7 @@ fn reserve_batch(rest: &[u8]) -> Option<Parsed<'_>> {
         return None;
     }
     let count = count.min(u32::try_from(WORK_PER_TURN_MAX).unwrap_or(u32::MAX));
-    let command = Command::Reserve { timeout_ms: Some(timeout_ms), count };
+    let command = reserve(Some(timeout_ms), count);
     Some(if count == 1 {
         Parsed::Tagged(Note::BatchOfOne, command)
     } else {
@@ -261,7 +276,7 @@ fn reserve_with_timeout(rest: &[u8]) -> Option<Command> {
         }
     };
     let timeout_ms = if cut <= i32::MAX as u64 { cut * 1_000 } else { FOR_EVER_MS };
-    Some(Command::Reserve { timeout_ms: Some(timeout_ms), count: 1 })
+    Some(reserve(Some(timeout_ms), 1))
 }
 
 /// As C's `strtoul` reads it into an `unsigned int`.
@@ -269,7 +284,7 @@ fn kick(rest: &[u8]) -> Option<Command> {
     let CNumber { is_negative, magnitude } = c_number(rest)?;
     let magnitude = magnitude?;
     let bits = if is_negative { magnitude.wrapping_neg() } else { magnitude };
-    Some(Command::Kick(bits & u64::from(u32::MAX)))
+    Some(Command::Kick { queue: Target::Referred, count: bits & u64::from(u32::MAX) })
 }
 
 struct CNumber {
@@ -354,33 +369,37 @@ mod tests {
         QueueName::new(text.as_bytes()).unwrap()
     }
 
+    fn peek_next(state: MessageState) -> Command {
+        Command::PeekNext { queue: Target::Referred, state }
+    }
+
     #[test]
     fn every_command_is_understood() {
         let id = MessageId(7);
         for (line, expected) in [
-            ("use t", Command::Use(name("t"))),
-            ("watch t", Command::Watch(name("t"))),
-            ("ignore t", Command::Ignore(name("t"))),
-            ("reserve", Command::Reserve { timeout_ms: None, count: 1 }),
-            ("reserve-with-timeout 3", Command::Reserve { timeout_ms: Some(3_000), count: 1 }),
-            ("reserve-batch 9 3", Command::Reserve { timeout_ms: Some(3_000), count: 9 }),
+            ("use t", Command::Refer(name("t"))),
+            ("watch t", watch(name("t"))),
+            ("ignore t", ignore(name("t"))),
+            ("reserve", reserve(None, 1)),
+            ("reserve-with-timeout 3", reserve(Some(3_000), 1)),
+            ("reserve-batch 9 3", reserve(Some(3_000), 9)),
             ("reserve-job 7", Command::ReserveMessage(id)),
             ("delete 7", Command::Remove(id)),
             ("release 7 5 2", Command::Release { id, priority: Some(5), delay_ms: 2_000 }),
             ("bury 7 5", Command::Bury { id, queue: None, priority: Some(5) }),
             ("touch 7", Command::Touch(id)),
             ("peek 7", Command::Peek(id)),
-            ("peek-ready", Command::PeekNext(MessageState::Ready)),
-            ("peek-delayed", Command::PeekNext(MessageState::Delayed)),
-            ("peek-buried", Command::PeekNext(MessageState::Buried)),
-            ("kick 3", Command::Kick(3)),
+            ("peek-ready", peek_next(MessageState::Ready)),
+            ("peek-delayed", peek_next(MessageState::Delayed)),
+            ("peek-buried", peek_next(MessageState::Buried)),
+            ("kick 3", Command::Kick { queue: Target::Referred, count: 3 }),
             ("kick-job 7", Command::KickMessage(id)),
             ("stats", Command::Statistics),
             ("stats-job 7", Command::MessageStatistics(id)),
             ("stats-tube t", Command::QueueStatistics(name("t"))),
             ("list-tubes", Command::ListQueues),
-            ("list-tube-used", Command::ShowUsed),
-            ("list-tubes-watched", Command::ListWatched),
+            ("list-tube-used", Command::ShowReferred),
+            ("list-tubes-watched", Command::ListSubscribed(WATCH_LIST)),
             ("flush-tube t", Command::Flush(name("t"))),
         ] {
             assert_eq!(command(line), expected, "{line}");
@@ -400,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_batch_of_one_is_marked_and_a_large_one_is_cut() {
-        let one = (Note::BatchOfOne, Command::Reserve { timeout_ms: Some(0), count: 1 });
+        let one = (Note::BatchOfOne, reserve(Some(0), 1));
         assert_eq!(error(b"reserve-batch 1 0"), one);
         let Command::Reserve { count, .. } = command("reserve-batch 4294967295 0") else {
             panic!()
@@ -456,7 +475,8 @@ mod tests {
 
     #[test]
     fn a_pause_of_a_name_that_is_refused_counts_all_the_same() {
-        let counted = (Note::BadFormat, Command::EchoCounted(Counted::Pause));
+        let counted =
+            (Note::BadFormat, Command::Malformed { counted: Counted::Pause, costs_id: false });
         assert_eq!(error(b"pause-tube -a 0"), counted);
         assert_eq!(error(format!("pause-tube {} 0", "a".repeat(201)).as_bytes()), counted);
         assert!(matches!(parse(b"pause-tubet  4"), Parsed::Pause("t", 4_000)));
@@ -483,7 +503,7 @@ mod tests {
             ("9223372036854775807", None),
         ] {
             let timeout_ms = seconds.map_or(FOR_EVER_MS, |seconds: u64| seconds * 1_000);
-            let expected = Command::Reserve { timeout_ms: Some(timeout_ms), count: 1 };
+            let expected = reserve(Some(timeout_ms), 1);
             assert_eq!(command(&format!("reserve-with-timeout {text}")), expected, "{text:?}");
         }
     }
@@ -500,7 +520,8 @@ mod tests {
             ("-1", 4_294_967_295),
             ("-18446744073709551615", 1),
         ] {
-            assert_eq!(command(&format!("kick {text}")), Command::Kick(bound), "{text:?}");
+            let kick = Command::Kick { queue: Target::Referred, count: bound };
+            assert_eq!(command(&format!("kick {text}")), kick, "{text:?}");
         }
     }
 }

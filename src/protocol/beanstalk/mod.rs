@@ -19,7 +19,7 @@ mod yaml;
 use std::sync::Arc;
 
 use crate::protocol::{Halves, Manner, Protocol, Setup};
-use crate::words::command::Tag;
+use crate::words::command::{SubscriptionKey, Tag};
 
 /// The row of the protocol table.
 pub const PROTOCOL: Protocol = Protocol {
@@ -27,7 +27,7 @@ pub const PROTOCOL: Protocol = Protocol {
     default_address: "127.0.0.1:11300",
     manner: Manner::Serial,
     port_shared_with: None,
-    first_queue: Some(FIRST_TUBE),
+    first_queue: Some((FIRST_TUBE, WATCH_LIST)),
     options: &[],
     connect,
     // The original has no word for it; clients know this one as "try again later".
@@ -36,6 +36,8 @@ pub const PROTOCOL: Protocol = Protocol {
 
 /// The queue that a connection uses and watches before it names one.
 const FIRST_TUBE: &str = "default";
+/// The subscription whose queues are the watched tubes.
+const WATCH_LIST: SubscriptionKey = SubscriptionKey::Number(0);
 /// The longest tube name, in bytes.
 const TUBE_BYTES_MAX: usize = 200;
 

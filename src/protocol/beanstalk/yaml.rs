@@ -69,9 +69,9 @@ pub(super) fn server(statistics: &ServerStatistics, body_bytes_max: usize) -> St
         ("cmd-reserve-with-timeout", Counted::ReserveWithTimeout),
         ("cmd-delete", Counted::Remove),
         ("cmd-release", Counted::Release),
-        ("cmd-use", Counted::Use),
-        ("cmd-watch", Counted::Watch),
-        ("cmd-ignore", Counted::Ignore),
+        ("cmd-use", Counted::Refer),
+        ("cmd-watch", Counted::Subscribe),
+        ("cmd-ignore", Counted::Unsubscribe),
         ("cmd-bury", Counted::Bury),
         ("cmd-kick", Counted::Kick),
         ("cmd-touch", Counted::Touch),
@@ -79,8 +79,8 @@ pub(super) fn server(statistics: &ServerStatistics, body_bytes_max: usize) -> St
         ("cmd-stats-job", Counted::MessageStatistics),
         ("cmd-stats-tube", Counted::QueueStatistics),
         ("cmd-list-tubes", Counted::ListQueues),
-        ("cmd-list-tube-used", Counted::ShowUsed),
-        ("cmd-list-tubes-watched", Counted::ListWatched),
+        ("cmd-list-tube-used", Counted::ShowReferred),
+        ("cmd-list-tubes-watched", Counted::ListSubscribed),
         ("cmd-pause-tube", Counted::Pause),
     ] {
         out.line(key, statistics.commands.of(counted));

@@ -48,7 +48,7 @@ impl Decoder for LineDecoder {
                     let millis = std::str::from_utf8(&line[5..]).unwrap().parse().unwrap();
                     self.due = Some(now.plus(millis));
                 }
-                _ => requests.push(Tag::None, Command::Put(Put::new(Target::Used, line))),
+                _ => requests.push(Tag::None, Command::Put(Put::new(Target::Referred, line))),
             }
             if requests.is_full() {
                 return Ok(index + 1);

@@ -81,17 +81,30 @@ fn a_message_of_revision_2_carries_its_time_to_live() {
     assert_eq!(decode(&bytes.concat()), (expected, None));
 }
 
+fn consume(window: u32) -> Command {
+    let (key, demand) = (SubscriptionKey::Queue, Demand::Window(window));
+    Command::Subscribe { key, queue: name("q"), demand }
+}
+
 #[test]
 fn a_consume_request_asks_for_a_window_and_shows_no_revision() {
     let bytes = message(2, &[(1, b"q"), (4, b"5")]);
-    let expected = request(Command::Consume { queue: name("q"), window: 5 });
+    let expected = request(consume(5));
+    assert_eq!(decode(&bytes), (vec![expected], None));
+}
+
+#[test]
+fn a_window_of_nothing_ends_the_subscription() {
+    let bytes = message(2, &[(1, b"q"), (4, b"0")]);
+    let (key, queue) = (SubscriptionKey::Queue, name("q"));
+    let expected = request(Command::Unsubscribe { key, queue, keep_last: false });
     assert_eq!(decode(&bytes), (vec![expected], None));
 }
 
 #[test]
 fn a_larger_window_than_there_can_be_is_the_largest() {
     let bytes = message(2, &[(1, b"q"), (4, b"99999999999999999999")]);
-    let expected = request(Command::Consume { queue: name("q"), window: u32::MAX });
+    let expected = request(consume(u32::MAX));
     assert_eq!(decode(&bytes), (vec![expected], None));
 }
 

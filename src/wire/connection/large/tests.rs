@@ -97,7 +97,7 @@ fn who_can_be_told_is_refused_when_memory_is_full_and_is_in_step_after_it() {
     assert!(is_refused(&commands(&scene)[0], Refusal::OutOfMemory));
     assert!(scene.stage.shared.admission.has_refused_large());
     scene.say("list-tube-used\r\n");
-    assert_eq!(commands(&scene), [Command::ShowUsed]);
+    assert_eq!(commands(&scene), [Command::ShowReferred]);
     scene.peer.shutdown(Shutdown::Both).unwrap();
     end(&scene);
     assert_eq!(scene.stage.shared.budget.bytes(), 0);
@@ -242,7 +242,7 @@ fn what_has_arrived_fills_the_memory_and_an_admitted_frame_is_refused() {
     assert!(is_refused(&commands(&scene)[0], Refusal::OutOfMemory));
     scene.say(&put()[BODY_BYTES / 2 + 1_000..]);
     scene.say("list-tube-used\r\n");
-    assert_eq!(commands(&scene), [Command::ShowUsed]);
+    assert_eq!(commands(&scene), [Command::ShowReferred]);
 }
 
 #[test]
