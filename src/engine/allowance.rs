@@ -56,8 +56,8 @@ impl Engine {
             }
         }
         self.ledger.update_windows(who);
-        for queue in self.ledger.windows_of(who) {
-            self.serve(turn, queue);
+        for slot in self.ledger.windows_of(who) {
+            self.serve_subscription(turn, slot);
         }
     }
 }

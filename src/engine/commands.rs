@@ -23,20 +23,14 @@ impl Engine {
         match command {
             Command::Put(put) => self.put(turn, asker, put),
             Command::Refer(queue) => self.refer(turn, asker, &queue),
-            Command::Subscribe { queue, demand: Demand::OnRequest, .. } => {
-                self.watch(turn, asker, &queue);
+            Command::Subscribe { key, queue, demand } => {
+                self.subscribe(turn, asker, (key, &queue), demand);
             }
-            Command::Subscribe { queue, demand: Demand::Window(max), .. } => {
-                self.consume(turn, asker, &queue, max);
+            Command::Unsubscribe { key, queue, keep_last } => {
+                self.unsubscribe(turn, asker, (key, &queue), keep_last);
             }
-            Command::Unsubscribe { key: SubscriptionKey::Queue, queue, .. } => {
-                self.consume(turn, asker, &queue, 0);
-            }
-            Command::Unsubscribe { queue, keep_last, .. } => {
-                self.ignore(turn, asker, &queue, keep_last);
-            }
-            Command::Reserve { timeout_ms, count, .. } => {
-                self.reserve_next(turn, asker, timeout_ms, count.max(1));
+            Command::Reserve { from, timeout_ms, count } => {
+                self.reserve_next(turn, asker, from, (timeout_ms, count.max(1)));
             }
             Command::ReserveMessage(id) => self.reserve_message(turn, asker, id),
             Command::Acknowledge { id, queue } => {
@@ -83,33 +77,6 @@ impl Engine {
             self.drop_if_unneeded(turn, old);
         }
         turn.reply(asker, Reply::Referred(name.clone()));
-    }
-
-    fn watch(&mut self, turn: &mut Turn<'_>, asker: Asker, name: &QueueName) {
-        let Some(queue) = self.queue(name) else {
-            return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
-        };
-        let count = self.ledger.watch(asker.session, queue);
-        turn.reply(asker, Reply::Subscribed(count));
-    }
-
-    fn ignore(&mut self, turn: &mut Turn<'_>, asker: Asker, name: &QueueName, keep_last: bool) {
-        let who = asker.session;
-        let queue = self.ledger.queues().find(name);
-        let watched = &self.ledger.session(who).watched;
-        let at = queue.and_then(|queue| watched.iter().position(|slot| *slot == queue));
-        let count = watched.len();
-        match at {
-            None => turn.reply(asker, Reply::Subscribed(count)),
-            Some(_) if keep_last && count == 1 => {
-                turn.reply(asker, Reply::Refused(Refusal::LastQueue));
-            }
-            Some(at) => {
-                let queue = self.ledger.unwatch(who, at);
-                turn.reply(asker, Reply::Subscribed(count - 1));
-                self.drop_if_unneeded(turn, queue);
-            }
-        }
     }
 
     fn kick_some(&mut self, turn: &mut Turn<'_>, asker: Asker, queue: &Target, bound: u64) {

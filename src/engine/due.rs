@@ -10,6 +10,7 @@ use super::state::message::Slot;
 use super::state::queue::QueueSlot;
 use super::state::reservation::Of;
 use super::state::session::{Hold, SAFETY_MARGIN_MS, SessionSlot};
+use super::state::subscription::SubscriptionSlot;
 use super::{Effect, Engine, Turn};
 
 impl Engine {
@@ -28,11 +29,7 @@ impl Engine {
                 Due::Delay(queue) => self.end_delays(turn, queue),
                 Due::Pause(queue) => self.end_pause(turn, queue),
                 Due::Session(_, who) => self.session_clock(turn, who),
-                Due::Window(connection, queue) => {
-                    if let Some(who) = self.ledger.session_of(connection) {
-                        self.window_clock(turn, at, who, queue);
-                    }
-                }
+                Due::Window(subscription) => self.window_clock(turn, at, subscription),
                 Due::Expire(slot) => self.expiry_clock(turn, at, slot),
             }
         }
@@ -93,7 +90,7 @@ impl Engine {
                 (wait.until <= turn.time()).then_some(Reply::TimedOut)
             };
             if let Some(reply) = reply
-                && let Some((asker, _)) = self.end_wait(who)
+                && let Some((asker, ..)) = self.end_wait(who)
             {
                 turn.reply(asker, reply);
             }
@@ -104,7 +101,7 @@ impl Engine {
     fn time_out_reservations(&mut self, turn: &mut Turn<'_>, who: SessionSlot) {
         let held = self.ledger.reservations().iter(&self.ledger.session(who).held, Of::Holder);
         let over: Vec<Slot> = held
-            .filter(|(_, held)| held.terms.ends() <= turn.time())
+            .filter(|(_, held)| held.ends() <= turn.time())
             .map(|(_, held)| held.message)
             .take(self.budget + 1)
             .collect();
@@ -135,22 +132,24 @@ impl Engine {
         }
     }
 
-    fn window_clock(&mut self, turn: &mut Turn<'_>, at: Time, who: SessionSlot, queue: QueueSlot) {
-        let session = self.ledger.session(who);
-        let Some(first) = session.windows.get(&queue).and_then(|window| window.held.first()) else {
+    fn window_clock(&mut self, turn: &mut Turn<'_>, at: Time, through: SubscriptionSlot) {
+        let subscription = self.ledger.subscription(through);
+        let Some(first) = subscription.held.first() else {
             // Every place was lost to a time-out and the peer has not stirred since; or it has, and
             // after a pause of the process nobody has read that yet.
             if turn.time().since(at) < PAUSE_MS {
+                let connection = self.ledger.session(subscription.session).connection;
                 let reason = "no acknowledgement within ack_timeout";
-                turn.effects.push(Effect::Close(session.connection, reason));
+                turn.effects.push(Effect::Close(connection, reason));
             }
-            return self.ledger.restart_window_clock(turn.time(), who, queue);
+            return self.ledger.restart_window_clock(turn.time(), through);
         };
         let slot = self.ledger.reservations()[first].message;
+        let queue = self.ledger.queue_of(slot);
         self.count_timeout(slot);
         let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceStaysTaken);
         self.put_back(turn, detached);
-        self.ledger.rearm_window(who, queue);
+        self.ledger.rearm_window(through);
         self.serve(turn, queue);
     }
 
@@ -168,7 +167,7 @@ impl Engine {
     /// done.
     pub(super) fn hang_up(&mut self, turn: &mut Turn<'_>, who: SessionSlot) {
         self.ledger.dialogue(who).hung_up = true;
-        if let Some((asker, _)) = self.end_wait(who) {
+        if let Some((asker, ..)) = self.end_wait(who) {
             turn.reply(asker, Reply::TimedOut);
         }
     }

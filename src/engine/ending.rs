@@ -6,15 +6,16 @@ use super::ledger::Lost;
 use super::slices::{Slice, Work};
 use super::state::message::{Slot, State};
 use super::state::queue::QueueSlot;
-use super::state::session::{Hold, SessionSlot};
+use super::state::session::{Hold, Keyed, SessionSlot};
+use super::state::subscription::SubscriptionSlot;
 use super::{Effect, Engine, Turn};
 
 /// What the end of a session gives back or lets go.
 enum LetGo {
     Reserved(Slot),
     Dispatched(Slot),
-    Window(QueueSlot),
-    Watched,
+    Queue(SubscriptionSlot, QueueSlot),
+    Subscription(SubscriptionSlot),
 }
 
 impl Engine {
@@ -33,18 +34,19 @@ impl Engine {
     /// Begins the end of a session: it stands in no rotation any more.
     pub(super) fn end_session(&mut self, turn: &mut Turn<'_>, who: SessionSlot) {
         self.ledger.set_hold(who, Hold::Ended);
-        let windows = self.ledger.windows_of(who);
-        self.begin_work(turn, Work::EndSession { session: who, windows });
+        // The last one goes first: the one of number 0 is the last to go.
+        let subscriptions = self.ledger.session(who).subscriptions().collect();
+        self.begin_work(turn, Work::EndSession { session: who, subscriptions });
     }
 
     pub(super) fn end_session_slice(
         &mut self,
         turn: &mut Turn<'_>,
         who: SessionSlot,
-        mut windows: Vec<QueueSlot>,
+        mut subscriptions: Vec<SubscriptionSlot>,
     ) -> Slice {
         let mut touched = Vec::new();
-        let mut next = self.next_to_let_go(who, &windows);
+        let mut next = self.next_to_let_go(who, &subscriptions);
         while self.budget > 0
             && let Some(what) = next
         {
@@ -57,22 +59,23 @@ impl Engine {
                     self.drop_if_unneeded(turn, queue);
                 }
                 LetGo::Dispatched(slot) => touched.push(self.give_back(turn, slot)),
-                LetGo::Window(queue) => {
-                    windows.pop();
-                    self.ledger.forget_window(who, queue);
-                    touched.push(queue);
+                LetGo::Queue(slot, queue) => {
+                    if matches!(self.ledger.subscription(slot).key, Keyed::Queue(_)) {
+                        // It ends with its only queue.
+                        subscriptions.pop();
+                    }
+                    self.leave(turn, slot, queue);
                 }
-                LetGo::Watched => {
-                    // In beanstalkd's order, which shows in lists of queues.
-                    let queue = self.ledger.unwatch(who, 0);
-                    self.drop_if_unneeded(turn, queue);
+                LetGo::Subscription(slot) => {
+                    subscriptions.pop();
+                    self.ledger.end_subscription(slot);
                 }
             }
-            next = self.next_to_let_go(who, &windows);
+            next = self.next_to_let_go(who, &subscriptions);
         }
         self.serve_all(turn, &mut touched);
         if next.is_some() {
-            return Slice::Left(Work::EndSession { session: who, windows });
+            return Slice::Left(Work::EndSession { session: who, subscriptions });
         }
         let session = self.ledger.close_session(who);
         if let Some(queue) = session.referred {
@@ -90,17 +93,18 @@ impl Engine {
     }
 
     /// What goes back or is let go next: messages before what they came through.
-    fn next_to_let_go(&self, who: SessionSlot, windows: &[QueueSlot]) -> Option<LetGo> {
-        let session = self.ledger.session(who);
-        let window = windows.last().copied();
-        let through = window.and_then(|queue| session.windows[&queue].held.first());
-        if let Some(first) = session.held.first() {
+    fn next_to_let_go(&self, who: SessionSlot, left: &[SubscriptionSlot]) -> Option<LetGo> {
+        if let Some(first) = self.ledger.session(who).held.first() {
             return Some(LetGo::Reserved(self.ledger.reservations()[first].message));
         }
-        if let Some(first) = through {
+        let slot = *left.last()?;
+        let subscription = self.ledger.subscription(slot);
+        if let Some(first) = subscription.held.first() {
             return Some(LetGo::Dispatched(self.ledger.reservations()[first].message));
         }
-        window.map(LetGo::Window).or((!session.watched.is_empty()).then_some(LetGo::Watched))
+        // From the front, in beanstalkd's order, which shows in lists of queues.
+        let first = subscription.queues.first();
+        Some(first.map_or(LetGo::Subscription(slot), |member| LetGo::Queue(slot, member.queue)))
     }
 
     /// Finds a message that somebody asks for by its id. One that a session which has ended still

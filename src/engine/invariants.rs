@@ -14,8 +14,9 @@ use super::slices::Work;
 use super::state::deadlines::Due;
 use super::state::message::{Slot, State};
 use super::state::queue::{QueueSlot, URGENT_BELOW};
-use super::state::reservation::{List, Of, ReservationSlot, Terms};
+use super::state::reservation::{List, Of, ReservationSlot};
 use super::state::session::{Hold, Session, SessionSlot};
+use super::state::subscription::SubscriptionSlot;
 
 impl Engine {
     /// Panics with what is wrong, if anything is.
@@ -142,14 +143,25 @@ impl Engine {
         let mut of_holders = BTreeSet::new();
         for (who, session) in self.ledger.sessions().iter() {
             of_holders.extend(self.check_held(who, &session.held, None));
-            for (queue, window) in &session.windows {
-                of_holders.extend(self.check_held(who, &window.held, Some(*queue)));
-                let lost: u32 = window.lost.values().sum();
-                assert_eq!(window.lost_places, lost, "lost places");
-                assert!(window.lost.values().all(|count| *count > 0));
+            let mut out = 0;
+            for slot in session.subscriptions() {
+                let subscription = self.ledger.subscription(slot);
+                assert_eq!(subscription.session, who, "somebody else's subscription");
+                of_holders.extend(self.check_held(who, &subscription.held, Some(slot)));
+                out += subscription.held.len();
+                let places = session.lost.values().flatten();
+                let lost = places.filter(|place| **place == slot).count();
+                assert_eq!(subscription.lost_places as usize, lost, "lost places");
             }
-            let out: u32 = session.windows.values().map(|window| window.held.len()).sum();
-            assert_eq!(session.dispatched, out, "out through the windows of {who}");
+            assert_eq!(
+                session.dispatched, out,
+                "out through the windows of {}",
+                session.connection
+            );
+            let known: BTreeSet<_> = session.subscriptions().collect();
+            for places in session.lost.values() {
+                assert!(!places.is_empty() && places.iter().all(|place| known.contains(place)));
+            }
         }
         assert_eq!(of_queues, of_holders, "reservations of queues and of holders");
         assert_eq!(of_queues.len(), self.ledger.reservations().len(), "reservations on lists");
@@ -159,16 +171,17 @@ impl Engine {
         &self,
         who: SessionSlot,
         list: &List,
-        through: Option<QueueSlot>,
+        through: Option<SubscriptionSlot>,
     ) -> Vec<ReservationSlot> {
         let held = self.ledger.reservations().check_list(list, Of::Holder);
         for slot in &held {
             let reservation = &self.ledger.reservations()[*slot];
             assert_eq!(reservation.session, who, "held by somebody else");
-            let windowed = matches!(reservation.terms, Terms::Window { .. });
-            assert_eq!(windowed, through.is_some(), "on the wrong list of its holder");
-            if let Some(queue) = through {
-                assert_eq!(self.ledger.queue_of(reservation.message), queue, "in the wrong window");
+            assert_eq!(reservation.window(), through, "on the wrong list of its holder");
+            if let Some(through) = through {
+                let queue = self.ledger.queue_of(reservation.message);
+                let subscription = self.ledger.subscription(through);
+                assert!(subscription.position(queue).is_some(), "in the wrong window");
             }
         }
         held
@@ -181,10 +194,16 @@ impl Engine {
             let mut add =
                 |queue: QueueSlot, what: usize| counts.entry(queue).or_default()[what] += 1;
             session.referred.iter().for_each(|queue| add(*queue, 0));
-            session.watched.iter().for_each(|queue| add(*queue, 1));
-            session.windows.keys().for_each(|queue| add(*queue, 2));
-            if session.is_waiting() {
-                session.watched.iter().for_each(|queue| add(*queue, 3));
+            for slot in session.subscriptions() {
+                let subscription = self.ledger.subscription(slot);
+                let waits =
+                    matches!(&session.hold, Hold::Waiting(wait) if wait.subscription == slot);
+                for member in &subscription.queues {
+                    add(member.queue, if subscription.is_window() { 2 } else { 1 });
+                    if waits {
+                        add(member.queue, 3);
+                    }
+                }
             }
         }
         for work in &self.works {
@@ -202,12 +221,18 @@ impl Engine {
 
     fn check_demand(&self) {
         for (slot, queue) in self.ledger.queues().iter_from(0) {
-            let rotation: BTreeSet<_> = self
-                .ledger
-                .sessions()
-                .iter()
-                .flat_map(|(who, session)| stamps(who, session, slot))
-                .collect();
+            let mut rotation = BTreeSet::new();
+            for (subscription, here) in self.ledger.subscriptions().iter() {
+                let Some(at) = here.position(slot) else { continue };
+                let member = here.queues[at];
+                let stands = self.ledger.is_in_rotation(subscription) && !member.leaving;
+                assert_eq!(stands, member.entered != 0, "rotation of {}", queue.name);
+                assert!(member.entered <= here.stamp, "an entry from the future");
+                assert!(here.queues.len() > 1 || !stands || member.entered == here.stamp);
+                if stands {
+                    rotation.insert((member.entered, subscription));
+                }
+            }
             assert_eq!(queue.rotation, rotation, "rotation of {}", queue.name);
             let unserved = !queue.ready.is_empty() && !queue.rotation.is_empty();
             // A pause whose end has come but has not been worked off still holds.
@@ -241,11 +266,8 @@ impl Engine {
             if session.dialogue.gated {
                 assert!(session.dialogue.backlog.len() > BACKLOG_REQUESTS_MAX / 2, "gate of {who}");
             }
-            let ends = self
-                .ledger
-                .reservations()
-                .iter(&session.held, Of::Holder)
-                .map(|(_, r)| r.terms.ends());
+            let ends =
+                self.ledger.reservations().iter(&session.held, Of::Holder).map(|(_, r)| r.ends());
             assert!(session.soonest <= ends.min().unwrap_or(Time::NEVER), "soonest of {who}");
         }
     }
@@ -265,9 +287,10 @@ impl Engine {
         }
         for (who, session) in self.ledger.sessions().iter() {
             expect(session.armed, Due::Session(session.connection, who), session.deadline());
-            for (queue, window) in &session.windows {
-                let at = window.deadline(session.ack_timeout_ms);
-                expect(window.armed, Due::Window(session.connection, *queue), at);
+            for slot in session.subscriptions() {
+                let subscription = self.ledger.subscription(slot);
+                let at = subscription.deadline(session.ack_timeout_ms);
+                expect(subscription.armed, Due::Window(slot), at);
             }
         }
         for (slot, message) in self.ledger.messages().iter() {
@@ -308,21 +331,4 @@ impl Engine {
         assert_eq!(totals.producers as usize, count(|session| session.producer), "producers");
         assert_eq!(totals.workers as usize, count(|session| session.worker), "workers");
     }
-}
-
-/// Where a session should stand in a queue's rotation.
-fn stamps(who: SessionSlot, session: &Session, queue: QueueSlot) -> Vec<(u64, SessionSlot)> {
-    let mut stamps = Vec::new();
-    if let Some(window) = session.windows.get(&queue)
-        && window.has_room()
-        && session.takes_dispatches()
-    {
-        stamps.push((window.stamp, who));
-    }
-    if let Hold::Waiting(wait) = &session.hold
-        && session.watched.contains(&queue)
-    {
-        stamps.push((wait.stamp, who));
-    }
-    stamps
 }

@@ -12,7 +12,7 @@ use crate::words::statistics::{
 
 use super::slices::{Found, Work};
 use super::state::message::{Place, Slot, State};
-use super::state::reservation::{Of, Terms};
+use super::state::reservation::Of;
 use super::state::session::SessionSlot;
 use super::{Asker, Engine, Turn};
 
@@ -46,11 +46,12 @@ impl Engine {
                 Some(slot) => Reply::Referred(self.ledger.queue(slot).name.clone()),
                 None => Reply::NotFound,
             },
-            Command::ListSubscribed(_) => {
-                let watched = &self.ledger.session(asker.session).watched;
-                Reply::Queues(
-                    watched.iter().map(|slot| self.ledger.queue(*slot).name.clone()).collect(),
-                )
+            Command::ListSubscribed(key) => {
+                let slot = self.subscription(asker.session, key, None);
+                let members = slot.map_or(&[][..], |slot| &self.ledger.subscription(slot).queues);
+                let names =
+                    members.iter().map(|member| self.ledger.queue(member.queue).name.clone());
+                Reply::Queues(names.collect())
             }
             Command::Survey { pattern, lines_max } => {
                 let lines = lines_max.min(LISTING_LINES_MAX);
@@ -82,9 +83,9 @@ impl Engine {
         let message = &self.ledger.message(slot);
         let time_left_ms = match message.state {
             State::Delayed(due) => due.since(now),
-            State::Reserved(reservation) => match self.ledger.reservations()[reservation].terms {
-                Terms::Until(until) => until.since(now),
-                Terms::Window { .. } => 0,
+            State::Reserved(reservation) => match self.ledger.reservations()[reservation].ends() {
+                Time::NEVER => 0,
+                until => until.since(now),
             },
             State::Ready | State::Buried(_) => 0,
         };

@@ -8,7 +8,7 @@
 //! | `mod` | inputs, effects, one turn |
 //! | `commands` | what each command does, by itself or through the rules below |
 //! | `admit` | puts |
-//! | `reserve`, `window` | what connections want: one message now, or a standing number |
+//! | `subscribe`, `reserve` | what connections want: standing demands, and one message now |
 //! | `serve`, `allowance` | who gets the next message, and how much goes to a peer in a turn |
 //! | `settle`, `give_back` | what becomes of a message in somebody's hands |
 //! | `look` | statistics, listings, peeks |
@@ -38,7 +38,7 @@ mod serve;
 mod settle;
 mod slices;
 mod state;
-mod window;
+mod subscribe;
 
 #[cfg(test)]
 mod invariants;
@@ -56,7 +56,7 @@ use std::sync::Arc;
 
 use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
-use crate::words::command::{Handing, Manner, Reply, Request, SubscriptionKey, Tag};
+use crate::words::command::{Demand, Handing, Manner, Reply, Request, SubscriptionKey, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
 use crate::words::refusal::Refusal;
@@ -65,7 +65,7 @@ use crate::words::statistics::CommandCounts;
 use ledger::Ledger;
 use slices::Work;
 use state::queue::QueueSlot;
-use state::session::{Hold, SessionSlot};
+use state::session::{Hold, Keyed, SessionSlot};
 
 /// What happens to the engine.
 #[derive(Debug)]
@@ -247,10 +247,14 @@ impl Engine {
             Input::Opened { connection, manner, ack_timeout_ms, first_queue } => {
                 self.totals.connections_accepted += 1;
                 let who = self.ledger.open_session(connection, manner, ack_timeout_ms);
-                if let Some((name, _)) = first_queue
+                if let Some((name, key)) = first_queue
                     && let Some(queue) = self.queue(&name)
                 {
-                    self.ledger.begin_with(who, queue);
+                    let key = Keyed::new(key, queue);
+                    let subscription = self.ledger.open_subscription(now.time, who, key);
+                    self.ledger.subscribe(subscription, queue, Demand::OnRequest);
+                    self.ledger.keep_first(queue);
+                    self.ledger.refer(who, queue);
                 }
             }
             Input::Request(connection, request) => {

@@ -88,7 +88,7 @@ fn run(seed: u64, steps: u64) {
 
 impl Pair {
     fn step(&mut self) {
-        self.model.slots = self.slots();
+        self.learn_the_order();
         let kind = self.random.below(100);
         let who = self.random.pick(&[&SERIAL[..], &STREAMING[..]].concat());
         match kind {
@@ -128,9 +128,18 @@ impl Pair {
         self.settle();
     }
 
-    fn slots(&self) -> BTreeMap<QueueName, u32> {
-        let queues = self.talk.engine.ledger.queues().iter_from(0);
-        queues.map(|(slot, queue)| (queue.name.clone(), slot)).collect()
+    /// Tells the model in which order the engine does what is due in the same millisecond.
+    fn learn_the_order(&mut self) {
+        let ledger = &self.talk.engine.ledger;
+        let queues = ledger.queues().iter_from(0);
+        self.model.slots = queues.map(|(slot, queue)| (queue.name.clone(), slot)).collect();
+        let windows = ledger.subscriptions().iter().filter(|(_, here)| here.is_window());
+        let windows = windows.map(|(slot, here)| {
+            let queue = ledger.queue(here.queues[0].queue).name.clone();
+            let connection = ledger.session(here.session).connection;
+            ((super::tests::letter(connection), queue), slot)
+        });
+        self.model.windows = windows.collect();
     }
 
     fn open(&mut self, who: char) {
@@ -168,7 +177,7 @@ impl Pair {
         let most = self.random.pick(&[1_000, 10_000, 100_000]);
         self.model.now += self.random.millis(most);
         self.talk.now.time.0 = self.model.now;
-        self.model.slots = self.slots();
+        self.learn_the_order();
         let told = self.talk.catch_up();
         self.model.settle();
         self.compare(&told, "a pause", false);
@@ -178,7 +187,7 @@ impl Pair {
     /// One turn, and as many more as are due at this moment.
     fn settle(&mut self) {
         self.talk.now.time.0 = self.model.now;
-        self.model.slots = self.slots();
+        self.learn_the_order();
         let mut told = self.talk.turn();
         while self.talk.engine.next_deadline() <= self.talk.now.time {
             told = [told, self.talk.turn()].join(", ");

@@ -1,16 +1,17 @@
 //! Taking messages one by one: reservations, those that wait, and looks at a message.
 
 use crate::words::clock::Time;
-use crate::words::command::{Handing, Reply};
+use crate::words::command::{Handing, Reply, SubscriptionKey};
 use crate::words::ids::MessageId;
 
 use super::slices::{Slice, Work};
 use super::state::message::{Slot, State};
-use super::state::reservation::Terms;
-use super::state::session::SessionSlot;
+use super::state::reservation::Holder;
+use super::state::session::{Keyed, SessionSlot};
+use super::state::subscription::SubscriptionSlot;
 use super::{Asker, Effect, Engine, Turn};
 
-/// What a look at all watched queues has found.
+/// What a look at all queues of a subscription has found.
 enum Best {
     Message(Slot),
     Nothing,
@@ -23,12 +24,19 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        timeout_ms: Option<u64>,
-        count: u32,
+        from: SubscriptionKey,
+        (timeout_ms, count): (Option<u64>, u32),
     ) {
         self.ledger.count_worker(asker.session);
         let until = timeout_ms.map_or(Time::NEVER, |timeout| turn.time().plus(timeout));
-        if let Slice::Left(work) = self.reserve_slice(turn, asker, until, count) {
+        let SubscriptionKey::Number(number) = from else {
+            // A subscription of a queue names no queue here, and so can have no message.
+            return turn.reply(asker, Reply::TimedOut);
+        };
+        // A subscription without queues can be waited for all the same.
+        let key = Keyed::Number(number);
+        let from = self.ledger.open_subscription(turn.time(), asker.session, key);
+        if let Slice::Left(work) = self.reserve_slice(turn, asker, from, (until, count)) {
             self.go_on_later(work);
         }
     }
@@ -39,20 +47,20 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        until: Time,
-        count: u32,
+        from: SubscriptionSlot,
+        (until, count): (Time, u32),
     ) -> Slice {
         let who = asker.session;
-        match self.best_watched(turn, who) {
-            Best::Message(slot) => self.hand_batch(turn, asker, slot, count),
-            Best::Unknown => return Slice::Left(Work::Reserve { asker, until, count }),
+        match self.best_of(turn, from) {
+            Best::Message(slot) => self.hand_batch(turn, asker, (from, slot), count),
+            Best::Unknown => return Slice::Left(Work::Reserve { asker, from, until, count }),
             Best::Nothing if self.has_deadline_soon(turn.time(), who) => {
                 turn.reply(asker, Reply::DeadlineSoon);
             }
             Best::Nothing if until <= turn.time() || self.ledger.session(who).dialogue.hung_up => {
                 turn.reply(asker, Reply::TimedOut);
             }
-            Best::Nothing => self.ledger.begin_wait(who, asker.tag, until, count),
+            Best::Nothing => self.ledger.begin_wait(from, asker.tag, until, count),
         }
         Slice::Done
     }
@@ -76,12 +84,12 @@ impl Engine {
         }
     }
 
-    /// Reserves this message and up to `count - 1` more of the watched queues.
+    /// Reserves this message and up to `count - 1` more of the subscription.
     pub(super) fn hand_batch(
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        first: Slot,
+        (from, first): (SubscriptionSlot, Slot),
         count: u32,
     ) {
         if count == 1 {
@@ -93,7 +101,7 @@ impl Engine {
         let mut handed = 1;
         while handed < count
             && !self.ledger.session(who).dialogue.exhausted
-            && let Best::Message(slot) = self.best_watched(turn, who)
+            && let Best::Message(slot) = self.best_of(turn, from)
         {
             self.reserve(turn, asker.clone(), slot);
             handed += 1;
@@ -111,18 +119,18 @@ impl Engine {
         if was_buried {
             self.ledger.restart_clock(turn.time(), &detached);
         }
-        self.ledger.place_reserved(detached, who, Terms::Until(until));
+        self.ledger.place_reserved(detached, Holder::Session(who, until));
         self.ledger.arm_session(who);
         let handed = self.handed(turn, slot, Handing::Reserved);
         self.spend(who, slot);
         turn.effects.push(Effect::Deliver(asker.connection, asker.tag, handed));
     }
 
-    /// The first message of all watched queues: the smallest priority, then place.
-    fn best_watched(&mut self, turn: &mut Turn<'_>, who: SessionSlot) -> Best {
+    /// The first message of all queues of a subscription: the smallest priority, then place.
+    fn best_of(&mut self, turn: &mut Turn<'_>, from: SubscriptionSlot) -> Best {
         loop {
-            let watched = &self.ledger.session(who).watched;
-            let queues = watched.iter().map(|slot| self.ledger.queue(*slot));
+            let members = &self.ledger.subscription(from).queues;
+            let queues = members.iter().map(|member| self.ledger.queue(member.queue));
             let open = queues.filter(|queue| !queue.is_paused(turn.time()));
             let Some(place) = open.filter_map(|queue| queue.ready.first()).min().copied() else {
                 return Best::Nothing;
@@ -138,12 +146,14 @@ impl Engine {
         }
     }
 
-    /// Ends a wait, if there is one, and lets the backlog behind it go on.
-    pub(super) fn end_wait(&mut self, who: SessionSlot) -> Option<(Asker, u32)> {
+    /// Ends a wait, if there is one, and lets the backlog behind it go on. Says who waited, for what,
+    /// and for how many.
+    pub(super) fn end_wait(&mut self, who: SessionSlot) -> Option<(Asker, SubscriptionSlot, u32)> {
         let wait = self.ledger.end_wait(who)?;
         self.set_free(who);
         let connection = self.ledger.session(who).connection;
-        Some((Asker { session: who, connection, tag: wait.tag }, wait.count))
+        let asker = Asker { session: who, connection, tag: wait.tag };
+        Some((asker, wait.subscription, wait.count))
     }
 
     /// Shows a message to a peer.

@@ -19,7 +19,7 @@ impl Engine {
     pub(super) fn serve(&mut self, turn: &mut Turn<'_>, queue: QueueSlot) {
         loop {
             let Some(here) = self.ledger.queues().get(queue) else { return };
-            let (Some(place), Some((stamp, who))) =
+            let (Some(place), Some((stamp, subscription))) =
                 (here.ready.first().copied(), here.rotation.first().copied())
             else {
                 return;
@@ -35,12 +35,18 @@ impl Engine {
                 self.expire(turn, place.slot);
                 continue;
             }
+            if self.ledger.subscription(subscription).stamp != stamp
+                && self.ledger.refresh_entry(subscription, queue)
+            {
+                continue;
+            }
+            let who = self.ledger.subscription(subscription).session;
             match &self.ledger.session(who).hold {
-                Hold::Waiting(wait) if wait.stamp == stamp => {
-                    let (asker, count) = self.end_wait(who).expect("it waits");
-                    self.hand_batch(turn, asker, place.slot, count);
+                Hold::Waiting(wait) if wait.subscription == subscription => {
+                    let (asker, from, count) = self.end_wait(who).expect("it waits");
+                    self.hand_batch(turn, asker, (from, place.slot), count);
                 }
-                _ => self.hand_through_window(turn, who, queue, place.slot),
+                _ => self.hand_through_window(turn, subscription, queue, place.slot),
             }
         }
     }

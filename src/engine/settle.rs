@@ -8,7 +8,6 @@ use super::give_back::Return;
 use super::ledger::Lost;
 use super::state::message::{Slot, State};
 use super::state::queue::QueueSlot;
-use super::state::reservation::Terms;
 use super::state::session::SessionSlot;
 use super::{Asker, Engine, Turn};
 
@@ -54,7 +53,7 @@ impl Engine {
             Some(None) => None,
             of => self.ledger.free_lost_place(turn.time(), who, id, of.flatten()),
         };
-        let Some(queue) = freed else {
+        let Some(through) = freed else {
             self.totals.foreign_acknowledgements += 1;
             return;
         };
@@ -66,8 +65,8 @@ impl Engine {
             let detached = self.ledger.detach(slot);
             self.ledger.forget(turn, detached);
         }
-        self.ledger.update_window(who, queue);
-        self.serve(turn, queue);
+        self.ledger.update(through);
+        self.serve_subscription(turn, through);
     }
 
     /// A message in this session's window that was flushed, but not cleared away yet.
@@ -81,7 +80,7 @@ impl Engine {
         let message = self.ledger.message(slot);
         let State::Reserved(reservation) = message.state else { return None };
         let reservation = &self.ledger.reservations()[reservation];
-        let windowed = matches!(reservation.terms, Terms::Window { .. });
+        let windowed = reservation.window().is_some();
         let queue = message.queue;
         let right_queue = name.is_none_or(|name| self.ledger.queue(queue).name == *name);
         let is_it = reservation.session == who && windowed && right_queue;

@@ -15,7 +15,9 @@ use crate::words::statistics::{QueueSummary, Survey};
 use super::ledger::{Flushed, Lost};
 use super::state::message::{Slot, State};
 use super::state::queue::{Queue, QueueSlot};
+use super::state::reservation::Of;
 use super::state::session::{Hold, SessionSlot};
+use super::state::subscription::SubscriptionSlot;
 use super::{Asker, Engine, Turn};
 
 /// Queues that a flush of all of them empties at a time.
@@ -28,14 +30,14 @@ pub(super) enum Work {
     Flush { asker: Asker, queues: Vec<Flushed>, next: Option<QueueSlot>, count: u64 },
     /// Bring back so many buried, else delayed, messages.
     Kick { asker: Asker, queue: QueueSlot, from: Kicked, left: u64, count: u64 },
-    /// Give back what a window holds, and end it.
-    EndWindow { asker: Asker, queue: QueueSlot },
+    /// Give back what a window has out of a queue, and take the queue out of the subscription.
+    Unsubscribe { asker: Asker, slot: SubscriptionSlot, queue: QueueSlot },
     /// Give back what an ended session holds, and let go what it refers to.
-    EndSession { session: SessionSlot, windows: Vec<QueueSlot> },
+    EndSession { session: SessionSlot, subscriptions: Vec<SubscriptionSlot> },
     /// Go on serving a queue at whose head many messages had expired.
     Serve(QueueSlot),
     /// Go on looking for a message where many had expired.
-    Reserve { asker: Asker, until: Time, count: u32 },
+    Reserve { asker: Asker, from: SubscriptionSlot, until: Time, count: u32 },
     /// Look for the fullest queues from this slot on.
     Survey { asker: Asker, next: QueueSlot, pattern: Option<Box<str>>, lines: usize, found: Found },
     /// Collect the names of all queues, from this place in their order on.
@@ -105,8 +107,12 @@ impl Engine {
             Work::Kick { asker, queue, from, left, count } => {
                 self.kick_slice(turn, asker, queue, from, (left, count))
             }
-            Work::EndWindow { asker, queue } => self.end_window_slice(turn, asker, queue),
-            Work::EndSession { session, windows } => self.end_session_slice(turn, session, windows),
+            Work::Unsubscribe { asker, slot, queue } => {
+                self.unsubscribe_slice(turn, asker, slot, queue)
+            }
+            Work::EndSession { session, subscriptions } => {
+                self.end_session_slice(turn, session, subscriptions)
+            }
             Work::Serve(queue) => {
                 if self.ledger.queues().get(queue).is_some() {
                     self.ledger.set_to_be_served(queue, false);
@@ -114,7 +120,9 @@ impl Engine {
                 }
                 Slice::Done
             }
-            Work::Reserve { asker, until, count } => self.reserve_slice(turn, asker, until, count),
+            Work::Reserve { asker, from, until, count } => {
+                self.reserve_slice(turn, asker, from, (until, count))
+            }
             Work::Survey { asker, next, pattern, lines, found } => {
                 self.survey_slice(turn, asker, next, (pattern, lines), found)
             }
@@ -232,30 +240,35 @@ impl Engine {
         self.ledger.save(turn, slot);
     }
 
-    fn end_window_slice(&mut self, turn: &mut Turn<'_>, asker: Asker, queue: QueueSlot) -> Slice {
-        let who = asker.session;
-        let mut next = self.first_out(who, queue);
+    fn unsubscribe_slice(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        through: SubscriptionSlot,
+        queue: QueueSlot,
+    ) -> Slice {
+        self.ledger.begin_leaving(through, queue);
         while self.budget > 0
-            && let Some(slot) = next
+            && let Some(slot) = self.first_out(through, queue)
         {
             self.budget -= 1;
             let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
             self.put_back(turn, detached);
-            next = self.first_out(who, queue);
+        }
+        if self.first_out(through, queue).is_some() {
+            self.serve(turn, queue);
+            return Slice::Left(Work::Unsubscribe { asker, slot: through, queue });
         }
         self.serve(turn, queue);
-        if next.is_some() {
-            return Slice::Left(Work::EndWindow { asker, queue });
-        }
-        self.ledger.forget_window(who, queue);
-        self.drop_if_unneeded(turn, queue);
+        self.leave(turn, through, queue);
         Slice::Done
     }
 
-    /// The oldest message that is out through a window.
-    fn first_out(&self, who: SessionSlot, queue: QueueSlot) -> Option<Slot> {
-        let first = self.ledger.session(who).windows.get(&queue)?.held.first()?;
-        Some(self.ledger.reservations()[first].message)
+    /// The oldest message of a queue that is out through a window.
+    fn first_out(&self, through: SubscriptionSlot, queue: QueueSlot) -> Option<Slot> {
+        let held = &self.ledger.subscription(through).held;
+        let out = self.ledger.reservations().iter(held, Of::Holder);
+        out.map(|(_, held)| held.message).find(|slot| self.ledger.queue_of(*slot) == queue)
     }
 
     fn survey_slice(
@@ -345,7 +358,7 @@ impl Work {
         match self {
             Work::Flush { asker, .. }
             | Work::Kick { asker, .. }
-            | Work::EndWindow { asker, .. }
+            | Work::Unsubscribe { asker, .. }
             | Work::Reserve { asker, .. }
             | Work::Survey { asker, .. }
             | Work::Names { asker, .. } => Some(asker),

@@ -5,8 +5,9 @@ use crate::words::clock::Time;
 use super::super::state::deadlines::Due;
 use super::super::state::message::{Slot, State};
 use super::super::state::queue::QueueSlot;
-use super::super::state::reservation::{Of, Terms};
+use super::super::state::reservation::Of;
 use super::super::state::session::SessionSlot;
+use super::super::state::subscription::SubscriptionSlot;
 use super::Ledger;
 
 impl Ledger {
@@ -21,10 +22,7 @@ impl Ledger {
         match due {
             Due::Delay(queue) => self.rearm_delay(queue),
             Due::Session(_, session) => self.rearm_session(session),
-            Due::Window(connection, queue) => match self.sessions.find(connection) {
-                Some(session) => self.rearm_window(session, queue),
-                None => Time::NEVER,
-            },
+            Due::Window(subscription) => self.rearm_window(subscription),
             Due::Pause(_) | Due::Expire(_) => Time(0),
         }
     }
@@ -58,25 +56,21 @@ impl Ledger {
     pub fn refresh_soonest(&mut self, slot: SessionSlot) -> Time {
         let session = &mut self.sessions[slot];
         let held = self.reservations.iter(&session.held, Of::Holder);
-        session.soonest = held.map(|(_, held)| held.terms.ends()).min().unwrap_or(Time::NEVER);
+        session.soonest = held.map(|(_, held)| held.ends()).min().unwrap_or(Time::NEVER);
         session.soonest
     }
 
-    pub fn rearm_window(&mut self, slot: SessionSlot, queue: QueueSlot) -> Time {
-        let session = &mut self.sessions[slot];
-        let due = Due::Window(session.connection, queue);
-        let Some(window) = session.windows.get_mut(&queue) else { return Time::NEVER };
-        let at = window.deadline(session.ack_timeout_ms);
-        self.deadlines.rearm(&mut window.armed, at, due);
+    pub fn rearm_window(&mut self, slot: SubscriptionSlot) -> Time {
+        let subscription = &mut self.subscriptions[slot];
+        let at = subscription.deadline(self.sessions[subscription.session].ack_timeout_ms);
+        self.deadlines.rearm(&mut subscription.armed, at, Due::Window(slot));
         at
     }
 
     /// Has the clock of a window begin anew.
-    pub fn restart_window_clock(&mut self, now: Time, slot: SessionSlot, queue: QueueSlot) {
-        if let Some(window) = self.sessions[slot].windows.get_mut(&queue) {
-            window.clock_since = now;
-        }
-        self.rearm_window(slot, queue);
+    pub fn restart_window_clock(&mut self, now: Time, slot: SubscriptionSlot) {
+        self.subscriptions[slot].clock_since = now;
+        self.rearm_window(slot);
     }
 
     /// The clock of a message's life has rung, and will not ring again.
@@ -87,9 +81,10 @@ impl Ledger {
     /// Has a reservation last until `until`; one that came through a window has no end of its own.
     pub fn prolong(&mut self, slot: Slot, until: Time) {
         if let State::Reserved(reservation) = self.messages[slot].state
-            && let Terms::Until(ends) = &mut self.reservations[reservation].terms
+            && let reservation = &mut self.reservations[reservation]
+            && reservation.window().is_none()
         {
-            *ends = until;
+            reservation.moment = until;
         }
     }
 

@@ -3,16 +3,15 @@
 //!
 //! Its fields are private, and reading it gives shared references only. So no rule can move a
 //! message from one state to another, or write what is counted, but through the functions of this
-//! folder: `moves` for messages, `references` for what sessions refer to, `demand` for waits and
-//! windows, `clocks` for deadlines. What to do, and when, is up to the rules above.
+//! folder: `moves` for messages, `references` for who refers to a queue, `subscriptions` for who
+//! stands in its rotation, `clocks` for deadlines. What to do, and when, is up to the rules above.
 
 mod clocks;
-mod demand;
 mod moves;
 mod references;
+mod subscriptions;
 
-pub(super) use demand::Lost;
-pub(super) use moves::{Detached, Flushed};
+pub(super) use moves::{Detached, Flushed, Lost};
 
 use crate::words::clock::Time;
 use crate::words::command::Manner;
@@ -24,6 +23,7 @@ use super::state::message::{Message, Messages, Slot, State};
 use super::state::queue::{Queue, QueueSlot, Queues};
 use super::state::reservation::Reservations;
 use super::state::session::{Dialogue, Hold, Session, SessionSlot, Sessions};
+use super::state::subscription::{Subscription, SubscriptionSlot, Subscriptions};
 
 /// All queueing state.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ pub(super) struct Ledger {
     reservations: Reservations,
     queues: Queues,
     sessions: Sessions,
+    subscriptions: Subscriptions,
     deadlines: Deadlines,
     counts: Counts,
     /// The next stamp in the rotations.
@@ -57,6 +58,7 @@ impl Default for Ledger {
             reservations: Reservations::default(),
             queues: Queues::default(),
             sessions: Sessions::default(),
+            subscriptions: Subscriptions::default(),
             deadlines: Deadlines::default(),
             counts: Counts::default(),
             next_stamp: 1,
@@ -92,6 +94,15 @@ impl Ledger {
 
     pub fn session(&self, slot: SessionSlot) -> &Session {
         &self.sessions[slot]
+    }
+
+    pub fn subscription(&self, slot: SubscriptionSlot) -> &Subscription {
+        &self.subscriptions[slot]
+    }
+
+    #[cfg(test)]
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
     }
 
     pub fn session_of(&self, connection: ConnectionId) -> Option<SessionSlot> {

@@ -12,8 +12,7 @@ use super::super::state::deadlines::Due;
 use super::super::state::message::{History, Message, Slot, State};
 use super::super::state::queue::{QueueSlot, URGENT_BELOW};
 use super::super::state::ready::ReadyList;
-use super::super::state::reservation::{Of, ReservationSlot, Terms};
-use super::super::state::session::SessionSlot;
+use super::super::state::reservation::{Holder, Of, ReservationSlot};
 use super::Ledger;
 
 /// A message that is on no list.
@@ -25,6 +24,15 @@ impl Detached {
     pub fn slot(&self) -> Slot {
         self.0
     }
+}
+
+/// What a window loses when a message is taken out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Lost {
+    /// Nothing: the peer knows.
+    PlaceIsFree,
+    /// The place, until the peer acknowledges too late: it still has the message.
+    PlaceStaysTaken,
 }
 
 /// What was taken out of a flushed queue.
@@ -102,23 +110,19 @@ impl Ledger {
                     totals.reserved -= 1;
                 }
                 self.reservations.unlink(&mut queue.reserved, Of::Queue, reservation);
-                self.take_from_holder(slot, reservation);
+                self.take_from_holder(reservation);
             }
         }
         Detached(slot)
     }
 
-    fn take_from_holder(&mut self, slot: Slot, reservation: ReservationSlot) {
-        let queue = self.messages[slot].queue;
-        let (holder, terms) =
-            (self.reservations[reservation].session, self.reservations[reservation].terms);
-        let session = &mut self.sessions[holder];
-        let list = match terms {
-            Terms::Until(_) => &mut session.held,
-            Terms::Window { .. } => {
+    fn take_from_holder(&mut self, reservation: ReservationSlot) {
+        let session = &mut self.sessions[self.reservations[reservation].session];
+        let list = match self.reservations[reservation].window() {
+            None => &mut session.held,
+            Some(subscription) => {
                 session.dispatched -= 1;
-                let window = session.windows.get_mut(&queue);
-                &mut window.expect("a window outlives what is out through it").held
+                &mut self.subscriptions[subscription].held
             }
         };
         self.reservations.unlink(list, Of::Holder, reservation);
@@ -126,6 +130,30 @@ impl Ledger {
             session.soonest = Time::NEVER;
         }
         self.reservations.remove(reservation);
+    }
+
+    /// Takes a message out of its holder's hands. Where it came through a window, its place is
+    /// free, or stays taken until a late acknowledgement when `lost` says so.
+    pub fn take_back(&mut self, now: Time, slot: Slot, lost: Lost) -> Detached {
+        let State::Reserved(reservation) = self.messages[slot].state else {
+            return self.detach(slot);
+        };
+        let Some(through) = self.reservations[reservation].window() else {
+            return self.detach(slot);
+        };
+        let is_first = self.subscriptions[through].held.first() == Some(reservation);
+        let detached = self.detach(slot);
+        let subscription = &mut self.subscriptions[through];
+        if lost == Lost::PlaceStaysTaken {
+            subscription.lost_places += 1;
+            let session = &mut self.sessions[subscription.session];
+            session.lost.entry(self.messages[slot].id).or_default().push(through);
+        }
+        if is_first {
+            subscription.clock_since = now;
+        }
+        self.update(through);
+        detached
     }
 
     pub fn place_ready(&mut self, Detached(slot): Detached) {
@@ -177,31 +205,37 @@ impl Ledger {
         self.counts.messages.buried += 1;
     }
 
-    pub fn place_reserved(&mut self, Detached(slot): Detached, holder: SessionSlot, terms: Terms) {
-        let reservation = self.reservations.insert(slot, holder, terms);
+    pub fn place_reserved(&mut self, Detached(slot): Detached, holder: Holder) {
+        let (who, window, moment) = match holder {
+            Holder::Session(who, until) => (who, None, until),
+            Holder::Window(through, now) => {
+                (self.subscriptions[through].session, Some(through), now)
+            }
+        };
+        let reservation = self.reservations.insert(slot, who, window, moment);
         let message = &mut self.messages[slot];
         message.state = State::Reserved(reservation);
         message.reserves = message.reserves.saturating_add(1);
         message.unsaved = true;
-        let queue_slot = message.queue;
         self.counts.messages.reserved += 1;
-        let queue = &mut self.queues[queue_slot];
+        let queue = &mut self.queues[message.queue];
         self.reservations.push_back(&mut queue.reserved, Of::Queue, reservation);
-        let session = &mut self.sessions[holder];
-        match terms {
-            Terms::Until(until) => {
-                session.soonest = session.soonest.min(until);
-                self.reservations.push_back(&mut session.held, Of::Holder, reservation);
+        let session = &mut self.sessions[who];
+        let held = match window {
+            None => {
+                session.soonest = session.soonest.min(moment);
+                &mut session.held
             }
-            Terms::Window { since } => {
+            Some(through) => {
                 session.dispatched += 1;
-                let window = session.windows.get_mut(&queue_slot).expect("handed through a window");
-                if window.held.is_empty() {
-                    window.clock_since = since;
+                let subscription = &mut self.subscriptions[through];
+                if subscription.held.is_empty() {
+                    subscription.clock_since = moment;
                 }
-                self.reservations.push_back(&mut window.held, Of::Holder, reservation);
+                &mut subscription.held
             }
-        }
+        };
+        self.reservations.push_back(held, Of::Holder, reservation);
     }
 
     /// Forgets a message for good.

@@ -70,19 +70,13 @@ impl Ledger {
         self.queues[slot].pauses += 1;
     }
 
-    /// Has a session refer to a queue and watch it from its start; the queue stays from then on.
-    pub fn begin_with(&mut self, who: SessionSlot, slot: QueueSlot) {
-        let session = &mut self.sessions[who];
-        session.referred = Some(slot);
-        session.watched = vec![slot];
+    /// Has a queue stay when nobody needs it; it comes first in lists. Connections begin with it.
+    pub fn keep_first(&mut self, slot: QueueSlot) {
         if !self.queues[slot].is_first {
             // The queue that connections start with has been there from the start.
             self.queues.list_first(slot);
         }
-        let queue = &mut self.queues[slot];
-        queue.is_first = true;
-        queue.using += 1;
-        queue.watching += 1;
+        self.queues[slot].is_first = true;
     }
 
     /// Has a session refer to another queue; tells to which one it referred before.
@@ -91,24 +85,6 @@ impl Ledger {
         let old = self.sessions[who].referred.replace(slot)?;
         self.queues[old].using -= 1;
         Some(old)
-    }
-
-    /// Adds a queue to those that a session watches; tells how many there are.
-    pub fn watch(&mut self, who: SessionSlot, slot: QueueSlot) -> usize {
-        let watched = &mut self.sessions[who].watched;
-        if !watched.contains(&slot) {
-            watched.push(slot);
-            self.queues[slot].watching += 1;
-        }
-        watched.len()
-    }
-
-    /// Takes the queue at this place out of those that a session watches. As in lists of queues,
-    /// the last one takes its place.
-    pub fn unwatch(&mut self, who: SessionSlot, at: usize) -> QueueSlot {
-        let slot = self.sessions[who].watched.swap_remove(at);
-        self.queues[slot].watching -= 1;
-        slot
     }
 
     /// Counts a session that puts messages.
@@ -129,11 +105,11 @@ impl Ledger {
         }
     }
 
-    /// Forgets a session that holds, consumes and watches nothing.
+    /// Forgets a session that holds nothing and has no subscription.
     pub fn close_session(&mut self, who: SessionSlot) -> Session {
         let session = self.sessions.remove(who);
         debug_assert!(session.held.is_empty() && session.dispatched == 0);
-        debug_assert!(session.windows.is_empty() && session.watched.is_empty());
+        debug_assert!(session.first.is_none() && session.others.is_empty());
         self.deadlines.cancel(session.armed, Due::Session(session.connection, who));
         self.counts.producers -= u64::from(session.producer);
         self.counts.workers -= u64::from(session.worker);

@@ -31,7 +31,9 @@ impl Model {
                 let out = self.out(*who, name).len();
                 if out > 0 || window.max > 0 && out + window.lost.len() >= window.max {
                     let at = window.clock + s.ack_timeout;
-                    due.push((at, 3, u64::from(*who) << 32 | slot(name)));
+                    let window = (*who, name.clone());
+                    let place = self.windows.get(&window).copied().unwrap_or(u32::MAX);
+                    due.push((at, 3, u64::from(place)));
                 }
             }
         }
@@ -69,7 +71,11 @@ impl Model {
                 self.serve(&queue);
             }
             2 => self.session_clock(who(key)),
-            3 => self.window_clock(who(key >> 32), &named.unwrap(), at),
+            3 => {
+                let here = self.windows.iter().find(|(_, place)| u64::from(**place) == key);
+                let (who, queue) = here.unwrap().0.clone();
+                self.window_clock(who, &queue, at);
+            }
             _ => {
                 debug_assert_eq!(self.message(key).expires, at);
                 self.expired += 1;

@@ -84,6 +84,8 @@ pub struct Model {
     pub queues_max: usize,
     /// The engine's order of queues, for what happens in the same millisecond.
     pub slots: BTreeMap<QueueName, u32>,
+    /// The engine's order of windows.
+    pub windows: BTreeMap<(char, QueueName), u32>,
     pub resumable: VecDeque<char>,
     pub refusing: bool,
     pub timeouts: u64,

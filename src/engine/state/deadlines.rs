@@ -12,6 +12,7 @@ use crate::words::ids::ConnectionId;
 use super::message::Slot;
 use super::queue::QueueSlot;
 use super::session::SessionSlot;
+use super::subscription::SubscriptionSlot;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +24,7 @@ pub enum Due {
     /// The session's wait ends, or one of its reservations.
     Session(ConnectionId, SessionSlot),
     /// The oldest message of the window has been out for too long.
-    Window(ConnectionId, QueueSlot),
+    Window(SubscriptionSlot),
     /// The message expires. Exact: the entry goes when the message goes.
     Expire(Slot),
 }

@@ -7,3 +7,4 @@ pub mod queue;
 pub mod ready;
 pub mod reservation;
 pub mod session;
+pub mod subscription;

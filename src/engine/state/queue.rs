@@ -11,7 +11,7 @@ use crate::words::statistics::StateCounts;
 use super::message::Slot;
 use super::ready::ReadyList;
 use super::reservation::List;
-use super::session::SessionSlot;
+use super::subscription::SubscriptionSlot;
 
 /// Where a queue lies in [`Queues`]; reused after it is gone.
 pub type QueueSlot = u32;
@@ -36,19 +36,20 @@ pub struct Queue {
     /// By the order in which they were buried.
     pub buried: BTreeMap<u64, Slot>,
     pub reserved: List,
-    /// Who has room for a message, the one who waited longest since its last one first: a stamp
-    /// that is drawn when a message is handed out, and the session.
-    pub rotation: BTreeSet<(u64, SessionSlot)>,
+    /// The subscriptions that have room for a message, the one first that has waited longest since
+    /// its last one: a stamp that is drawn when a message is handed out, and the subscription.
+    pub rotation: BTreeSet<(u64, SubscriptionSlot)>,
     pub urgent: u32,
     pub body_bytes: u64,
-    /// Sessions that use it, watch it, have a window on it, and large work on it under way.
+    /// Sessions that refer to it, subscriptions on request and with windows that it is in, and large
+    /// work on it under way.
     pub using: u32,
     pub watching: u32,
     pub windows: u32,
     pub works: u32,
     /// Connections start with it: it stays when nobody uses it.
     pub is_first: bool,
-    /// Sessions that watch it and wait.
+    /// Of `watching`, those whose session waits for a message.
     pub waiting: u32,
     pub paused_until: Time,
     pub pause_ms: u64,

@@ -9,6 +9,7 @@ use crate::words::clock::Time;
 
 use super::message::Slot;
 use super::session::SessionSlot;
+use super::subscription::SubscriptionSlot;
 
 /// Where a reservation lies in [`Reservations`].
 pub type ReservationSlot = u32;
@@ -20,36 +21,37 @@ const NONE: ReservationSlot = ReservationSlot::MAX;
 pub struct Reservation {
     pub message: Slot,
     pub session: SessionSlot,
-    pub terms: Terms,
+    /// Through whose window it came; none for what was taken on request.
+    subscription: SubscriptionSlot,
+    /// When it ends by itself; of what came through a window, when it was handed out.
+    pub moment: Time,
     links: [Link; 2],
 }
 
-/// When a reservation ends by itself.
+/// To whom a message is handed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Terms {
-    /// At this moment (the message's time to run).
-    Until(Time),
-    /// Not by itself: it was handed out through a window, which has a clock of its own.
-    Window {
-        /// When it was handed out.
-        since: Time,
-    },
+pub enum Holder {
+    /// To a session that asked for it, until this moment.
+    Session(SessionSlot, Time),
+    /// Through the window of a subscription, at this moment; the window has a clock of its own.
+    Window(SubscriptionSlot, Time),
 }
 
-impl Terms {
-    /// When the reservation ends by itself.
-    pub fn ends(self) -> Time {
-        match self {
-            Terms::Until(until) => until,
-            Terms::Window { .. } => Time::NEVER,
-        }
+impl Reservation {
+    pub fn window(&self) -> Option<SubscriptionSlot> {
+        (self.subscription != NONE).then_some(self.subscription)
+    }
+
+    /// When it ends by itself.
+    pub fn ends(&self) -> Time {
+        if self.subscription == NONE { self.moment } else { Time::NEVER }
     }
 }
 
 /// Which of the two lists.
 #[derive(Clone, Copy, Debug)]
 pub enum Of {
-    /// The list of the session, or of the window it was handed out through.
+    /// The list of the session, or of the subscription through whose window it came.
     Holder = 0,
     /// The list of the queue.
     Queue = 1,
@@ -98,9 +100,17 @@ pub struct Reservations {
 }
 
 impl Reservations {
-    pub fn insert(&mut self, message: Slot, session: SessionSlot, terms: Terms) -> u32 {
-        let links = [UNLINKED; 2];
-        let slot = self.slots.insert(Reservation { message, session, terms, links });
+    /// Adds a reservation of a message by a session, through that of its windows if one is named.
+    pub fn insert(
+        &mut self,
+        message: Slot,
+        session: SessionSlot,
+        window: Option<SubscriptionSlot>,
+        moment: Time,
+    ) -> ReservationSlot {
+        let (links, subscription) = ([UNLINKED; 2], window.unwrap_or(NONE));
+        let reservation = Reservation { message, session, subscription, moment, links };
+        let slot = self.slots.insert(reservation);
         ReservationSlot::try_from(slot).expect("fewer than 2^32 reservations")
     }
 
@@ -186,7 +196,7 @@ mod tests {
     fn lists_keep_their_order_when_one_in_the_middle_leaves() {
         let mut all = Reservations::default();
         let mut list = List::default();
-        let slots: Vec<u32> = (0..4).map(|n| all.insert(n, 1, Terms::Until(Time(0)))).collect();
+        let slots: Vec<u32> = (0..4).map(|n| all.insert(n, 1, None, Time(0))).collect();
         for slot in &slots {
             all.push_back(&mut list, Of::Queue, *slot);
         }
@@ -199,11 +209,16 @@ mod tests {
     }
 
     #[test]
+    fn a_reservation_costs_40_bytes() {
+        assert_eq!(size_of::<Reservation>(), 40);
+    }
+
+    #[test]
     fn the_two_lists_do_not_disturb_each_other() {
         let mut all = Reservations::default();
         let (mut mine, mut queue) = (List::default(), List::default());
-        let a = all.insert(7, 1, Terms::Until(Time(0)));
-        let b = all.insert(8, 1, Terms::Until(Time(0)));
+        let a = all.insert(7, 1, None, Time(0));
+        let b = all.insert(8, 1, None, Time(0));
         for slot in [a, b] {
             all.push_back(&mut mine, Of::Holder, slot);
             all.push_back(&mut queue, Of::Queue, slot);

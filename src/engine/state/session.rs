@@ -1,17 +1,17 @@
 //! A connection as the core sees it. Everything in here dies with the connection.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::words::clock::Time;
-use crate::words::command::{Manner, Put, Request, Tag};
+use crate::words::command::{Manner, Put, Request, SubscriptionKey, Tag};
 use crate::words::ids::{ConnectionId, MessageId};
 
 use super::queue::QueueSlot;
 use super::reservation::List;
+use super::subscription::SubscriptionSlot;
 
 /// The last second of a reservation, during which its holder is not made to wait for another
 /// message (beanstalk protocol text, "DEADLINE_SOON"), in milliseconds.
@@ -26,11 +26,16 @@ pub struct Session {
     pub connection: ConnectionId,
     pub manner: Manner,
     pub referred: Option<QueueSlot>,
-    pub watched: Vec<QueueSlot>,
-    pub windows: FxHashMap<QueueSlot, Window>,
-    /// How many messages are out through all of them.
+    /// Its subscription number 0, which is the only one of most sessions.
+    pub first: Option<SubscriptionSlot>,
+    /// Its other subscriptions.
+    pub others: FxHashMap<Keyed, SubscriptionSlot>,
+    /// Messages that were taken back although their places in windows are still taken, and whose
+    /// places these are: the same message may have been lost more than once.
+    pub lost: FxHashMap<MessageId, Vec<SubscriptionSlot>>,
+    /// How many messages are out through all its windows.
     pub dispatched: u32,
-    /// What it has reserved (not what came through windows), the oldest first.
+    /// What it has taken on request (not what came through windows), the oldest first.
     pub held: List,
     /// No reservation in `held` ends before this; [`Time::NEVER`] when there is none.
     pub soonest: Time,
@@ -84,65 +89,27 @@ pub enum Hold {
 /// A reservation that waits.
 #[derive(Debug)]
 pub struct Wait {
-    /// Its place in the rotation of each watched queue.
-    pub stamp: u64,
+    /// For which of its subscriptions.
+    pub subscription: SubscriptionSlot,
     pub tag: Tag,
     pub until: Time,
     pub count: u32,
 }
 
-/// A standing demand for a queue's messages.
-#[derive(Debug)]
-pub struct Window {
-    pub max: u32,
-    /// What is out, the oldest first.
-    pub held: List,
-    /// Messages that were taken back (flushed, timed out) and whose places are taken until they
-    /// are acknowledged, with the number of places: the same message may have been lost twice.
-    pub lost: FxHashMap<MessageId, u32>,
-    /// The places of all of them.
-    pub lost_places: u32,
-    /// When it last got a message, as its place in the queue's rotation.
-    pub stamp: u64,
-    /// Since when its oldest message is the oldest, or all its places are lost.
-    pub clock_since: Time,
-    /// The entry in [`super::deadlines::Deadlines`].
-    pub armed: Time,
+/// A subscription's key, within its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Keyed {
+    Queue(QueueSlot),
+    Number(u64),
 }
 
-impl Window {
-    pub fn outstanding(&self) -> usize {
-        self.held.len() as usize + self.lost_places as usize
-    }
-
-    pub fn has_room(&self) -> bool {
-        self.outstanding() < self.max as usize
-    }
-
-    /// Takes a message's place until it is acknowledged after all.
-    pub fn lose(&mut self, id: MessageId) {
-        *self.lost.entry(id).or_default() += 1;
-        self.lost_places += 1;
-    }
-
-    /// Frees one place that this message has taken; says whether there was one.
-    pub fn find_again(&mut self, id: MessageId) -> bool {
-        let Entry::Occupied(mut places) = self.lost.entry(id) else { return false };
-        *places.get_mut() -= 1;
-        if *places.get() == 0 {
-            places.remove();
+impl Keyed {
+    /// What the key of a subscription means for one of its queues.
+    pub fn new(key: SubscriptionKey, queue: QueueSlot) -> Keyed {
+        match key {
+            SubscriptionKey::Queue => Keyed::Queue(queue),
+            SubscriptionKey::Number(number) => Keyed::Number(number),
         }
-        self.lost_places -= 1;
-        true
-    }
-
-    /// When its clock runs out.
-    pub fn deadline(&self, ack_timeout_ms: u64) -> Time {
-        let runs = !self.held.is_empty() || (self.max > 0 && !self.has_room());
-        if ack_timeout_ms == 0 || !runs {
-            return Time::NEVER;
-        }
-        self.clock_since.plus(ack_timeout_ms)
     }
 }
 
@@ -152,8 +119,9 @@ impl Session {
             connection,
             manner,
             referred: None,
-            watched: Vec::new(),
-            windows: FxHashMap::default(),
+            first: None,
+            others: FxHashMap::default(),
+            lost: FxHashMap::default(),
             dispatched: 0,
             held: List::default(),
             soonest: Time::NEVER,
@@ -164,6 +132,19 @@ impl Session {
             ack_timeout_ms,
             dialogue: Dialogue::default(),
         }
+    }
+
+    /// The subscription of this key.
+    pub fn subscription(&self, keyed: Keyed) -> Option<SubscriptionSlot> {
+        match keyed {
+            Keyed::Number(0) => self.first,
+            other => self.others.get(&other).copied(),
+        }
+    }
+
+    /// All its subscriptions, in no particular order but for the first, which comes first.
+    pub fn subscriptions(&self) -> impl Iterator<Item = SubscriptionSlot> {
+        self.first.into_iter().chain(self.others.values().copied())
     }
 
     pub fn is_waiting(&self) -> bool {

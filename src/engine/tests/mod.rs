@@ -237,7 +237,7 @@ pub fn connection(letter: char) -> ConnectionId {
     ConnectionId(u64::from(letter))
 }
 
-fn letter(connection: ConnectionId) -> char {
+pub fn letter(connection: ConnectionId) -> char {
     u32::try_from(connection.0).ok().and_then(char::from_u32).unwrap()
 }
 

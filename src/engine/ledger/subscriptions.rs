@@ -1,0 +1,233 @@
+//! Subscriptions: their queues, and in which rotations they stand.
+
+use crate::words::clock::Time;
+use crate::words::command::{Demand, Tag};
+use crate::words::ids::MessageId;
+
+use super::super::state::deadlines::Due;
+use super::super::state::queue::{Queue, QueueSlot};
+use super::super::state::session::{Hold, Keyed, SessionSlot, Wait};
+use super::super::state::subscription::{Member, Subscription, SubscriptionSlot};
+use super::Ledger;
+
+impl Ledger {
+    /// The subscription of this key, which is made if there is none.
+    pub fn open_subscription(
+        &mut self,
+        now: Time,
+        who: SessionSlot,
+        key: Keyed,
+    ) -> SubscriptionSlot {
+        if let Some(slot) = self.sessions[who].subscription(key) {
+            return slot;
+        }
+        let mut fresh = Subscription::new(who, key);
+        (fresh.stamp, fresh.clock_since) = (self.draw_stamp(), now);
+        let slot = self.subscriptions.insert(fresh);
+        let session = &mut self.sessions[who];
+        match key {
+            Keyed::Number(0) => session.first = Some(slot),
+            other => drop(session.others.insert(other, slot)),
+        }
+        slot
+    }
+
+    /// Adds a queue to the set of a subscription, and says how it is handed messages from now on.
+    pub fn subscribe(&mut self, slot: SubscriptionSlot, queue: QueueSlot, demand: Demand) {
+        let subscription = &mut self.subscriptions[slot];
+        let was_window = subscription.is_window();
+        subscription.demand = demand;
+        if was_window != subscription.is_window() {
+            for member in &subscription.queues {
+                let queue = &mut self.queues[member.queue];
+                *references(queue, was_window) -= 1;
+                *references(queue, !was_window) += 1;
+            }
+        }
+        if subscription.position(queue).is_none() {
+            subscription.queues.push(Member { queue, leaving: false, entered: 0 });
+            *references(&mut self.queues[queue], subscription.is_window()) += 1;
+        }
+        self.update(slot);
+    }
+
+    /// Has nothing more handed out of a queue that is about to be taken out of a subscription.
+    pub fn begin_leaving(&mut self, slot: SubscriptionSlot, queue: QueueSlot) {
+        let members = &mut self.subscriptions[slot].queues;
+        if let Some(member) = members.iter_mut().find(|member| member.queue == queue) {
+            member.leaving = true;
+        }
+        self.update(slot);
+    }
+
+    /// Takes the queue at this place out of a subscription, out of which it has nothing. As in
+    /// lists of queues, the last one takes its place.
+    pub fn unsubscribe(&mut self, slot: SubscriptionSlot, at: usize) -> QueueSlot {
+        let subscription = &mut self.subscriptions[slot];
+        let Member { queue, entered, .. } = subscription.queues.swap_remove(at);
+        let here = &mut self.queues[queue];
+        *references(here, subscription.is_window()) -= 1;
+        here.rotation.remove(&(entered, slot));
+        queue
+    }
+
+    /// Ends a subscription without queues.
+    pub fn end_subscription(&mut self, slot: SubscriptionSlot) {
+        let subscription = self.subscriptions.remove(slot);
+        debug_assert!(subscription.queues.is_empty(), "a subscription that still has queues");
+        debug_assert!(subscription.held.is_empty(), "a subscription that has something out");
+        self.deadlines.cancel(subscription.armed, Due::Window(slot));
+        let session = &mut self.sessions[subscription.session];
+        match subscription.key {
+            Keyed::Number(0) => session.first = None,
+            other => drop(session.others.remove(&other)),
+        }
+        if subscription.lost_places > 0 {
+            session.lost.retain(|_, places| {
+                places.retain(|place| *place != slot);
+                !places.is_empty()
+            });
+        }
+    }
+
+    /// Makes a session wait for a message of a subscription.
+    pub fn begin_wait(&mut self, slot: SubscriptionSlot, tag: Tag, until: Time, count: u32) {
+        let stamp = self.draw_stamp();
+        let subscription = &mut self.subscriptions[slot];
+        subscription.stamp = stamp;
+        let who = subscription.session;
+        self.sessions[who].hold = Hold::Waiting(Wait { subscription: slot, tag, until, count });
+        self.counts.waiting += 1;
+        for member in &subscription.queues {
+            self.queues[member.queue].waiting += 1;
+        }
+        self.update(slot);
+        self.arm_session(who);
+    }
+
+    /// Takes a waiting session out of all rotations.
+    pub fn end_wait(&mut self, who: SessionSlot) -> Option<Wait> {
+        let session = &mut self.sessions[who];
+        if !session.is_waiting() {
+            return None;
+        }
+        let Hold::Waiting(wait) = std::mem::replace(&mut session.hold, Hold::Free) else {
+            return None;
+        };
+        self.counts.waiting -= 1;
+        for member in &self.subscriptions[wait.subscription].queues {
+            self.queues[member.queue].waiting -= 1;
+        }
+        self.update(wait.subscription);
+        self.arm_session(who);
+        Some(wait)
+    }
+
+    /// Sends a subscription to the end of the rotations, out of this queue's in which it is taken.
+    pub fn send_to_the_end(&mut self, slot: SubscriptionSlot, queue: QueueSlot) {
+        let stamp = self.draw_stamp();
+        let subscription = &mut self.subscriptions[slot];
+        subscription.stamp = stamp;
+        let member = subscription.queues.iter_mut().find(|member| member.queue == queue);
+        if let Some(member) = member {
+            let entered = std::mem::take(&mut member.entered);
+            self.queues[queue].rotation.remove(&(entered, slot));
+        }
+    }
+
+    /// Puts the entry of a subscription at the front of a rotation right if it is older than the
+    /// subscription's last message; says whether it was.
+    pub fn refresh_entry(&mut self, slot: SubscriptionSlot, queue: QueueSlot) -> bool {
+        let subscription = &mut self.subscriptions[slot];
+        let stamp = subscription.stamp;
+        let member = subscription.queues.iter_mut().find(|member| member.queue == queue);
+        let Some(member) = member.filter(|member| member.entered != stamp) else { return false };
+        let rotation = &mut self.queues[queue].rotation;
+        rotation.remove(&(member.entered, slot));
+        rotation.insert((stamp, slot));
+        member.entered = stamp;
+        true
+    }
+
+    /// Whether a subscription stands in the rotations of its queues.
+    pub fn is_in_rotation(&self, slot: SubscriptionSlot) -> bool {
+        let subscription = &self.subscriptions[slot];
+        let session = &self.sessions[subscription.session];
+        let waits = matches!(&session.hold, Hold::Waiting(wait) if wait.subscription == slot);
+        waits || (subscription.has_room() && session.takes_dispatches())
+    }
+
+    /// Puts a subscription into the rotations or takes it out, as it has room, and sets the clock
+    /// of its window.
+    pub fn update(&mut self, slot: SubscriptionSlot) {
+        let stands = self.is_in_rotation(slot);
+        let subscription = &mut self.subscriptions[slot];
+        let stamp = subscription.stamp;
+        for member in &mut subscription.queues {
+            let rotation = &mut self.queues[member.queue].rotation;
+            let stands = stands && !member.leaving;
+            if stands && member.entered == 0 {
+                member.entered = stamp;
+                rotation.insert((stamp, slot));
+            } else if !stands && member.entered != 0 {
+                rotation.remove(&(member.entered, slot));
+                member.entered = 0;
+            }
+        }
+        // The clock of the oldest message runs from its delivery or from the moment it became
+        // the oldest, which is now when the one before it has just gone.
+        if let Some(first) = subscription.held.first() {
+            let since = self.reservations[first].moment;
+            subscription.clock_since = subscription.clock_since.max(since);
+        }
+        let at = subscription.deadline(self.sessions[subscription.session].ack_timeout_ms);
+        if at < subscription.armed {
+            self.deadlines.rearm(&mut subscription.armed, at, Due::Window(slot));
+        }
+    }
+
+    /// Brings all windows of a session into their rotations or out of them.
+    pub fn update_windows(&mut self, who: SessionSlot) {
+        for slot in self.windows_of(who) {
+            self.update(slot);
+        }
+    }
+
+    /// The subscriptions of a session that have windows.
+    pub fn windows_of(&self, who: SessionSlot) -> Vec<SubscriptionSlot> {
+        let all = self.sessions[who].subscriptions();
+        all.filter(|slot| self.subscriptions[*slot].is_window()).collect()
+    }
+
+    /// Frees a place that this message has taken in a window of the session, on that queue if one
+    /// is named, and says of which subscription.
+    pub fn free_lost_place(
+        &mut self,
+        now: Time,
+        who: SessionSlot,
+        id: MessageId,
+        named: Option<QueueSlot>,
+    ) -> Option<SubscriptionSlot> {
+        let lost = &mut self.sessions[who].lost;
+        let places = lost.get_mut(&id)?;
+        let fits = |slot: &SubscriptionSlot| {
+            named.is_none_or(|queue| self.subscriptions[*slot].position(queue).is_some())
+        };
+        let slot = places.swap_remove(places.iter().position(fits)?);
+        if places.is_empty() {
+            lost.remove(&id);
+        }
+        let subscription = &mut self.subscriptions[slot];
+        subscription.lost_places -= 1;
+        if subscription.held.is_empty() {
+            // It has stirred: the time until it is given up starts again.
+            subscription.clock_since = now;
+        }
+        Some(slot)
+    }
+}
+
+/// The count of a queue's subscriptions of this kind.
+fn references(queue: &mut Queue, window: bool) -> &mut u32 {
+    if window { &mut queue.windows } else { &mut queue.watching }
+}

@@ -1,0 +1,121 @@
+//! The subscriptions: which queues' messages connections want, and how they are handed them.
+
+use slab::Slab;
+
+use crate::words::clock::Time;
+use crate::words::command::Demand;
+
+use super::queue::QueueSlot;
+use super::reservation::List;
+use super::session::{Keyed, SessionSlot};
+
+/// Where a subscription lies in [`Subscriptions`]; reused after it is gone.
+pub type SubscriptionSlot = u32;
+
+/// What one connection wants of a set of queues. Dies with the connection.
+#[derive(Debug)]
+pub struct Subscription {
+    pub session: SessionSlot,
+    pub key: Keyed,
+    /// Its queues, in the order in which they were added.
+    pub queues: Vec<Member>,
+    pub demand: Demand,
+    /// What is out through its window, the oldest first.
+    pub held: List,
+    /// Places in its window that are taken by messages which were taken back (flushed, timed out),
+    /// until those are acknowledged: see [`super::session::Session::lost`].
+    pub lost_places: u32,
+    /// When it last got a message or began to wait, as its place in the rotations.
+    pub stamp: u64,
+    /// Since when its oldest message is the oldest, or all its places are lost.
+    pub clock_since: Time,
+    /// The entry in [`super::deadlines::Deadlines`].
+    pub armed: Time,
+}
+
+/// One queue of a subscription.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    pub queue: QueueSlot,
+    /// Whether it is about to be taken out of the set: then nothing more is handed out of it.
+    pub leaving: bool,
+    /// The stamp of its entry in the queue's rotation; 0 where it has none. An entry whose stamp is
+    /// older than that of the subscription is put right when it comes to the front.
+    pub entered: u64,
+}
+
+impl Subscription {
+    pub fn new(session: SessionSlot, key: Keyed) -> Subscription {
+        Subscription {
+            session,
+            key,
+            queues: Vec::new(),
+            demand: Demand::OnRequest,
+            held: List::default(),
+            lost_places: 0,
+            stamp: 0,
+            clock_since: Time(0),
+            armed: Time::NEVER,
+        }
+    }
+
+    pub fn position(&self, queue: QueueSlot) -> Option<usize> {
+        self.queues.iter().position(|member| member.queue == queue)
+    }
+
+    pub fn is_window(&self) -> bool {
+        matches!(self.demand, Demand::Window(_))
+    }
+
+    pub fn has_room(&self) -> bool {
+        match self.demand {
+            Demand::OnRequest => false,
+            Demand::Window(max) => self.held.len() + self.lost_places < max,
+        }
+    }
+
+    /// When the clock of its window runs out.
+    pub fn deadline(&self, ack_timeout_ms: u64) -> Time {
+        let Demand::Window(max) = self.demand else { return Time::NEVER };
+        let runs = !self.held.is_empty() || (max > 0 && !self.has_room());
+        if ack_timeout_ms == 0 || !runs {
+            return Time::NEVER;
+        }
+        self.clock_since.plus(ack_timeout_ms)
+    }
+}
+
+/// All subscriptions.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    slots: Slab<Subscription>,
+}
+
+impl Subscriptions {
+    pub fn insert(&mut self, subscription: Subscription) -> SubscriptionSlot {
+        let slot = self.slots.insert(subscription);
+        SubscriptionSlot::try_from(slot).expect("fewer than 2^32 subscriptions")
+    }
+
+    pub fn remove(&mut self, slot: SubscriptionSlot) -> Subscription {
+        self.slots.remove(slot as usize)
+    }
+
+    #[cfg(test)]
+    pub fn iter(&self) -> impl Iterator<Item = (SubscriptionSlot, &Subscription)> {
+        self.slots.iter().filter_map(|(slot, s)| Some((SubscriptionSlot::try_from(slot).ok()?, s)))
+    }
+}
+
+impl std::ops::Index<SubscriptionSlot> for Subscriptions {
+    type Output = Subscription;
+    fn index(&self, slot: SubscriptionSlot) -> &Subscription {
+        &self.slots[slot as usize]
+    }
+}
+
+impl std::ops::IndexMut<SubscriptionSlot> for Subscriptions {
+    fn index_mut(&mut self, slot: SubscriptionSlot) -> &mut Subscription {
+        &mut self.slots[slot as usize]
+    }
+}
