@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use crate::words::clock::Time;
 use crate::words::command::Reply;
 use crate::words::ids::{QueueName, Sequence};
+use crate::words::pattern::matches;
 use crate::words::statistics::{QueueSummary, Survey};
 
 use super::ledger::{Flushed, Lost};
@@ -282,7 +283,7 @@ impl Engine {
         let (most, mut seen, mut after) = (self.budget.max(1), 0, next);
         for (slot, queue) in self.ledger.queues().iter_from(next).take(most) {
             (seen, after) = (seen + 1, slot + 1);
-            if pattern.as_deref().is_none_or(|p| super::look::matches(p, queue.name.as_str())) {
+            if pattern.as_deref().is_none_or(|p| matches(p, queue.name.as_str())) {
                 found.add(queue, lines);
             }
         }

@@ -2,6 +2,7 @@
 //! bounds. They import nothing but each other.
 
 pub mod body;
+pub mod cause;
 pub mod change;
 pub mod clock;
 pub mod command;
@@ -9,6 +10,8 @@ pub mod durability;
 pub mod ids;
 pub mod limits;
 pub mod output;
+pub mod pattern;
+pub mod policy;
 pub mod refusal;
 pub mod statistics;
 pub mod subscription;
