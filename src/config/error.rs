@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::address::AddressError;
 use super::nearest::nearest;
 use super::values::ValueError;
+use crate::words::ids::QueueNameError;
 
 /// What is wrong with the configuration, and where it stands.
 #[derive(Debug)]
@@ -73,8 +74,16 @@ pub enum ConfigFault {
     TooSmall(String),
     /// A number above what the key takes; the largest it takes.
     TooLarge(String),
-    /// A key that a listener must have and this one has not.
-    Missing(&'static str),
+    /// A key that each of these sections must have and this one has not.
+    Missing(&'static str, &'static str),
+    /// More sections of a kind than there may be, and how many there may be.
+    TooManySections(&'static str, usize),
+    /// A list of more values than it may have, and how many it may have.
+    TooLong(usize),
+    /// A text that no queue's name is.
+    BadQueueName(QueueNameError),
+    /// A pattern where one queue is to be named.
+    PatternForQueue,
     /// A protocol that does not exist; those that do.
     UnknownProtocol(String, Vec<&'static str>),
     /// A text that is no address.
@@ -218,7 +227,15 @@ impl fmt::Display for ConfigFault {
             ConfigFault::BadValue(error) => error.fmt(f),
             ConfigFault::TooSmall(min) => write!(f, "too small, the minimum is {min}"),
             ConfigFault::TooLarge(max) => write!(f, "too large, the maximum is {max}"),
-            ConfigFault::Missing(key) => write!(f, "the listener has no {key}"),
+            ConfigFault::Missing(section, key) => write!(f, "the {section} has no {key}"),
+            ConfigFault::TooManySections(section, max) => {
+                write!(f, "too many, the maximum is {max} [[{section}]] sections")
+            }
+            ConfigFault::TooLong(max) => write!(f, "too long, the maximum is {max} values"),
+            ConfigFault::BadQueueName(error) => error.fmt(f),
+            ConfigFault::PatternForQueue => {
+                f.write_str("the name of one queue: * stands for nothing here")
+            }
             ConfigFault::UnknownProtocol(name, known) => {
                 write!(f, "unknown protocol {name:?} (known: {})", known.join(", "))?;
                 match nearest(name, known.iter().copied()) {
@@ -301,6 +318,7 @@ impl std::error::Error for ConfigError {
         match &self.fault {
             ConfigFault::Unreadable(error) | ConfigFault::UnknownHost(_, error) => Some(error),
             ConfigFault::BadValue(error) => Some(error),
+            ConfigFault::BadQueueName(error) => Some(error),
             ConfigFault::BadAddress(_, error) => Some(error),
             _ => None,
         }

@@ -15,7 +15,7 @@ use toml::de::DeTable;
 
 use super::error::{ConfigError, ConfigErrors, ConfigFault, Place};
 use super::mistakes::{Broken, Lines, Mistakes};
-use super::values::{self, Bytes, Count, Kind, Millis, Mode};
+use super::values::{self, Bytes, Count, Durations, Kind, Millis, Mode, Share};
 use crate::protocol::PROTOCOLS;
 use crate::protocol::options::{OptionValue, ProtocolOption};
 use crate::words::durability::Durability;
@@ -106,6 +106,17 @@ section! {
 }
 
 section! {
+    /// `[[policy]]`
+    Policy {
+        queues: String,
+        max_attempts: Count,
+        backoff: Durations,
+        jitter: Share,
+        dead_letter: String,
+    }
+}
+
+section! {
     /// `[log]`
     Log {
         level: LogLevel,
@@ -115,11 +126,12 @@ section! {
 
 /// The sections and the keys that they have whatever protocols there are, in the order of
 /// phpmqd.toml(5).
-const OWN_KEYS: [(&str, &[&str]); 5] = [
+const OWN_KEYS: [(&str, &[&str]); 6] = [
     ("storage", Storage::KEYS),
     (LISTENER, Listener::KEYS),
     ("limits", Limits::KEYS),
     ("queue", Queue::KEYS),
+    ("policy", Policy::KEYS),
     ("log", Log::KEYS),
 ];
 
@@ -169,6 +181,9 @@ pub struct TypedListener {
     pub options: Vec<TypedOption>,
 }
 
+/// The sections of which there may be several, each below a header in double brackets.
+pub(super) const SEVERAL: &[&str] = &[LISTENER, "policy"];
+
 /// What may be said of a key to whoever has typed something else.
 pub(super) struct About {
     pub(super) expected: &'static str,
@@ -182,6 +197,7 @@ pub(super) fn about(section: &str, key: &str, text: &str) -> Option<About> {
         LISTENER => Listener::about(key, text).or_else(|| about_option(key, text)),
         "limits" => Limits::about(key, text),
         "queue" => Queue::about(key, text),
+        "policy" => Policy::about(key, text),
         "log" => Log::about(key, text),
         _ => None,
     }
@@ -209,6 +225,8 @@ pub struct Sections {
     pub limits: Limits,
     /// What messages get that bring no values of their own.
     pub queue: Queue,
+    /// What becomes of messages whose processing fails.
+    pub policy: Vec<Spanned<Policy>>,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -221,7 +239,7 @@ impl Sections {
         if let Some(table) = mistakes.table(file, "storage") {
             sections.storage = Storage::take("storage", table, mistakes);
         }
-        for (table, span) in mistakes.listeners(file) {
+        for (table, span) in mistakes.tables(file, LISTENER) {
             let keys = Listener::take(LISTENER, table, mistakes);
             let options = mistakes.options(table);
             sections.listener.push(Spanned::new(span, TypedListener { keys, options }));
@@ -231,6 +249,10 @@ impl Sections {
         }
         if let Some(table) = mistakes.table(file, "queue") {
             sections.queue = Queue::take("queue", table, mistakes);
+        }
+        for (table, span) in mistakes.tables(file, "policy") {
+            let policy = Policy::take("policy", table, mistakes);
+            sections.policy.push(Spanned::new(span, policy));
         }
         if let Some(table) = mistakes.table(file, "log") {
             sections.log = Log::take("log", table, mistakes);
@@ -341,9 +363,12 @@ impl ConfigFile {
         let mut sections = Sections::take(table.get_ref(), &mut mistakes);
         // TOML's parser passes over the keys of a section that it has seen before.
         let mut repeated = Vec::new();
-        let (parts, listeners_too) = mistakes.repeated();
-        if listeners_too {
+        let (parts, mixed) = mistakes.repeated();
+        if mixed.contains(&LISTENER) {
             sections.listener.clear();
+        }
+        if mixed.contains(&"policy") {
+            sections.policy.clear();
         }
         for part in parts {
             let alone = blank_but(text, &part);
@@ -351,6 +376,7 @@ impl ConfigFile {
             mistakes.take_syntax_errors(&errors, table.get_ref());
             let mut again = Sections::take(table.get_ref(), &mut mistakes);
             sections.listener.append(&mut again.listener);
+            sections.policy.append(&mut again.policy);
             repeated.push(again);
         }
         let (found, broken) = mistakes.finish();
@@ -441,6 +467,12 @@ mod tests {
             [queue]
             priority = 5
             time_to_run = "1s"
+            [[policy]]
+            queues = "mail.*"
+            max_attempts = 5
+            backoff = ["1s", "1m", 0]
+            jitter = 0.25
+            dead_letter = "failed"
             [log]
             level = "trace"
             format = "journald"
@@ -455,6 +487,10 @@ mod tests {
             ("revision", &OptionValue::Number(2))
         );
         assert_eq!(*keys.mode.as_ref().unwrap().get_ref(), Mode(0o600));
+        let policy = sections.policy[0].get_ref();
+        let backoff = Durations(vec![Millis(1_000), Millis(60_000), Millis(0)]);
+        assert_eq!(*policy.backoff.as_ref().unwrap().get_ref(), backoff);
+        assert_eq!(*policy.jitter.as_ref().unwrap().get_ref(), Share(0.25));
         assert_eq!(*sections.log.format.unwrap().get_ref(), LogFormat::Journald);
         let keys: usize = OWN_KEYS.iter().map(|(_, keys)| keys.len()).sum();
         let options = 1;

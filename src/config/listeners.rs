@@ -91,7 +91,7 @@ impl Checker<'_> {
             [("protocol", typed.protocol.is_some()), ("address", typed.address.is_some())]
         {
             if !given {
-                self.fail("listener", spanned, ConfigFault::Missing(key));
+                self.fail("listener", spanned, ConfigFault::Missing("listener", key));
             }
         }
         let protocol = typed.protocol.as_ref().and_then(|name| {

@@ -110,6 +110,7 @@ fn work_out(
     let config = Config {
         listeners: checker.listeners(&sections.listener, storage.durability),
         limits: checker.limits(&sections.limits, &sections.queue),
+        policies: checker.policies(&sections.policy),
         log: checker.log(&sections.log),
         source: path,
         database_from: checker.database_from(&sections.storage.database),

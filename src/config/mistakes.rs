@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, ConfigFault, Place};
-use super::file::{SECTIONS, TypedOption, options_named};
+use super::file::{SECTIONS, SEVERAL, TypedOption, options_named};
 use super::nearest::nearest;
 use super::syntax;
 use super::values::{Kind, Scalar};
@@ -80,7 +80,7 @@ impl Broken {
 
     pub(super) fn covers(&self, error: &ConfigError) -> bool {
         let Place::Line { line, .. } = error.place else { return false };
-        if matches!(error.fault, ConfigFault::Missing(_)) {
+        if matches!(error.fault, ConfigFault::Missing(..)) {
             // It may stand in a line of this section that cannot be read.
             return self.lines.range(line..self.next_header(line)).next().is_some();
         }
@@ -96,28 +96,28 @@ pub(super) struct Mistakes<'a> {
     broken: Broken,
     /// The sections that TOML's parser passed over, since they were there before.
     repeated: Vec<Range<usize>>,
-    /// Whether listeners have headers in single and in double brackets, of which it keeps one kind.
-    mixed: bool,
+    /// The sections that have headers in single and in double brackets, of which it keeps one kind.
+    mixed: Vec<&'static str>,
 }
 
 impl<'a> Mistakes<'a> {
     pub(super) fn new(lines: &'a Lines, text: &'a str) -> Mistakes<'a> {
         let (found, repeated) = (Vec::new(), Vec::new());
-        Mistakes { lines, text, found, broken: Broken::of(text), repeated, mixed: false }
+        Mistakes { lines, text, found, broken: Broken::of(text), repeated, mixed: Vec::new() }
     }
 
     /// The parts of the text that are to be judged by themselves, since TOML's parser passed over
-    /// them. With listeners of both kinds of headers these are all listeners.
-    pub(super) fn repeated(&self) -> (Vec<Range<usize>>, bool) {
+    /// them. Of sections with both kinds of headers, which come along, these are all.
+    pub(super) fn repeated(&self) -> (Vec<Range<usize>>, &[&'static str]) {
         let mut parts = self.repeated.clone();
-        if self.mixed {
-            let listeners = self.broken.headers.iter().filter(|line| {
+        for section in &self.mixed {
+            let of_section = self.broken.headers.iter().filter(|line| {
                 let name = self.line(**line).trim_start_matches('[').trim_start();
-                name.starts_with("listener")
+                name.starts_with(section)
             });
-            parts.extend(listeners.take(MISTAKES_MAX).map(|line| self.part_below(*line)));
+            parts.extend(of_section.take(MISTAKES_MAX).map(|line| self.part_below(*line)));
         }
-        (parts, self.mixed)
+        (parts, &self.mixed)
     }
 
     /// A header and the lines up to the next one.
@@ -148,9 +148,11 @@ impl<'a> Mistakes<'a> {
             let repeated = message == DUPLICATE;
             let (key, fault) = if repeated {
                 let name = self.text.get(span.clone()).unwrap_or_default().to_owned();
-                let is_listener = header && name == "listener";
-                if is_listener {
-                    self.mixed = true;
+                let several = SEVERAL.iter().find(|section| header && **section == name);
+                if let Some(section) = several {
+                    if !self.mixed.contains(section) {
+                        self.mixed.push(section);
+                    }
                     continue;
                 }
                 if header && self.repeated.len() < MISTAKES_MAX {
@@ -219,12 +221,12 @@ impl<'a> Mistakes<'a> {
         tables(value.get_ref()).into_iter().next()
     }
 
-    /// The tables of listeners, and where each stands.
-    pub(super) fn listeners<'t, 'i>(
+    /// The tables of a section of which there may be several, and where each stands.
+    pub(super) fn tables<'t, 'i>(
         &mut self,
         file: &'t DeTable<'i>,
+        section: &'static str,
     ) -> Vec<(&'t DeTable<'i>, Range<usize>)> {
-        let section = "listener";
         let Some((name, value)) = file.get_key_value(section) else { return Vec::new() };
         let key = || Some(section.to_owned());
         match value.get_ref() {
@@ -233,7 +235,7 @@ impl<'a> Mistakes<'a> {
                 vec![(table, value.span())]
             }
             DeValue::Array(array) => {
-                if array.is_empty() {
+                if array.is_empty() && section == "listener" {
                     self.add(&name.span(), key(), ConfigFault::NoListener);
                 }
                 let mut found = Vec::new();
@@ -241,7 +243,7 @@ impl<'a> Mistakes<'a> {
                     match item.get_ref() {
                         DeValue::Table(table) => found.push((table, item.span())),
                         _ => {
-                            let fault = ConfigFault::NotASection("[[listener]]".to_owned());
+                            let fault = ConfigFault::NotASection(in_brackets(section));
                             self.add(&item.span(), key(), fault);
                         }
                     }
@@ -249,7 +251,7 @@ impl<'a> Mistakes<'a> {
                 found
             }
             _ => {
-                let fault = ConfigFault::NotASection("[[listener]]".to_owned());
+                let fault = ConfigFault::NotASection(in_brackets(section));
                 self.add(&value.span(), key(), fault);
                 Vec::new()
             }
@@ -328,7 +330,7 @@ fn sections_with(key: &str) -> Vec<String> {
 
 /// A section's name as it is written above its keys.
 pub(super) fn in_brackets(section: &str) -> String {
-    if section == "listener" { "[[listener]]".to_owned() } else { format!("[{section}]") }
+    if SEVERAL.contains(&section) { format!("[[{section}]]") } else { format!("[{section}]") }
 }
 
 fn unknown_section(name: &str, value: &DeValue<'_>) -> ConfigFault {

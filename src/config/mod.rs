@@ -11,6 +11,7 @@ use crate::protocol::options::Options;
 use crate::protocol::{PROTOCOLS, Protocol};
 use crate::words::durability::Durability;
 use crate::words::limits::{LimitValues, body_bytes_ever};
+use crate::words::policy::Policies;
 
 pub mod address;
 pub mod args;
@@ -23,6 +24,7 @@ mod meaning;
 mod memory;
 mod mistakes;
 mod nearest;
+mod policies;
 mod print;
 mod resolve;
 mod syntax;
@@ -56,6 +58,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Bounds, and what messages get that bring no values of their own.
     pub limits: LimitValues,
+    /// What becomes of messages whose processing fails.
+    pub policies: Policies,
     /// What is logged, and how.
     pub log: Log,
 }
@@ -70,6 +74,13 @@ pub enum Questionable {
         /// The largest message that is accepted, in bytes.
         accepted: u64,
     },
+    /// All queues that a policy is for are those of an earlier one.
+    PolicyWithoutQueues {
+        /// The pattern of its queues.
+        queues: String,
+        /// The pattern of the earlier one.
+        shadowed_by: String,
+    },
 }
 
 impl fmt::Display for Questionable {
@@ -79,6 +90,11 @@ impl fmt::Display for Questionable {
                 f,
                 "limits.max_message_size exceeds what limits.max_memory ({memory} bytes) can hold: \
                  messages of more than {accepted} bytes are refused"
+            ),
+            Questionable::PolicyWithoutQueues { queues, shadowed_by } => write!(
+                f,
+                "the [[policy]] for {queues:?} applies to no queue, since the one for \
+                 {shadowed_by:?} stands before it: the first that matches applies"
             ),
         }
     }
@@ -229,11 +245,16 @@ impl Config {
     }
 
     /// What is hardly meant, for `--check-config` and the log.
-    pub fn questionable(&self) -> Option<Questionable> {
+    pub fn questionable(&self) -> Vec<Questionable> {
         let LimitValues { max_memory: memory, max_message_size, .. } = self.limits;
         let accepted = body_bytes_ever(memory);
-        (max_message_size as u64 > accepted)
-            .then_some(Questionable::MessageSize { memory, accepted })
+        let size = (max_message_size as u64 > accepted)
+            .then_some(Questionable::MessageSize { memory, accepted });
+        let shadowed = self.policies.shadowed().map(|(queues, by)| {
+            let [queues, shadowed_by] = [queues, by].map(ToString::to_string);
+            Questionable::PolicyWithoutQueues { queues, shadowed_by }
+        });
+        size.into_iter().chain(shadowed).collect()
     }
 
     /// What a socket of this protocol that was passed in is to be: as the first configured listener
@@ -264,6 +285,7 @@ impl Config {
             ("limits.tcp_user_timeout", old.tcp_user_timeout_ms != now.tcp_user_timeout_ms),
             ("queue.priority", old.priority != now.priority),
             ("queue.time_to_run", old.time_to_run_ms != now.time_to_run_ms),
+            ("policy", self.policies != new.policies),
             ("log.level", self.log.level != new.log.level),
         ];
         differences.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
@@ -298,6 +320,7 @@ impl PartialEq for Config {
         self.storage == other.storage
             && self.listeners == other.listeners
             && self.limits == other.limits
+            && self.policies == other.policies
             && self.log == other.log
     }
 }
@@ -458,11 +481,11 @@ pub(crate) mod tests {
     #[test]
     fn messages_that_memory_has_no_room_for_are_questionable() {
         let questionable = |text: &str| load_text(text, &Args::default()).unwrap().questionable();
-        assert_eq!(questionable(""), None);
-        assert_eq!(questionable("[limits]\nmax_memory = \"64MiB\"\n"), None);
+        assert_eq!(questionable(""), []);
+        assert_eq!(questionable("[limits]\nmax_memory = \"64MiB\"\n"), []);
         let (memory, accepted) = (16 << 20, (15 << 20) - 200);
         let size = Questionable::MessageSize { memory, accepted };
-        assert_eq!(questionable("[limits]\nmax_memory = \"16MiB\"\n"), Some(size));
+        assert_eq!(questionable("[limits]\nmax_memory = \"16MiB\"\n"), [size]);
     }
 
     /// Every key of the file, set to something that is not its default, is named in one of the lists.
@@ -471,7 +494,8 @@ pub(crate) mod tests {
         let old = load_text("", &Args::default()).unwrap();
         let mut keys = 0;
         for (section, names) in file::SECTIONS.iter() {
-            for name in names.iter().filter(|_| *section != "listener") {
+            let once = !file::SEVERAL.contains(section);
+            for name in names.iter().filter(|_| once) {
                 let value = match *name {
                     "database" => "\"/elsewhere\"",
                     "durability" => "\"sync\"",
@@ -503,9 +527,12 @@ pub(crate) mod tests {
     #[test]
     fn what_a_running_daemon_does_not_take_up_is_named() {
         let old = load_text("", &Args::default()).unwrap();
-        let reloadable = "[limits]\nmax_window = 5\n[queue]\npriority = 1\n[log]\nlevel = \"warn\"";
+        let reloadable = "[limits]\nmax_window = 5\n[queue]\npriority = 1\n\
+                          [[policy]]\nqueues = \"*\"\n[log]\nlevel = \"warn\"";
         let new = load_text(reloadable, &Args::default()).unwrap();
         assert_eq!(old.differences_needing_restart(&new), Vec::<&str>::new());
+        let applied = ["limits.max_window", "queue.priority", "policy", "log.level"];
+        assert_eq!(old.differences_applied(&new), applied);
         let text = "[storage]\nsnapshot_interval = \"1s\"\nmin_free_disk = 1\n\
                     [[listener]]\nprotocol = \"phpmq\"\naddress = \"127.0.0.1:1\"\n\
                     [log]\nformat = \"plain\"";

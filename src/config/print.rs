@@ -4,10 +4,11 @@ use std::fmt::{self, Write};
 use std::path::Path;
 
 use super::file::{LogFormat, LogLevel, OnIoError};
-use super::values::{Bytes, Millis, Mode};
+use super::values::{Bytes, Durations, Millis, Mode, Share};
 use super::{Address, Config, Listener, SERVICE_DATABASE, Storage};
 use crate::protocol::options::OptionValue;
 use crate::words::limits::LimitValues;
+use crate::words::policy::Policy;
 
 /// The whole file.
 pub fn config(config: &Config) -> String {
@@ -26,6 +27,9 @@ fn write_config(out: &mut String, config: &Config) -> fmt::Result {
         write_listener(out, listener)?;
     }
     write_limits(out, &config.limits)?;
+    for policy in config.policies.iter() {
+        write_policy(out, policy)?;
+    }
     writeln!(out, "\n[log]")?;
     writeln!(out, "level = \"{}\"", level_word(config.log.level))?;
     writeln!(out, "format = \"{}\"", format_word(config.log.format))
@@ -96,6 +100,17 @@ fn write_limits(out: &mut String, limits: &LimitValues) -> fmt::Result {
     writeln!(out, "time_to_run = \"{}\"", Millis(limits.time_to_run_ms))
 }
 
+fn write_policy(out: &mut String, policy: &Policy) -> fmt::Result {
+    let backoff = policy.backoff_ms.iter().map(|step| Millis(*step)).collect();
+    let dead_letter = policy.dead_letter.as_ref().map_or("", |name| name.as_str());
+    writeln!(out, "\n[[policy]]")?;
+    writeln!(out, "queues = {}", quoted(policy.queues.as_str()))?;
+    writeln!(out, "max_attempts = {}", policy.max_attempts)?;
+    writeln!(out, "backoff = {}", Durations(backoff))?;
+    writeln!(out, "jitter = {}", Share(policy.jitter))?;
+    writeln!(out, "dead_letter = {}", quoted(dead_letter))
+}
+
 fn level_word(level: LogLevel) -> &'static str {
     match level {
         LogLevel::Crit => "crit",
@@ -154,6 +169,9 @@ mod tests {
             [[listener]]\nprotocol = \"console\"\naddress = \"unix:/run/a b\"\nmode = \"0600\"
             group = \"staff\"\nack_timeout = \"0s\"\ndurability = \"periodic\"
             [limits]\nmax_memory = \"3GiB\"\nidle_timeout = \"90s\"\nmax_output = 1025
+            [[policy]]\nqueues = \"mail \\\"x\\\" *\"\nmax_attempts = 7
+            backoff = [\"1500ms\", \"10m\", 0]\njitter = 0.3\ndead_letter = \"mail \\\"x\\\" failed\"
+            [[policy]]\nqueues = \"*\"\njitter = 1
             [log]\nlevel = \"trace\"\nformat = \"journald\"
         ";
         let config = load_text(text, &Args::default()).unwrap();

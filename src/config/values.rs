@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
 use super::nearest::nearest;
 use crate::protocol::options::OptionValue;
@@ -37,6 +37,14 @@ pub struct Mode(pub u32);
 /// A value of any kind that an option of a protocol can be of.
 pub(super) struct Scalar(pub(super) OptionValue);
 
+/// Several durations: `["1s", "10s", "1m"]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Durations(pub Vec<Millis>);
+
+/// A share of a whole: a number from 0 to 1. Where it ends is up to who takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Share(pub f64);
+
 macro_rules! into_number {
     ($($name:ident)*) => {$(
         impl From<$name> for u64 {
@@ -56,6 +64,8 @@ const DURATION_EXPECTED: &str = "a duration like \"50ms\", \"30s\", \"5m\", \"2h
 const SIZE_EXPECTED: &str = "a size like \"64MiB\" (B, KiB, MiB, GiB, TiB) or a number of bytes";
 const COUNT_EXPECTED: &str = "a whole number, 0 or more";
 const MODE_EXPECTED: &str = "permissions as octal digits in a string, like \"0660\"";
+const DURATIONS_EXPECTED: &str = "a list of durations like [\"1s\", \"10s\", \"1m\"]";
+const SHARE_EXPECTED: &str = "a number from 0 to 1, like 0.1";
 
 impl fmt::Display for ValueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -129,6 +139,23 @@ impl fmt::Display for Bytes {
     }
 }
 
+impl fmt::Display for Durations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (index, millis) in self.0.iter().enumerate() {
+            write!(f, "{}\"{millis}\"", if index == 0 { "" } else { ", " })?;
+        }
+        f.write_str("]")
+    }
+}
+
+impl fmt::Display for Share {
+    /// With its point, also where nothing stands behind it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -161,6 +188,8 @@ kinds! {
     Bytes => SIZE_EXPECTED,
     Count => COUNT_EXPECTED,
     Mode => MODE_EXPECTED,
+    Durations => DURATIONS_EXPECTED,
+    Share => SHARE_EXPECTED,
 }
 
 /// Reads one of the words of an enumeration.
@@ -266,6 +295,60 @@ impl<'de> Deserialize<'de> for Mode {
             // 660 as a TOML number is not 0660: taking it would open another door than was meant.
             number: |_| None,
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for Durations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Durations, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Durations;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(DURATIONS_EXPECTED)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Durations, A::Error> {
+                let mut durations = Vec::new();
+                while let Some(millis) = list.next_element()? {
+                    durations.push(millis);
+                }
+                Ok(Durations(durations))
+            }
+        }
+
+        deserializer.deserialize_any(List)
+    }
+}
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Share, D::Error> {
+        struct Number;
+
+        impl Visitor<'_> for Number {
+            type Value = Share;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(SHARE_EXPECTED)
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Share, E> {
+                // Neither less than nothing nor no number at all, but 0.0 for -0.0.
+                if number >= 0.0 {
+                    return Ok(Share(number.abs()));
+                }
+                Err(E::invalid_value(Unexpected::Float(number), &self))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Share, E> {
+                let number = u32::try_from(number)
+                    .map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))?;
+                Ok(Share(f64::from(number)))
+            }
+        }
+
+        deserializer.deserialize_any(Number)
     }
 }
 

@@ -156,7 +156,7 @@ fn check(config: &Config, unknown: &[ConfigError]) -> u8 {
     for error in unknown {
         say(false, &format!("phpmqd: warning: {error}; the service waits until it resolves\n"));
     }
-    if let Some(questionable) = config.questionable() {
+    for questionable in config.questionable() {
         say(false, &format!("phpmqd: warning: {questionable}\n"));
     }
     let source = match &config.source {
@@ -382,7 +382,7 @@ impl Daemon {
 
 /// Says what is allowed in a configuration, and is hardly meant.
 fn warn_of_questionable(config: &Config, log: &Logger) {
-    if let Some(questionable) = config.questionable() {
+    for questionable in config.questionable() {
         warn!(log, "the configuration is questionable"; "reason" => %questionable);
     }
 }

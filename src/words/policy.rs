@@ -73,6 +73,16 @@ impl Policies {
         self.0.iter().position(|policy| policy.queues.matches(queue.as_str()))
     }
 
+    /// The patterns of the policies whose queues are all those of an earlier one, and its pattern.
+    pub fn shadowed(&self) -> impl Iterator<Item = (&Pattern, &Pattern)> {
+        let with_earlier = self.0.iter().enumerate().map(|(at, policy)| (policy, &self.0[..at]));
+        with_earlier.filter_map(|(policy, earlier)| {
+            // A star of the one pattern is no other character than a star of the other can take.
+            let by = earlier.iter().find(|one| one.queues.matches(policy.queues.as_str()))?;
+            Some((&policy.queues, &by.queues))
+        })
+    }
+
     /// The policy at this place.
     pub fn get(&self, place: usize) -> Option<&Policy> {
         self.0.get(place)
