@@ -187,7 +187,8 @@ fn the_defaults_that_page_and_sample_tell_are_those_of_the_program() {
     // As a file: everything but the listeners, of which the first stands for a phpmq one.
     let mut text = String::new();
     for (section, keys) in SECTIONS.iter() {
-        let brackets = if *section == "listener" { ("[[", "]]") } else { ("[", "]") };
+        let several = ["listener", "policy"].contains(section);
+        let brackets = if several { ("[[", "]]") } else { ("[", "]") };
         text += &format!("{}{section}{}\n", brackets.0, brackets.1);
         for (of, key, value) in keys_of_the_page() {
             // Only Unix sockets take these two, and one protocol each of the others.
@@ -200,7 +201,8 @@ fn the_defaults_that_page_and_sample_tell_are_those_of_the_program() {
         }
     }
     let told = service_with(&text);
-    let mut default = service_with("");
+    // Without a policy nothing is delayed and set aside; one that says nothing is the default one.
+    let mut default = service_with("[[policy]]\nqueues = \"mail.*\"\n");
     default.listeners.retain(|listener| listener.protocol.name == "phpmq");
     assert_eq!(told, default);
 }
