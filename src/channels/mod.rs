@@ -39,6 +39,7 @@ use crate::words::command::Request;
 use crate::words::durability::Durability;
 use crate::words::ids::ConnectionId;
 use crate::words::limits::{Charge, EVENTS_WAITING_MAX, NOTICES_WAITING_MAX};
+use crate::words::policy::Policies;
 
 /// Everything that can wake the dispatcher.
 pub enum Event {
@@ -74,6 +75,8 @@ pub enum Event {
     Persisted,
     /// Drain mode on, or off again.
     ToggleDrain,
+    /// What becomes of messages that return from now on.
+    Policies(Arc<Policies>),
     /// Wake up to tell that the loop still turns (the watchdog asks).
     Ping,
     /// Stop: every client thread has been told to end; serve until this many have.
@@ -89,7 +92,11 @@ impl Event {
             | Event::HungUp(connection)
             | Event::Ended { connection, .. }
             | Event::Written { connection, .. } => Some(*connection),
-            Event::Persisted | Event::ToggleDrain | Event::Ping | Event::Stop => None,
+            Event::Persisted
+            | Event::ToggleDrain
+            | Event::Policies(_)
+            | Event::Ping
+            | Event::Stop => None,
         }
     }
 }

@@ -234,15 +234,9 @@ impl fmt::Display for ConfigFault {
             ConfigFault::TooLong(max) => write!(f, "too long, the maximum is {max} values"),
             ConfigFault::BadQueueName(error) => error.fmt(f),
             ConfigFault::PatternForQueue => {
-                f.write_str("the name of one queue: * stands for nothing here")
+                f.write_str("must name one queue: * is no pattern here")
             }
-            ConfigFault::UnknownProtocol(name, known) => {
-                write!(f, "unknown protocol {name:?} (known: {})", known.join(", "))?;
-                match nearest(name, known.iter().copied()) {
-                    Some(meant) => write!(f, ", did you mean {meant:?}?"),
-                    None => Ok(()),
-                }
-            }
+            ConfigFault::UnknownProtocol(name, known) => unknown_protocol(f, name, known),
             ConfigFault::BadAddress(text, error) => write!(f, "bad address {text:?}: {error}"),
             ConfigFault::UnknownHost(text, error) => {
                 write!(
@@ -286,6 +280,14 @@ fn reason(error: &io::Error) -> String {
     match text.strip_prefix("failed to lookup address information: ") {
         Some(reason) => reason.to_owned(),
         None => text,
+    }
+}
+
+fn unknown_protocol(f: &mut fmt::Formatter<'_>, name: &str, known: &[&str]) -> fmt::Result {
+    write!(f, "unknown protocol {name:?} (known: {})", known.join(", "))?;
+    match nearest(name, known.iter().copied()) {
+        Some(meant) => write!(f, ", did you mean {meant:?}?"),
+        None => Ok(()),
     }
 }
 

@@ -149,7 +149,7 @@ mod tests {
             "2: policy.max_attempts: too large, the maximum is 4294967295",
             "3: policy.backoff: too large, the maximum is 365d",
             "4: policy.jitter: too large, the maximum is 1.0",
-            "5: policy.dead_letter: the name of one queue: * stands for nothing here",
+            "5: policy.dead_letter: must name one queue: * is no pattern here",
             "7: policy.queues: ",
             "8: policy.dead_letter: ",
             "9: policy.backoff: ",

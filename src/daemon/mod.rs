@@ -349,7 +349,12 @@ impl Daemon {
                 }
                 warn_of_questionable(&new, &self.log);
                 let changed = self.plan.config.differences_applied(&new);
+                if self.plan.config.policies != new.policies {
+                    // The dispatcher empties this channel all the time.
+                    let _ = self.events.send(Event::Policies(Arc::new(new.policies.clone())));
+                }
                 self.plan.config.limits = new.limits;
+                self.plan.config.policies = new.policies;
                 self.plan.config.log.level = new.log.level;
                 let changed =
                     if changed.is_empty() { "nothing".to_owned() } else { changed.join(", ") };

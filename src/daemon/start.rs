@@ -105,6 +105,8 @@ impl Daemon {
             min_free_disk: config.storage.min_free_disk,
             log: log.clone(),
         };
+        // Nothing else is in the channel yet: they are there before the first connection.
+        let _ = events.send(Event::Policies(Arc::new(config.policies.clone())));
         let dispatcher = start_dispatcher(parts, memory, dropped, notice_sender)?;
         let listeners = start_listeners(bound, &shared, facts.secret, log)?;
         info!(log, "ready"; "version" => env!("CARGO_PKG_VERSION"), "messages" => facts.messages);

@@ -31,6 +31,7 @@ impl Dispatcher<'_> {
             }
             Event::Persisted | Event::Ping => Ok(()),
             Event::ToggleDrain => self.toggle_drain(),
+            Event::Policies(policies) => self.input(Input::Policies(policies)),
             Event::Stop => {
                 self.stopping = true;
                 Ok(())

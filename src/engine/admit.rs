@@ -28,6 +28,11 @@ impl Engine {
         let Some(queue) = queue else {
             return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
         };
+        let here = self.ledger.queue(queue);
+        let priority = put.priority.unwrap_or_else(|| self.limits.priority());
+        if can_be_refused && here.limits.refuse(here.counts().total(), priority) {
+            return turn.reply(asker, Reply::Refused(Refusal::QueueFull));
+        }
         let Some(id) = self.draw_id(turn) else {
             self.put_without_id(turn, asker, put);
             return self.drop_if_unneeded(turn, queue);
@@ -121,6 +126,7 @@ impl Engine {
             body_bytes,
             reserves: 0,
             has_history: false,
+            has_failed: false,
             unsaved: false,
         };
         let due = (put.delay_ms > 0).then(|| now.plus(put.delay_ms));

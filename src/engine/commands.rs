@@ -4,8 +4,10 @@ use crate::words::change::MessageState;
 use crate::words::command::{Command, Demand, Reply, Request, SubscriptionKey, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::refusal::Refusal;
+use crate::words::settings::QueueSetting;
 use crate::words::statistics::Counted;
 
+use super::give_back::Kick;
 use super::slices::{Kicked, Work};
 use super::state::message::{Slot, State};
 use super::state::queue::QueueSlot;
@@ -50,6 +52,9 @@ impl Engine {
             Command::Kick { queue, count } => self.kick_some(turn, asker, &queue, count),
             Command::KickMessage(id) => self.kick_one(turn, asker, id),
             Command::Pause { queue, for_ms } => self.pause(turn, asker, &queue, for_ms),
+            Command::Configure { queue, setting } => {
+                self.configure(turn, asker, &queue, setting);
+            }
             Command::Flush(queue) => self.flush(turn, asker, &queue),
             Command::FlushAll => {
                 let queues = Vec::new();
@@ -79,13 +84,18 @@ impl Engine {
         turn.reply(asker, Reply::Referred(name.clone()));
     }
 
-    fn kick_some(&mut self, turn: &mut Turn<'_>, asker: Asker, queue: &Target, bound: u64) {
-        let Some(queue) = self.meant_by(asker.session, queue) else {
-            return turn.reply(asker, Reply::Kicked(0));
+    fn kick_some(&mut self, turn: &mut Turn<'_>, asker: Asker, target: &Target, bound: u64) {
+        let Some(queue) = self.meant_by(asker.session, target) else {
+            return match target {
+                Target::Referred => turn.reply(asker, Reply::Kicked(0)),
+                Target::Named(_) => turn.reply(asker, Reply::NotFound),
+            };
         };
         self.ledger.begin_work_on(queue);
+        let has_dead_letters = self.ledger.next_dead_letter(queue, 0).is_some();
         let here = self.ledger.queue(queue);
         let (from, most) = match here.buried.len() {
+            _ if has_dead_letters => (Kicked::DeadLetters { from: 0 }, here.dead_letters.len()),
             0 => (Kicked::Delayed, here.delayed.len()),
             buried => (Kicked::Buried, buried),
         };
@@ -102,16 +112,43 @@ impl Engine {
     }
 
     fn kick_one(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
-        let kickable = |slot: &Slot| {
-            matches!(self.ledger.message(*slot).state, State::Buried(_) | State::Delayed(_))
+        let kickable = |slot: &Slot| match self.ledger.message(*slot).state {
+            State::Buried(_) | State::Delayed(_) => true,
+            State::Ready => self.ledger.is_dead_letter(*slot),
+            State::Reserved(_) => false,
         };
         let Some(slot) = self.ledger.find(id).filter(kickable) else {
             return turn.reply(asker, Reply::NotFound);
         };
         let queue = self.ledger.queue_of(slot);
-        self.kick(turn, slot);
+        let Kick::Done(home) = self.kick(turn, slot) else {
+            return turn.reply(asker, Reply::NotFound);
+        };
         turn.reply(asker, Reply::KickedOne);
+        self.serve(turn, home.unwrap_or(queue));
+        self.drop_if_unneeded(turn, queue);
+    }
+
+    fn configure(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        name: &QueueName,
+        setting: QueueSetting,
+    ) {
+        let queue = self.ledger.queues().find(name);
+        let queue = match queue {
+            None if setting.is_default() => return turn.reply(asker, Reply::NotFound),
+            None => self.queue(name),
+            found => found,
+        };
+        let Some(queue) = queue else {
+            return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
+        };
+        self.ledger.configure_queue(queue, setting);
+        turn.reply(asker, Reply::Configured);
         self.serve(turn, queue);
+        self.drop_if_unneeded(turn, queue);
     }
 
     fn pause(&mut self, turn: &mut Turn<'_>, asker: Asker, name: &QueueName, for_ms: u64) {
@@ -166,6 +203,7 @@ fn counted(command: &Command) -> Option<Counted> {
         Command::ListSubscribed(_) => Counted::ListSubscribed,
         Command::Survey { .. } => Counted::Survey,
         Command::List { .. } => Counted::List,
+        Command::Configure { .. } => Counted::Configure,
         Command::Malformed { counted, .. } => *counted,
         Command::PutRefused { .. } => Counted::Put,
         Command::Echo | Command::Quit => return None,

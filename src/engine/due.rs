@@ -1,10 +1,10 @@
 //! What happens by itself: delays that end, reservations that time out, waits, pauses, expiries.
 
+use crate::words::cause::Cause;
 use crate::words::clock::Time;
 use crate::words::command::Reply;
 use crate::words::limits::PAUSE_MS;
 
-use super::ledger::Lost;
 use super::state::deadlines::Due;
 use super::state::message::Slot;
 use super::state::queue::QueueSlot;
@@ -61,8 +61,7 @@ impl Engine {
             && self.budget > 0
         {
             self.budget -= 1;
-            let detached = self.ledger.detach(slot);
-            self.put_back(turn, detached);
+            self.give_back(turn, slot, Cause::Due);
         }
         self.ledger.rearm_delay(queue);
         self.serve(turn, queue);
@@ -110,8 +109,7 @@ impl Engine {
             over.iter().map(|slot| self.ledger.queue_of(*slot)).collect();
         for slot in over {
             self.count_timeout(slot);
-            let detached = self.ledger.detach(slot);
-            self.put_back(turn, detached);
+            self.give_back(turn, slot, Cause::TimedOut);
         }
         self.serve_all(turn, &mut queues);
     }
@@ -147,8 +145,7 @@ impl Engine {
         let slot = self.ledger.reservations()[first].message;
         let queue = self.ledger.queue_of(slot);
         self.count_timeout(slot);
-        let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceStaysTaken);
-        self.put_back(turn, detached);
+        self.give_back(turn, slot, Cause::AckTimeout);
         self.ledger.rearm_window(through);
         self.serve(turn, queue);
     }

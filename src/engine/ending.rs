@@ -1,8 +1,8 @@
 //! The end of a session: what it held goes back, and what it referred to is let go.
 
+use crate::words::cause::Cause;
 use crate::words::ids::MessageId;
 
-use super::ledger::Lost;
 use super::slices::{Slice, Work};
 use super::state::message::{Slot, State};
 use super::state::queue::QueueSlot;
@@ -34,8 +34,15 @@ impl Engine {
     /// Begins the end of a session: it stands in no rotation any more.
     pub(super) fn end_session(&mut self, turn: &mut Turn<'_>, who: SessionSlot) {
         self.ledger.set_hold(who, Hold::Ended);
-        // The last one goes first: the one of number 0 is the last to go.
-        let subscriptions = self.ledger.session(who).subscriptions().collect();
+        self.ledger.note_work_at_end(who);
+        // The last one goes first: the one of number 0 is the last to go. In one order, whatever
+        // that of the map is: it shows in the order of dead letters.
+        let mut subscriptions: Vec<SubscriptionSlot> =
+            self.ledger.session(who).subscriptions().collect();
+        subscriptions.sort_by_key(|slot| match self.ledger.subscription(*slot).key {
+            Keyed::Number(number) => (0, number),
+            Keyed::Queue(queue) => (1, u64::from(queue)),
+        });
         self.begin_work(turn, Work::EndSession { session: who, subscriptions });
     }
 
@@ -54,11 +61,15 @@ impl Engine {
             match what {
                 LetGo::Reserved(slot) => {
                     // One by one, as with beanstalkd: who waits gets the first that was reserved.
-                    let queue = self.give_back(turn, slot);
+                    let queue = self.ledger.queue_of(slot);
+                    self.give_back(turn, slot, Cause::ConnectionLost);
                     self.serve(turn, queue);
                     self.drop_if_unneeded(turn, queue);
                 }
-                LetGo::Dispatched(slot) => touched.push(self.give_back(turn, slot)),
+                LetGo::Dispatched(slot) => {
+                    touched.push(self.ledger.queue_of(slot));
+                    self.give_back(turn, slot, Cause::ConnectionLost);
+                }
                 LetGo::Queue(slot, queue) => {
                     if matches!(self.ledger.subscription(slot).key, Keyed::Queue(_)) {
                         // It ends with its only queue.
@@ -85,13 +96,6 @@ impl Engine {
         Slice::Done
     }
 
-    fn give_back(&mut self, turn: &mut Turn<'_>, slot: Slot) -> QueueSlot {
-        let queue = self.ledger.queue_of(slot);
-        let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
-        self.put_back(turn, detached);
-        queue
-    }
-
     /// What goes back or is let go next: messages before what they came through.
     fn next_to_let_go(&self, who: SessionSlot, left: &[SubscriptionSlot]) -> Option<LetGo> {
         if let Some(first) = self.ledger.session(who).held.first() {
@@ -114,7 +118,8 @@ impl Engine {
         if let State::Reserved(reservation) = self.ledger.message(slot).state {
             let holder = self.ledger.reservations()[reservation].session;
             if matches!(self.ledger.session(holder).hold, Hold::Ended) {
-                let queue = self.give_back(turn, slot);
+                let queue = self.ledger.queue_of(slot);
+                self.give_back(turn, slot, Cause::ConnectionLost);
                 self.serve(turn, queue);
                 self.drop_if_unneeded(turn, queue);
                 return self.ledger.find(id);

@@ -25,6 +25,7 @@ impl Engine {
         self.check_lists();
         self.check_messages(&doomed);
         self.check_queues(&doomed);
+        self.check_dead_letters();
         self.check_reservations();
         self.check_references();
         self.check_demand();
@@ -128,6 +129,25 @@ impl Engine {
             listed += out.len() + queue.ready.len() + queue.delayed.len() + queue.buried.len();
         }
         assert_eq!(listed, self.ledger.messages().len(), "messages on lists");
+    }
+
+    fn check_dead_letters(&self) {
+        let ledger = &self.ledger;
+        let mut away: BTreeMap<QueueSlot, u32> = BTreeMap::new();
+        let mut listed = 0;
+        for (slot, message) in ledger.messages().iter() {
+            let failure = ledger.messages().failure(slot);
+            let Some(home) = failure.and_then(|failure| failure.home.as_ref()) else { continue };
+            *away.entry(home.queue).or_default() += 1;
+            let here = &ledger.queue(message.queue).dead_letters;
+            assert_eq!(here.get(&home.burial), Some(&slot), "{} is no dead letter", message.id);
+            listed += 1;
+        }
+        for (slot, queue) in ledger.queues().iter_from(0) {
+            assert_eq!(queue.away, away.remove(&slot).unwrap_or(0), "away from {}", queue.name);
+            listed -= queue.dead_letters.len();
+        }
+        assert!(away.is_empty() && listed == 0, "dead letters: {away:?}, {listed}");
     }
 
     fn check_reservations(&self) {
@@ -236,7 +256,7 @@ impl Engine {
             assert_eq!(queue.rotation, rotation, "rotation of {}", queue.name);
             let unserved = !queue.ready.is_empty() && !queue.rotation.is_empty();
             // A pause whose end has come but has not been worked off still holds.
-            let paused = queue.paused_until != Time(0);
+            let paused = queue.paused_until != Time(0) || queue.is_held;
             let coming =
                 self.works.iter().any(|w| matches!(w, Work::Serve(queue) if *queue == slot));
             assert!(!unserved || paused || coming, "{} is not served", queue.name);

@@ -69,6 +69,7 @@ impl Loader {
             body_bytes: u32::try_from(stored.body_bytes).unwrap_or(u32::MAX),
             reserves: counters.reserves,
             has_history: false,
+            has_failed: false,
             unsaved: false,
         };
         let history = History {

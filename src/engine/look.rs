@@ -7,7 +7,7 @@ use crate::words::ids::QueueName;
 use crate::words::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
 use crate::words::refusal::Refusal;
 use crate::words::statistics::{
-    ListedMessage, Listing, MessageStatistics, QueueStatistics, ServerStatistics,
+    Failures, ListedMessage, Listing, MessageStatistics, QueueStatistics, ServerStatistics,
 };
 
 use super::slices::{Found, Work};
@@ -99,6 +99,7 @@ impl Engine {
             time_to_run_ms: message.time_to_run_ms,
             time_left_ms,
             counters: self.ledger.messages().counters(slot),
+            failures: self.failures(slot),
         }
     }
 
@@ -128,6 +129,9 @@ impl Engine {
             timeouts: totals.timeouts,
             messages_put: totals.messages_put,
             messages_expired: totals.messages_expired,
+            returns: totals.returns,
+            messages_set_aside: totals.messages_set_aside,
+            messages_dead_lettered: totals.messages_dead_lettered,
             messages_too_large: totals.messages_too_large,
             late_acknowledgements: totals.late_acknowledgements,
             foreign_acknowledgements: totals.foreign_acknowledgements,
@@ -160,7 +164,7 @@ impl Engine {
         let slots = first.iter().map(|place| place.slot).chain(later).take(lines_max);
         let messages: Vec<ListedMessage> = slots.map(|slot| self.listed(slot)).collect();
         let more = queue.counts().total().saturating_sub(messages.len() as u64);
-        Listing { messages, more, wall_offset_ms: 0 }
+        Listing { messages, more, wall_offset_ms: 0, paused: queue.is_held, limits: queue.limits }
     }
 
     fn listed(&self, slot: Slot) -> ListedMessage {
@@ -170,7 +174,16 @@ impl Engine {
             state: message.state.into(),
             body_bytes: u64::from(message.body_bytes),
             created: message.created,
+            failures: self.failures(slot),
         }
+    }
+
+    fn failures(&self, slot: Slot) -> Failures {
+        let Some(failure) = self.ledger.messages().failure(slot) else {
+            return Failures::default();
+        };
+        let home = failure.home.as_ref().map(|home| self.ledger.queue(home.queue).name.clone());
+        Failures { attempts: failure.attempts, cause: failure.cause, origin: home }
     }
 }
 

@@ -54,14 +54,17 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::words::cause::ReturnCounts;
 use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
 use crate::words::command::{Demand, Handing, Manner, Reply, Request, SubscriptionKey, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
+use crate::words::policy::Policies;
 use crate::words::refusal::Refusal;
 use crate::words::statistics::CommandCounts;
 
+use give_back::PolicyTable;
 use ledger::Ledger;
 use slices::Work;
 use state::queue::QueueSlot;
@@ -99,6 +102,8 @@ pub enum Input {
     /// Why puts are refused from now on, if they are. A put without an answer (a streaming
     /// protocol's, without a tag) is not refused: the dispatcher holds such senders back.
     RefusePuts(Option<Refusal>),
+    /// What becomes of messages that return from now on.
+    Policies(Arc<Policies>),
 }
 
 /// What is to be done, in this order.
@@ -178,6 +183,9 @@ struct Totals {
     timeouts: u64,
     messages_put: u64,
     messages_expired: u64,
+    returns: ReturnCounts,
+    messages_set_aside: u64,
+    messages_dead_lettered: u64,
     messages_too_large: u64,
     late_acknowledgements: u64,
     foreign_acknowledgements: u64,
@@ -204,6 +212,7 @@ pub struct Engine {
     ids: Ids,
     next_queue_id: u64,
     refuse_puts: Option<Refusal>,
+    policies: PolicyTable,
     /// Units of work done in a turn at most.
     work_per_turn: usize,
     /// Units of work left in this turn.
@@ -233,6 +242,7 @@ impl Engine {
             ids,
             next_queue_id: next_queue_id.max(1),
             refuse_puts: None,
+            policies: PolicyTable::default(),
             work_per_turn: WORK_PER_TURN_MAX,
             budget: WORK_PER_TURN_MAX,
             turns: 1,
@@ -279,6 +289,7 @@ impl Engine {
             }
             Input::IdsReserved(up_to) => self.ids_reserved(turn, up_to),
             Input::RefusePuts(refusal) => self.refuse_puts(turn, refusal),
+            Input::Policies(policies) => self.policies.replace(policies),
         }
         self.resume(turn);
     }
@@ -372,6 +383,7 @@ impl Engine {
     /// Goes on with the backlogs of sessions whose hold has ended. Not done where the hold ends,
     /// since one backlog can end the next hold, and so on without a bound on the stack.
     fn resume(&mut self, turn: &mut Turn<'_>) {
+        self.drop_left_homes(turn);
         while let Some(who) = self.resumable.pop_front() {
             while let Some(session) = self.ledger.sessions().get(who)
                 && matches!(session.hold, Hold::Free)
@@ -389,7 +401,16 @@ impl Engine {
                     turn.effects.push(Effect::Gate(connection, false));
                 }
                 self.execute(turn, who, request);
+                self.drop_left_homes(turn);
             }
+        }
+        self.drop_left_homes(turn);
+    }
+
+    /// Lets go the queues that stayed for their dead letters alone.
+    fn drop_left_homes(&mut self, turn: &mut Turn<'_>) {
+        while let Some(queue) = self.ledger.take_left_home() {
+            self.drop_if_unneeded(turn, queue);
         }
     }
 

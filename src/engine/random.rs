@@ -6,12 +6,16 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 use crate::words::change::MessageState;
 use crate::words::command::{Command, Manner, Put, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::LimitValues;
+use crate::words::pattern::Pattern;
+use crate::words::policy::{Policies, Policy};
 use crate::words::refusal::Refusal;
+use crate::words::settings::{QueueLimits, QueueSetting};
 use crate::words::statistics::{MessageStatistics, QueueStatistics};
 
 use super::Input;
@@ -56,6 +60,30 @@ impl Random {
 
     fn priority(&mut self) -> Option<u32> {
         (!self.one_in(3)).then(|| self.pick(&[0, 1, 1_023, 1_024, u32::MAX]))
+    }
+
+    /// Nothing for most queues at most times, so that both ways stay in use.
+    pub fn policies(&mut self) -> Policies {
+        let patterns = ["q", "r*", "[st]", "*", "*"];
+        let count = self.below(4);
+        let policies = (0..count).map(|_| Policy {
+            queues: Pattern::new(self.pick(&patterns)),
+            max_attempts: self.pick(&[0, 1, 2, 3]),
+            backoff_ms: self.pick(&[&[][..], &[300], &[1, 2_000], &[0, 500, 4_000]]).to_vec(),
+            jitter: self.pick(&[0.0, 0.1, 1.0]),
+            dead_letter: (!self.one_in(3)).then(|| self.name()),
+        });
+        Policies::new(policies.collect())
+    }
+
+    pub fn setting(&mut self) -> Command {
+        let setting = match self.below(4) {
+            0 => QueueSetting::Paused(true),
+            1 => QueueSetting::Paused(false),
+            2 => QueueSetting::Limits(QueueLimits::NONE),
+            _ => QueueSetting::Limits(QueueLimits { high: 6, normal: 4, low: 2 }),
+        };
+        Command::Configure { queue: self.name(), setting }
     }
 
     pub fn millis(&mut self, most: u64) -> u64 {
@@ -110,6 +138,11 @@ impl Pair {
                 let told = self.talk.close(who);
                 self.model.close(who);
                 self.compare(&told, "closed", false);
+            }
+            15 if self.random.one_in(2) => {
+                let policies = self.random.policies();
+                self.model.policies = policies.clone();
+                self.talk.input(Input::Policies(Arc::new(policies)));
             }
             15 => {
                 self.model.refusing = !self.model.refusing;
@@ -231,6 +264,7 @@ impl Pair {
                 time_to_run_ms: message.ttr,
                 time_left_ms: left,
                 counters: message.counters,
+                failures: message.failures.clone(),
             };
             assert_eq!(engine.message_statistics(self.talk.now.time, slot), figures, "{what}");
             let kept = &engine.ledger.message(slot);
@@ -244,7 +278,10 @@ impl Pair {
             assert_eq!(reply, expected, "{what}");
         }
         let figures = engine.statistics();
+        assert_eq!(figures.returns, model.returns, "returns by cause: {what}");
         let is = [
+            figures.messages_set_aside,
+            figures.messages_dead_lettered,
             figures.timeouts,
             figures.messages_expired,
             figures.late_acknowledgements,
@@ -257,6 +294,8 @@ impl Pair {
         let count =
             |is: fn(&Session) -> bool| model.sessions.values().filter(|s| is(s)).count() as u64;
         let should = [
+            model.set_aside,
+            model.dead_lettered,
             model.timeouts,
             model.expired,
             model.late,
@@ -268,7 +307,7 @@ impl Pair {
         ];
         assert_eq!(
             is, should,
-            "timeouts, expired, late, foreign, all, producers, workers, waiting"
+            "set aside, dead-lettered, timeouts, expired, late, foreign, all, producers, workers, waiting"
         );
     }
 
@@ -376,7 +415,8 @@ impl Pair {
                 use MessageState::{Buried, Delayed, Ready};
                 peek_next(random.pick(&[Ready, Delayed, Buried]))
             }
-            28..30 => Command::Kick { queue: Target::Referred, count: random.below(4) },
+            28 => Command::Kick { queue: Target::Referred, count: random.below(4) },
+            29 => Command::Kick { queue: Target::Named(random.name()), count: random.below(4) },
             30 => Command::KickMessage(id),
             31 => {
                 let for_ms = random.pick(&[0, 500, 2_000, 6_000]);
@@ -390,6 +430,7 @@ impl Pair {
                 _ => Command::ShowReferred,
             },
             35 => consume(random.name(), 2),
+            36 if random.one_in(2) => random.setting(),
             36 => Command::Acknowledge { id, queue: None },
             37 => Command::Quit,
             _ => Command::Echo,

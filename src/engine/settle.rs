@@ -1,10 +1,10 @@
 //! What a holder says about a message in its hands: done, back, later, aside, more time.
 
+use crate::words::cause::Cause;
 use crate::words::clock::Time;
 use crate::words::command::Reply;
 use crate::words::ids::{MessageId, QueueName, Sequence};
 
-use super::give_back::Return;
 use super::ledger::Lost;
 use super::state::message::{Slot, State};
 use super::state::queue::QueueSlot;
@@ -62,8 +62,11 @@ impl Engine {
             && let Some(slot) = self.reclaim(turn, id)
             && !self.ledger.is_reserved(slot)
         {
+            // Maybe in another queue by now: a dead letter that was done after all.
+            let of = self.ledger.queue_of(slot);
             let detached = self.ledger.detach(slot);
             self.ledger.forget(turn, detached);
+            self.drop_if_unneeded(turn, of);
         }
         self.ledger.update(through);
         self.serve_subscription(turn, through);
@@ -113,23 +116,10 @@ impl Engine {
             return turn.reply(asker, Reply::NotFound);
         };
         let queue = self.ledger.queue_of(slot);
-        let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
-        if let Some(priority) = priority {
-            self.ledger.set_priority(&detached, priority);
-        }
         let history = self.ledger.history_mut(slot);
         history.releases += 1;
         history.delay_ms = delay_ms;
-        let expired = self.ledger.message(slot).expires <= turn.time();
-        let back = if delay_ms > 0 && !expired {
-            self.ledger.place_delayed(detached, turn.time().plus(delay_ms));
-            Return::Ready
-        } else {
-            self.put_back(turn, detached)
-        };
-        if back == Return::Ready {
-            self.ledger.save(turn, slot);
-        }
+        self.give_back(turn, slot, Cause::Released { priority, delay_ms });
         turn.reply(asker, Reply::Released);
         self.serve(turn, queue);
         self.drop_if_unneeded(turn, queue);
@@ -151,6 +141,7 @@ impl Engine {
         // A re-queue without ids to draw a place from keeps the old one: it is a rare moment, and
         // the message is not to be lost over it.
         let sequence = self.draw_id(turn).map(Sequence);
+        let was_in_work = self.ledger.is_in_work(slot);
         let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
         if let Some(sequence) = sequence {
             self.ledger.set_sequence(&detached, sequence);
@@ -158,9 +149,8 @@ impl Engine {
         let expires = time_to_live_ms.map_or(Time::NEVER, |ttl| turn.time().plus(ttl));
         self.ledger.set_expires(&detached, expires);
         self.ledger.history_mut(slot).releases += 1;
-        if self.put_back(turn, detached) == Return::Ready {
-            self.ledger.save(turn, slot);
-        }
+        let cause = Cause::Released { priority: None, delay_ms: 0 };
+        self.place_returned(turn, detached, cause, was_in_work);
         turn.reply(asker, Reply::Released);
         self.serve(turn, queue);
         self.drop_if_unneeded(turn, queue);
@@ -182,13 +172,12 @@ impl Engine {
             return self.answer_late(turn, who, id, (queue, Late::Undone));
         };
         let queue = self.ledger.queue_of(slot);
+        let was_in_work = self.ledger.is_in_work(slot);
         let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
         if let Some(priority) = priority {
             self.ledger.set_priority(&detached, priority);
         }
-        self.ledger.history_mut(slot).buries += 1;
-        self.ledger.place_buried(turn.time(), detached);
-        self.ledger.save(turn, slot);
+        self.place_returned(turn, detached, Cause::Rejected, was_in_work);
         turn.reply(asker, Reply::Buried);
         self.serve(turn, queue);
     }

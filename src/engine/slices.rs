@@ -7,14 +7,16 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::words::cause::Cause;
 use crate::words::clock::Time;
 use crate::words::command::Reply;
 use crate::words::ids::{QueueName, Sequence};
 use crate::words::pattern::matches;
 use crate::words::statistics::{QueueSummary, Survey};
 
+use super::give_back::Kick;
 use super::ledger::{Flushed, Lost};
-use super::state::message::{Slot, State};
+use super::state::message::Slot;
 use super::state::queue::{Queue, QueueSlot};
 use super::state::reservation::Of;
 use super::state::session::{Hold, SessionSlot};
@@ -29,7 +31,7 @@ const QUEUES_AT_ONCE: usize = 100;
 pub(super) enum Work {
     /// Clear away what was flushed, then flush the queues from the slot `next` on.
     Flush { asker: Asker, queues: Vec<Flushed>, next: Option<QueueSlot>, count: u64 },
-    /// Bring back so many buried, else delayed, messages.
+    /// Bring back so many dead letters, else buried, else delayed messages.
     Kick { asker: Asker, queue: QueueSlot, from: Kicked, left: u64, count: u64 },
     /// Give back what a window has out of a queue, and take the queue out of the subscription.
     Unsubscribe { asker: Asker, slot: SubscriptionSlot, queue: QueueSlot },
@@ -48,6 +50,10 @@ pub(super) enum Work {
 /// Which messages a kick brings back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kicked {
+    /// Those whose places are this one or later.
+    DeadLetters {
+        from: u64,
+    },
     Buried,
     Delayed,
 }
@@ -197,12 +203,18 @@ impl Engine {
         turn: &mut Turn<'_>,
         asker: Asker,
         queue: QueueSlot,
-        from: Kicked,
+        mut from: Kicked,
         (mut left, mut count): (u64, u64),
     ) -> Slice {
         while left > 0 && self.budget > 0 {
             let here = &self.ledger.queue(queue);
-            let next = match from {
+            let next = match &mut from {
+                Kicked::DeadLetters { from } => {
+                    self.ledger.next_dead_letter(queue, *from).map(|(place, slot)| {
+                        *from = place + 1;
+                        slot
+                    })
+                }
                 Kicked::Buried => here.buried.first_key_value().map(|(_, slot)| *slot),
                 Kicked::Delayed => here.delayed.first().map(|(_, _, slot)| *slot),
             };
@@ -210,11 +222,14 @@ impl Engine {
                 left = 0;
                 break;
             };
-            self.kick(turn, slot);
             self.budget -= 1;
+            let Kick::Done(home) = self.kick(turn, slot) else {
+                left = 0;
+                break;
+            };
             (left, count) = (left - 1, count + 1);
             // One by one, as with beanstalkd: who waits gets the first one kicked, not the best.
-            self.serve(turn, queue);
+            self.serve(turn, home.unwrap_or(queue));
         }
         if left > 0 {
             return Slice::Left(Work::Kick { asker, queue, from, left, count });
@@ -223,22 +238,6 @@ impl Engine {
         self.drop_if_unneeded(turn, queue);
         turn.reply(asker, Reply::Kicked(count));
         Slice::Done
-    }
-
-    /// Makes a buried or delayed message ready; the queue is still to be served. One whose time
-    /// was over before it was buried is not brought back: nobody would get it.
-    pub(super) fn kick(&mut self, turn: &mut Turn<'_>, slot: Slot) {
-        if self.ledger.is_over(turn.time(), slot) {
-            return self.expire(turn, slot);
-        }
-        let buried = matches!(self.ledger.message(slot).state, State::Buried(_));
-        let detached = self.ledger.detach(slot);
-        if buried {
-            self.ledger.restart_clock(turn.time(), &detached);
-        }
-        self.ledger.history_mut(slot).kicks += 1;
-        self.ledger.place_ready(detached);
-        self.ledger.save(turn, slot);
     }
 
     fn unsubscribe_slice(
@@ -253,8 +252,7 @@ impl Engine {
             && let Some(slot) = self.first_out(through, queue)
         {
             self.budget -= 1;
-            let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
-            self.put_back(turn, detached);
+            self.give_back(turn, slot, Cause::SubscriptionEnded);
         }
         if self.first_out(through, queue).is_some() {
             self.serve(turn, queue);

@@ -10,6 +10,7 @@ use crate::words::change::{Attributes, MessageState};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::REQUESTS_PER_BATCH_MAX;
 use crate::words::refusal::Refusal;
+use crate::words::settings::QueueSetting;
 use crate::words::statistics::{
     Counted, Listing, MessageStatistics, QueueStatistics, ServerStatistics, Survey,
 };
@@ -174,15 +175,16 @@ pub enum Command {
         /// The state.
         state: MessageState,
     },
-    /// Bring back up to `count` buried messages of the queue, or delayed ones when none is buried.
-    /// Answer: [`Reply::Kicked`].
+    /// Bring back up to `count` messages of a queue: dead letters to the queues that they came
+    /// from; buried ones when there are none; delayed ones when none is buried. Answer:
+    /// [`Reply::Kicked`], or [`Reply::NotFound`] for a queue that is named and not there.
     Kick {
         /// The queue.
         queue: Target,
         /// How many at most.
         count: u64,
     },
-    /// Bring back this buried or delayed message. Answer: [`Reply::KickedOne`].
+    /// Bring back this dead letter, buried or delayed message. Answer: [`Reply::KickedOne`].
     KickMessage(MessageId),
     /// Hand out nothing of the queue for so long. Answer: [`Reply::Paused`] or
     /// [`Reply::NotFound`].
@@ -191,6 +193,15 @@ pub enum Command {
         queue: QueueName,
         /// For how long, in milliseconds.
         for_ms: u64,
+    },
+    /// Change what an operator sets of a queue, which is made if there is none. Answer:
+    /// [`Reply::Configured`], [`Reply::Refused`], or [`Reply::NotFound`] where there is no queue
+    /// whose setting could be taken back.
+    Configure {
+        /// The queue.
+        queue: QueueName,
+        /// What is changed.
+        setting: QueueSetting,
     },
     /// Remove every message of the queue, whatever its state. Answer: [`Reply::Flushed`] or
     /// [`Reply::NotFound`].
@@ -324,6 +335,8 @@ pub enum Reply {
     KickedOne,
     /// The queue is paused.
     Paused,
+    /// The setting is changed.
+    Configured,
     /// So many messages were removed.
     Flushed(u64),
     /// There is no such message or queue, or somebody else has it.

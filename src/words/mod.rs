@@ -13,6 +13,7 @@ pub mod output;
 pub mod pattern;
 pub mod policy;
 pub mod refusal;
+pub mod settings;
 pub mod statistics;
 pub mod subscription;
 pub mod tag;

@@ -21,6 +21,8 @@ pub enum Refusal {
     OutOfIds,
     /// The last queue of a subscription is to stay.
     LastQueue,
+    /// The queue holds as many messages as its operator allows.
+    QueueFull,
 }
 
 impl fmt::Display for Refusal {
@@ -36,6 +38,7 @@ impl fmt::Display for Refusal {
             Refusal::TooManyQueues => "limits.max_queues is reached",
             Refusal::OutOfIds => "the message ids are used up",
             Refusal::LastQueue => "the last queue of a subscription cannot be taken out",
+            Refusal::QueueFull => "the queue is full",
         })
     }
 }

@@ -1,9 +1,11 @@
 //! The figures that the core and the process tell of themselves: counts, statistics, listings.
 
+use crate::words::cause::{Cause, ReturnCounts};
 use crate::words::change::{Counters, MessageState};
 use crate::words::clock::Time;
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::refusal::Refusal;
+use crate::words::settings::QueueLimits;
 
 /// The commands that are counted, in the order of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +42,12 @@ pub enum Counted {
     ListSubscribed,
     Survey,
     List,
+    Configure,
 }
 
 impl Counted {
     /// How many there are.
-    pub const COUNT: usize = Counted::List as usize + 1;
+    pub const COUNT: usize = Counted::Configure as usize + 1;
 }
 
 /// How often each command was asked for.
@@ -106,6 +109,12 @@ pub struct ServerStatistics {
     pub messages_put: u64,
     /// Messages that expired so far.
     pub messages_expired: u64,
+    /// Messages that returned to their queues so far, by cause.
+    pub returns: ReturnCounts,
+    /// Those that policies set aside so far, and those among them that were moved to another queue.
+    pub messages_set_aside: u64,
+    /// See above.
+    pub messages_dead_lettered: u64,
     /// Messages refused so far because they were larger than any that is accepted.
     pub messages_too_large: u64,
     /// Those among them whose senders could not be told.
@@ -232,6 +241,19 @@ pub struct MessageStatistics {
     pub time_left_ms: u64,
     /// What happened to it so far.
     pub counters: Counters,
+    /// How its processing failed so far.
+    pub failures: Failures,
+}
+
+/// How the processing of a message failed so far, as far as a policy counts that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failures {
+    /// Failed attempts since it was put or kicked.
+    pub attempts: u32,
+    /// Why it returned last.
+    pub cause: Option<Cause>,
+    /// The queue that it was in before it was moved to its dead-letter queue.
+    pub origin: Option<QueueName>,
 }
 
 /// The fullest queues, and totals over all.
@@ -277,10 +299,14 @@ pub struct Listing {
     pub more: u64,
     /// Wall clock minus daemon's scale when it was made, in milliseconds.
     pub wall_offset_ms: i64,
+    /// Whether an operator has paused the queue.
+    pub paused: bool,
+    /// How many messages the queue may hold.
+    pub limits: QueueLimits,
 }
 
 /// One line of a [`Listing`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedMessage {
     /// Its id.
     pub id: MessageId,
@@ -290,4 +316,6 @@ pub struct ListedMessage {
     pub body_bytes: u64,
     /// When it was put.
     pub created: Time,
+    /// How its processing failed so far.
+    pub failures: Failures,
 }

@@ -272,16 +272,15 @@ fn commands_of(section: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for item in section.lines().filter_map(|line| line.strip_prefix(".It Ic ")) {
         for command in item.split(" , ") {
-            let usage: Vec<String> = match command.split_once(" Op Ar ") {
-                Some((name, argument)) => {
-                    vec![name.to_owned(), format!("[{}]", argument.to_uppercase())]
-                }
-                None => match command.split_once(" Ar ") {
-                    Some((name, argument)) => vec![name.to_owned(), argument.to_uppercase()],
-                    None => vec![command.to_owned()],
-                },
+            let (required, optional) = command.split_once(" Op Ar ").unwrap_or((command, ""));
+            let mut usage = match required.split_once(" Ar ") {
+                Some((name, arguments)) => format!("{name} {}", arguments.to_uppercase()),
+                None => required.to_owned(),
             };
-            found.insert(usage.join(" "));
+            if !optional.is_empty() {
+                usage += &format!(" [{}]", optional.to_uppercase());
+            }
+            found.insert(usage);
         }
     }
     found
@@ -294,7 +293,7 @@ fn the_page_describes_every_command_of_the_console_and_no_other() {
     let mut console = Console::plain(Stream::connect(server.address("console")));
     let help = console.ask("help");
     // Usages stand in a column of their own.
-    let usages = help.iter().filter_map(|line| line.strip_prefix("  ")?.get(..15));
+    let usages = help.iter().filter_map(|line| line.strip_prefix("  ")?.get(..20));
     let listed: BTreeSet<String> = usages.map(|usage| usage.trim().to_owned()).collect();
     assert_eq!(commands_of(&protocol_section("h THE MAINTENANCE CONSOLE")), listed);
 }

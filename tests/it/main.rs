@@ -20,6 +20,7 @@
 //! - `notify`: what the service manager is told.
 //! - `patience`: what the daemon waits for at its start, and what it ends for.
 //! - `phpmq`: messages from end to end, in both revisions.
+//! - `policies`: attempts, back-off, dead letters and queue settings, over restarts too.
 //! - `process`: flags, exit codes, signals, service manager and log of the real daemon.
 //! - `restart`: what is there after a stop and after a kill, at every level.
 //! - `shortage`: no descriptors left, nothing to do, everybody gone again.
@@ -49,6 +50,7 @@ mod limits;
 mod notify;
 mod patience;
 mod phpmq;
+mod policies;
 mod process;
 mod restart;
 mod shortage;

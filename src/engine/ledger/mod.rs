@@ -3,10 +3,12 @@
 //!
 //! Its fields are private, and reading it gives shared references only. So no rule can move a
 //! message from one state to another, or write what is counted, but through the functions of this
-//! folder: `moves` for messages, `references` for who refers to a queue, `subscriptions` for who
-//! stands in its rotation, `clocks` for deadlines. What to do, and when, is up to the rules above.
+//! folder: `moves` and `dead_letters` for messages, `references` for who refers to a queue,
+//! `subscriptions` for who stands in its rotation, `clocks` for deadlines. What to do, and when, is
+//! up to the rules above.
 
 mod clocks;
+mod dead_letters;
 mod moves;
 mod references;
 mod subscriptions;
@@ -39,6 +41,8 @@ pub(super) struct Ledger {
     next_stamp: u64,
     /// The next place among the buried.
     next_burial: u64,
+    /// Queues that dead letters have left for good.
+    left_homes: Vec<QueueSlot>,
 }
 
 /// How much there is of what, over all queues and sessions.
@@ -63,6 +67,7 @@ impl Default for Ledger {
             counts: Counts::default(),
             next_stamp: 1,
             next_burial: 1,
+            left_homes: Vec::new(),
         }
     }
 }
@@ -157,6 +162,11 @@ impl Ledger {
         debug_assert!(!matches!(old, Hold::Waiting(_)), "a wait that is not ended");
         debug_assert!(!self.sessions[slot].is_waiting(), "a wait that is not counted");
         old
+    }
+
+    fn draw_burial(&mut self) -> u64 {
+        self.next_burial += 1;
+        self.next_burial - 1
     }
 
     fn draw_stamp(&mut self) -> u64 {

@@ -240,6 +240,7 @@ impl Ledger {
 
     /// Forgets a message for good.
     pub fn forget(&mut self, turn: &mut Turn<'_>, Detached(slot): Detached) {
+        self.leave_home(slot);
         let message = self.messages.remove(slot);
         if !matches!(message.state, State::Buried(_)) {
             self.deadlines.cancel(message.expires, Due::Expire(slot));

@@ -2,9 +2,10 @@
 
 use crate::words::clock::Time;
 use crate::words::ids::{QueueId, QueueName};
+use crate::words::settings::QueueSetting;
 
 use super::super::state::deadlines::Due;
-use super::super::state::queue::{Queue, QueueSlot};
+use super::super::state::queue::{PolicyMatch, Queue, QueueSlot};
 use super::super::state::session::{Session, SessionSlot};
 use super::Ledger;
 
@@ -68,6 +69,19 @@ impl Ledger {
     /// Counts a pause that somebody asked for.
     pub fn count_pause(&mut self, slot: QueueSlot) {
         self.queues[slot].pauses += 1;
+    }
+
+    /// Changes what an operator has set of a queue.
+    pub fn configure_queue(&mut self, slot: QueueSlot, setting: QueueSetting) {
+        match setting {
+            QueueSetting::Paused(paused) => self.queues[slot].is_held = paused,
+            QueueSetting::Limits(limits) => self.queues[slot].limits = limits,
+        }
+    }
+
+    /// Notes which policy applies to a queue.
+    pub fn match_policy(&mut self, slot: QueueSlot, policy: PolicyMatch) {
+        self.queues[slot].policy = policy;
     }
 
     /// Has a queue stay when nobody needs it; it comes first in lists. Connections begin with it.

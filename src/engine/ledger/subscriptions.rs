@@ -5,7 +5,9 @@ use crate::words::command::{Demand, Tag};
 use crate::words::ids::MessageId;
 
 use super::super::state::deadlines::Due;
+use super::super::state::message::{Slot, State};
 use super::super::state::queue::{Queue, QueueSlot};
+use super::super::state::reservation::NONE;
 use super::super::state::session::{Hold, Keyed, SessionSlot, Wait};
 use super::super::state::subscription::{Member, Subscription, SubscriptionSlot};
 use super::Ledger;
@@ -199,6 +201,26 @@ impl Ledger {
         all.filter(|slot| self.subscriptions[*slot].is_window()).collect()
     }
 
+    /// Whether the holder of a message can be at work on it: it was taken on request, or is the
+    /// oldest of its window. When a session has ended, that is the one that was the oldest then.
+    pub fn is_in_work(&self, slot: Slot) -> bool {
+        let State::Reserved(reservation) = self.messages[slot].state else { return false };
+        let Some(through) = self.reservations[reservation].window() else { return true };
+        let subscription = &self.subscriptions[through];
+        match self.sessions[subscription.session].hold {
+            Hold::Ended => subscription.oldest_at_end == reservation,
+            _ => subscription.held.first() == Some(reservation),
+        }
+    }
+
+    /// The session is at its end: notes which messages it can have been at work on.
+    pub fn note_work_at_end(&mut self, who: SessionSlot) {
+        for slot in self.windows_of(who) {
+            let subscription = &mut self.subscriptions[slot];
+            subscription.oldest_at_end = subscription.held.first().unwrap_or(NONE);
+        }
+    }
+
     /// Frees a place that this message has taken in a window of the session, on that queue if one
     /// is named, and says of which subscription.
     pub fn free_lost_place(
@@ -213,7 +235,11 @@ impl Ledger {
         let fits = |slot: &SubscriptionSlot| {
             named.is_none_or(|queue| self.subscriptions[*slot].position(queue).is_some())
         };
-        let slot = places.swap_remove(places.iter().position(fits)?);
+        // It may have been lost in two queues, when it became a dead letter in between.
+        let fitting = places.iter().enumerate().filter(|(_, slot)| fits(slot));
+        let first = |slot: &SubscriptionSlot| self.subscriptions[*slot].queues.first();
+        let (at, _) = fitting.min_by_key(|(_, slot)| first(slot).map(|member| member.queue))?;
+        let slot = places.swap_remove(at);
         if places.is_empty() {
             lost.remove(&id);
         }

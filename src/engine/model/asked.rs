@@ -1,9 +1,12 @@
 //! The model: what each command does.
 
+use crate::words::cause::Cause;
 use crate::words::change::Counters;
 use crate::words::change::MessageState;
 use crate::words::command::{Command, Demand, Put, SubscriptionKey, Target};
 use crate::words::ids::QueueName;
+use crate::words::settings::QueueSetting;
+use crate::words::statistics::Failures;
 
 use super::{At, Message, Model, NEVER, Window};
 
@@ -18,6 +21,11 @@ impl Model {
             Target::Named(name) => self.queue(name),
         };
         let Some(queue) = queue else { return self.say(who, "refused TooManyQueues") };
+        let count = self.messages.iter().filter(|m| m.queue == queue).count() as u64;
+        let limits = self.queues[&queue].limits;
+        if self.session(who).serial && limits.refuse(count, put.priority.unwrap_or(1_024)) {
+            return self.say(who, "refused QueueFull");
+        }
         let (id, now) = (self.next_id, self.now);
         self.next_id += 1;
         self.messages.push(Message {
@@ -30,6 +38,8 @@ impl Model {
             ttr: put.time_to_run_ms.unwrap_or(60_000),
             delay: put.delay_ms,
             counters: Counters::default(),
+            failures: Failures::default(),
+            home: None,
         });
         self.queues.get_mut(&queue).unwrap().puts += 1;
         self.say(who, &format!("put {id}"));
@@ -44,7 +54,7 @@ impl Model {
             self.session(who).windows.get_mut(name).unwrap().max = 0;
             for id in self.out(who, name) {
                 self.take_back(id, false);
-                self.put_back(id);
+                self.put_back(id, Cause::SubscriptionEnded, false);
             }
             self.serve(name);
             self.session(who).windows.remove(name);
@@ -71,30 +81,12 @@ impl Model {
             self.session(who).wait = Some((self.stamp(), until, count));
         }
     }
-    /// Lets a message go that was buried when its time was over.
-    fn is_over(&mut self, id: u64) -> bool {
-        let over = self.find(id).is_some_and(|message| message.expires == 0);
-        if over {
-            self.expired += 1;
-            self.forget(id);
-        }
-        over
-    }
     /// A buried message lives on.
-    fn start_clock(&mut self, id: u64) {
+    pub(super) fn start_clock(&mut self, id: u64) {
         let (now, message) = (self.now, self.message(id));
         if matches!(message.at, At::Buried(_)) {
             message.expires = message.expires.saturating_add(now);
         }
-    }
-    fn kick(&mut self, id: u64) {
-        if self.is_over(id) {
-            return;
-        }
-        self.start_clock(id);
-        let message = self.message(id);
-        message.counters.kicks += 1;
-        message.at = At::Ready;
     }
     /// Buried messages of a queue in their order, and delayed ones.
     fn aside(&self, queue: &QueueName) -> (Vec<u64>, Vec<u64>) {
@@ -115,6 +107,10 @@ impl Model {
     fn flush(&mut self, who: char, in_it: impl Fn(&QueueName) -> bool) {
         let doomed: Vec<u64> =
             self.messages.iter().filter(|m| in_it(&m.queue)).map(|m| m.id).collect();
+        let through = self.next_id - 1;
+        for (_, queue) in self.queues.iter_mut().filter(|(name, _)| in_it(name)) {
+            queue.flushed_through = through;
+        }
         for id in &doomed {
             if matches!(self.message(*id).at, At::Reserved(..)) {
                 self.take_back(*id, true);
@@ -134,7 +130,8 @@ impl Model {
             }
             Command::Reserve { timeout_ms, count, .. } => self.reserve(who, timeout_ms, count),
             Command::ReserveMessage(id) => self.reserve_message(who, id.0),
-            Command::Kick { count, .. } => self.kick_some(who, count),
+            Command::Kick { queue, count } => self.kick_some(who, queue, count),
+            Command::Configure { queue, setting } => self.configure(who, &queue, setting),
             Command::KickMessage(id) => self.kick_one(who, id.0),
             Command::Pause { queue, for_ms } => self.pause(who, &queue, for_ms),
             Command::Flush(queue) if !self.queues.contains_key(&queue) => {
@@ -227,8 +224,9 @@ impl Model {
             self.say(who, "NotHeld");
             return self.late(who, id, queue.as_ref(), done);
         }
+        let in_work = self.is_in_work(id);
         self.take_back(id, false);
-        let (order, seq) = (self.stamp(), self.next_id);
+        let seq = self.next_id;
         let message = self.message(id);
         let of = message.queue.clone();
         match command {
@@ -237,13 +235,9 @@ impl Model {
                 self.say(who, "Acknowledged");
             }
             Command::Release { priority, delay_ms, .. } => {
-                message.pri = priority.unwrap_or(message.pri);
                 message.delay = delay_ms;
                 message.counters.releases += 1;
-                self.put_back(id);
-                if delay_ms > 0 && self.find(id).is_some() {
-                    self.message(id).at = At::Delayed(now + delay_ms);
-                }
+                self.put_back(id, Cause::Released { priority, delay_ms }, in_work);
                 self.say(who, "Released");
             }
             Command::Requeue { time_to_live_ms, .. } => {
@@ -251,15 +245,13 @@ impl Model {
                 message.seq = seq;
                 message.expires = time_to_live_ms.map_or(NEVER, |ttl| now + ttl);
                 self.next_id += 1;
+                let cause = Cause::Released { priority: None, delay_ms: 0 };
+                self.put_back(id, cause, in_work);
                 self.say(who, "Released");
             }
             Command::Bury { priority, .. } => {
                 message.pri = priority.unwrap_or(message.pri);
-                message.counters.buries += 1;
-                message.at = At::Buried(order);
-                if message.expires != NEVER {
-                    message.expires = message.expires.saturating_sub(now);
-                }
+                self.put_back(id, Cause::Rejected, in_work);
                 self.say(who, "Buried");
             }
             _ => {}
@@ -294,24 +286,51 @@ impl Model {
         self.say(who, if held { "Touched" } else { "NotFound" });
     }
 
-    fn kick_some(&mut self, who: char, bound: u64) {
-        let mut ids = Vec::new();
-        if let Some(queue) = self.session(who).used.clone() {
-            let (buried, delayed) = self.aside(&queue);
-            ids = if buried.is_empty() { delayed } else { buried };
-            ids.truncate(usize::try_from(bound).unwrap());
-            for id in &ids {
-                self.kick(*id);
-                self.serve(&queue);
+    fn kick_some(&mut self, who: char, target: Target, bound: u64) {
+        let named = matches!(target, Target::Named(_));
+        let queue = match target {
+            Target::Referred => self.session(who).used.clone(),
+            Target::Named(name) => self.queues.contains_key(&name).then_some(name),
+        };
+        let Some(queue) = queue else {
+            return self.say(who, if named { "NotFound" } else { "kicked 0" });
+        };
+        let dead = self.dead_letters(&queue);
+        let (buried, delayed) = self.aside(&queue);
+        let rest = if buried.is_empty() { delayed } else { buried };
+        let mut ids = if dead.is_empty() { rest } else { dead };
+        ids.truncate(usize::try_from(bound).unwrap());
+        let mut count = 0;
+        for id in ids {
+            // One that was kicked before may have made somebody take this one.
+            if !self.find(id).is_some_and(|m| !matches!(m.at, At::Reserved(..))) {
+                continue;
             }
+            let home = self.kick(id).unwrap_or(queue.clone());
+            count += 1;
+            self.serve(&home);
         }
-        self.say(who, &format!("kicked {}", ids.len()));
+        self.say(who, &format!("kicked {count}"));
+    }
+
+    fn configure(&mut self, who: char, name: &QueueName, setting: QueueSetting) {
+        if !self.queues.contains_key(name) && setting.is_default() {
+            return self.say(who, "NotFound");
+        }
+        let Some(queue) = self.queue(name) else { return self.say(who, "refused TooManyQueues") };
+        let here = self.queues.get_mut(&queue).unwrap();
+        match setting {
+            QueueSetting::Paused(paused) => here.paused = paused,
+            QueueSetting::Limits(limits) => here.limits = limits,
+        }
+        self.say(who, "Configured");
+        self.serve(&queue);
     }
 
     fn kick_one(&mut self, who: char, id: u64) {
         match self.find(id).map(|message| (message.at, message.queue.clone())) {
-            Some((At::Buried(_) | At::Delayed(_), queue)) => {
-                self.kick(id);
+            Some((at, queue)) if at.can_be_kicked() || self.dead_letters(&queue).contains(&id) => {
+                let queue = self.kick(id).unwrap_or(queue);
                 self.say(who, "KickedOne");
                 self.serve(&queue);
             }

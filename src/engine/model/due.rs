@@ -1,5 +1,6 @@
 //! The model: what happens by itself.
 
+use crate::words::cause::Cause;
 use crate::words::ids::QueueName;
 use crate::words::limits::PAUSE_MS;
 
@@ -59,7 +60,7 @@ impl Model {
                 let due = self.messages.iter().filter(|m| m.queue == queue);
                 let due = due.filter(|m| matches!(m.at, At::Delayed(at) if at <= now));
                 for id in due.map(|m| m.id).collect::<Vec<_>>() {
-                    self.put_back(id);
+                    self.put_back(id, Cause::Due, false);
                 }
                 self.tidy();
                 self.serve(&queue);
@@ -83,12 +84,15 @@ impl Model {
             }
         }
     }
+    /// When each reservation ends, the oldest first.
     fn ends(&self, who: char) -> Vec<(u64, u64)> {
         let held = self.messages.iter().filter_map(|m| match m.at {
-            At::Reserved(by, Some(until), _) if by == who => Some((until, m.id)),
+            At::Reserved(by, Some(until), order) if by == who => Some((order, until, m.id)),
             _ => None,
         });
-        held.collect()
+        let mut held: Vec<(u64, u64, u64)> = held.collect();
+        held.sort_unstable();
+        held.into_iter().map(|(_, until, id)| (until, id)).collect()
     }
     fn session_clock(&mut self, who: char) {
         let now = self.now;
@@ -99,7 +103,7 @@ impl Model {
             self.timeouts += 1;
             self.message(id).counters.timeouts += 1;
             queues.push(self.message(id).queue.clone());
-            self.put_back(id);
+            self.put_back(id, Cause::TimedOut, true);
         }
         self.serve_in_order(queues);
         let soon = self.is_soon(who);
@@ -129,7 +133,7 @@ impl Model {
         self.timeouts += 1;
         self.message(id).counters.timeouts += 1;
         self.take_back(id, true);
-        self.put_back(id);
+        self.put_back(id, Cause::AckTimeout, true);
         self.serve(queue);
     }
 }

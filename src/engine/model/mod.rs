@@ -6,12 +6,18 @@
 
 mod asked;
 mod due;
+mod returns;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::words::cause::{Cause, ReturnCounts};
 use crate::words::change::Counters;
 use crate::words::command::Command;
 use crate::words::ids::QueueName;
+use crate::words::policy::Policies;
+use crate::words::settings::QueueLimits;
+use crate::words::statistics::Failures;
 
 pub const NEVER: u64 = u64::MAX;
 
@@ -27,6 +33,8 @@ pub struct Message {
     pub ttr: u64,
     pub delay: u64,
     pub counters: Counters,
+    pub failures: Failures,
+    pub home: Option<returns::Home>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +44,12 @@ pub enum At {
     /// By whom, until when (`None` is through a window), and its place among all hand-outs.
     Reserved(char, Option<u64>, u64),
     Buried(u64),
+}
+
+impl At {
+    pub fn can_be_kicked(self) -> bool {
+        matches!(self, At::Buried(_) | At::Delayed(_))
+    }
 }
 
 #[derive(Default)]
@@ -71,6 +85,9 @@ pub struct Queue {
     pub removes: u64,
     pub pauses: u64,
     pub is_first: bool,
+    pub flushed_through: u64,
+    pub paused: bool,
+    pub limits: QueueLimits,
 }
 
 #[derive(Default)]
@@ -92,6 +109,10 @@ pub struct Model {
     pub expired: u64,
     pub late: u64,
     pub foreign: u64,
+    pub policies: Policies,
+    pub returns: ReturnCounts,
+    pub set_aside: u64,
+    pub dead_lettered: u64,
     pub told: Vec<String>,
 }
 
@@ -127,7 +148,10 @@ impl Model {
         out.into_iter().map(|(_, id)| id).collect()
     }
     fn first_ready(&self, queues: &[QueueName]) -> Option<u64> {
-        let open = |q: &QueueName| queues.contains(q) && self.queues[q].paused_until <= self.now;
+        let open = |q: &QueueName| {
+            let paused = self.queues.get(q).is_some_and(|q| q.paused || q.paused_until > self.now);
+            queues.contains(q) && !paused
+        };
         let ready = self.messages.iter().filter(|m| m.at == At::Ready && m.expires > self.now);
         ready.filter(|m| open(&m.queue)).min_by_key(|m| (m.pri, m.seq)).map(|m| m.id)
     }
@@ -190,6 +214,15 @@ impl Model {
         };
         self.say(who, &format!("{how} {id}{left}"));
     }
+    /// Whether its holder took it on request, or it is the oldest of its window.
+    fn is_in_work(&self, id: u64) -> bool {
+        let message = self.find(id).unwrap();
+        match message.at {
+            At::Reserved(who, None, _) => self.out(who, &message.queue)[0] == id,
+            At::Reserved(..) => true,
+            _ => false,
+        }
+    }
     /// Out of its holder's hands; `lost` takes its place in the window.
     fn take_back(&mut self, id: u64, lost: bool) {
         let (now, queue) = (self.now, self.message(id).queue.clone());
@@ -199,13 +232,6 @@ impl Model {
             let window = self.session(who).windows.get_mut(&queue).unwrap();
             window.clock = if first { now } else { window.clock };
             window.lost.extend(lost.then_some(id));
-        }
-        self.message(id).at = At::Ready;
-    }
-    fn put_back(&mut self, id: u64) {
-        if self.message(id).expires <= self.now {
-            self.expired += 1;
-            return self.forget(id);
         }
         self.message(id).at = At::Ready;
     }
@@ -223,7 +249,10 @@ impl Model {
         };
         self.queues.retain(|q, here| {
             here.is_first
+                || here.paused
+                || here.limits != QueueLimits::NONE
                 || self.messages.iter().any(|m| m.queue == *q)
+                || self.messages.iter().any(|m| m.home.as_ref().is_some_and(|h| h.queue == *q))
                 || self.sessions.values().any(|s| named(s, q))
         });
     }
@@ -266,20 +295,24 @@ impl Model {
         self.hang_up(who);
     }
     fn end(&mut self, who: char) {
-        let mut held: Vec<(bool, u64, u64, QueueName)> = (self.messages.iter())
+        // What was reserved first, then window by window, the last slot first.
+        let mut held: Vec<(Option<Reverse<u32>>, u64, u64, QueueName)> = (self.messages.iter())
             .filter_map(|m| match m.at {
                 At::Reserved(by, until, order) if by == who => {
-                    Some((until.is_none(), order, m.id, m.queue.clone()))
+                    let window = until.is_none().then(|| Reverse(self.slots[&m.queue]));
+                    Some((window, order, m.id, m.queue.clone()))
                 }
                 _ => None,
             })
             .collect();
         held.sort_unstable();
-        let mut queues = Vec::new();
-        for (through_window, _, id, queue) in held {
-            self.put_back(id);
+        let mut queues: Vec<QueueName> = Vec::new();
+        for (window, _, id, queue) in held {
+            // Behind the oldest message of a window nothing was begun.
+            let in_work = window.is_none() || queues.last() != Some(&queue);
+            self.put_back(id, Cause::ConnectionLost, in_work);
             self.tidy();
-            if through_window {
+            if window.is_some() {
                 queues.push(queue);
             } else {
                 // One by one, the first that was reserved first.
@@ -308,7 +341,8 @@ impl Model {
         let lost = |(name, window): &(&QueueName, &Window)| {
             queue.is_none_or(|queue| *queue == **name) && window.lost.contains(&id)
         };
-        let found = self.sessions[&who].windows.iter().find(lost).map(|(name, _)| name.clone());
+        let found = self.sessions[&who].windows.iter().filter(lost).map(|(name, _)| name.clone());
+        let found = found.min_by_key(|name| self.slots[name]);
         let Some(queue) = found else { return self.foreign += 1 };
         self.late += 1;
         let (now, empty) = (self.now, self.out(who, &queue).is_empty());

@@ -12,6 +12,7 @@ use crate::words::change::StateRow;
 use crate::words::clock::Time;
 use crate::words::ids::{MessageId, Sequence};
 
+use super::failure::Failure;
 use super::index::IdIndex;
 use super::queue::QueueSlot;
 use super::reservation::ReservationSlot;
@@ -39,6 +40,8 @@ pub struct Message {
     pub has_history: bool,
     /// Whether its counters have changed since they were last written.
     pub unsaved: bool,
+    /// Whether [`Messages::failure`] has something of it.
+    pub has_failed: bool,
 }
 
 /// The state of a message; the picture of it is at [`crate::words::change::MessageState`].
@@ -97,6 +100,7 @@ pub struct Messages {
     slots: Slab<Message>,
     by_id: IdIndex,
     history: FxHashMap<Slot, History>,
+    failures: FxHashMap<Slot, Failure>,
 }
 
 impl Messages {
@@ -115,6 +119,9 @@ impl Messages {
         self.by_id.remove(message.id);
         if message.has_history {
             self.history.remove(&slot);
+        }
+        if message.has_failed {
+            self.failures.remove(&slot);
         }
         message
     }
@@ -138,6 +145,10 @@ impl Messages {
         let slots: Vec<usize> = marked.map(|(slot, _)| slot).collect();
         assert_eq!(slots.len(), self.history.len(), "entries of the history");
         assert!(slots.iter().all(|slot| self.history.contains_key(&(*slot as Slot))));
+        let failed = self.slots.iter().filter(|(_, message)| message.has_failed);
+        let slots: Vec<usize> = failed.map(|(slot, _)| slot).collect();
+        assert_eq!(slots.len(), self.failures.len(), "entries of failures");
+        assert!(slots.iter().all(|slot| self.failures.contains_key(&(*slot as Slot))));
         assert_eq!(self.by_id.count(), self.slots.len(), "entries of the index");
     }
 
@@ -149,6 +160,21 @@ impl Messages {
     pub fn history_mut(&mut self, slot: Slot) -> &mut History {
         self[slot].has_history = true;
         self.history.entry(slot).or_default()
+    }
+
+    /// How the processing of the message failed, if a policy had to do with it.
+    pub fn failure(&self, slot: Slot) -> Option<&Failure> {
+        if self[slot].has_failed { self.failures.get(&slot) } else { None }
+    }
+
+    pub fn failure_mut(&mut self, slot: Slot) -> &mut Failure {
+        self[slot].has_failed = true;
+        self.failures.entry(slot).or_default()
+    }
+
+    /// Forgets how the processing of the message failed.
+    pub fn take_failure(&mut self, slot: Slot) -> Option<Failure> {
+        if std::mem::take(&mut self[slot].has_failed) { self.failures.remove(&slot) } else { None }
     }
 
     pub fn counters(&self, slot: Slot) -> Counters {
@@ -167,8 +193,18 @@ impl Messages {
         use crate::words::change::MessageState;
         let counters = self.counters(slot);
         let delay_ms = self.history(slot).delay_ms;
+        let home = self.failure(slot).and_then(|failure| failure.home.clone());
         let message = &mut self[slot];
         message.unsaved = false;
+        let (id, priority) = (message.id, message.priority);
+        if let Some(home) = home {
+            // Wherever a dead letter is and whatever becomes of it there, it is buried at home.
+            let sequence = home.sequence;
+            let (state, due) = (MessageState::Buried, i64::try_from(home.burial).ok());
+            let mortal = home.life_left != Time::NEVER;
+            let expires_ms = mortal.then(|| i64::try_from(home.life_left.0).ok()).flatten();
+            return StateRow { id, state, priority, sequence, due, expires_ms, delay_ms, counters };
+        }
         let (state, due) = match message.state {
             // What is in somebody's hands is ready after a restart.
             State::Ready | State::Reserved(_) => (MessageState::Ready, None),
@@ -180,7 +216,7 @@ impl Messages {
             State::Buried(_) => i64::try_from(message.expires.0).ok(),
             _ => Some(message.expires.stored()),
         };
-        let (id, priority, sequence) = (message.id, message.priority, message.sequence);
+        let sequence = message.sequence;
         StateRow { id, state, priority, sequence, due, expires_ms, delay_ms, counters }
     }
 

@@ -1,6 +1,7 @@
 //! The data that the rules work on, one kind of thing a file, without a rule of queueing in it.
 
 pub mod deadlines;
+pub mod failure;
 mod index;
 pub mod message;
 pub mod queue;

@@ -6,6 +6,7 @@ use slab::Slab;
 
 use crate::words::clock::Time;
 use crate::words::ids::{QueueId, QueueName, Sequence};
+use crate::words::settings::QueueLimits;
 use crate::words::statistics::StateCounts;
 
 use super::message::Slot;
@@ -59,11 +60,29 @@ pub struct Queue {
     pub flushed_through: Sequence,
     /// Of `reserved`, those that were flushed: they count no more.
     pub flushed_in_hand: u32,
+    /// Dead letters in it, by their places among the buried of the queues that they came from.
+    pub dead_letters: BTreeMap<u64, Slot>,
+    /// Dead letters of its own in other queues: the database has them in this one.
+    pub away: u32,
+    /// What an operator has set: whether nothing is handed out, and how much it may hold.
+    pub is_held: bool,
+    pub limits: QueueLimits,
+    pub policy: PolicyMatch,
     /// Whether large work that goes on serving it is under way.
     pub to_be_served: bool,
     pub messages_put: u64,
     pub removes: u64,
     pub pauses: u64,
+}
+
+/// Which policy applies to a queue, as of a generation of policies: matched anew after a reload
+/// when it is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PolicyMatch {
+    /// 0 is none: it was never matched.
+    pub generation: u32,
+    /// The policy's place, if one applies.
+    pub place: Option<u16>,
 }
 
 impl Queue {
@@ -90,6 +109,11 @@ impl Queue {
             delay_armed: Time::NEVER,
             flushed_through: Sequence(0),
             flushed_in_hand: 0,
+            dead_letters: BTreeMap::new(),
+            away: 0,
+            is_held: false,
+            limits: QueueLimits::NONE,
+            policy: PolicyMatch::default(),
             to_be_served: false,
             messages_put: 0,
             removes: 0,
@@ -108,10 +132,13 @@ impl Queue {
             && self.delayed.is_empty()
             && self.buried.is_empty()
             && self.reserved.is_empty()
+            && self.away == 0
+            && !self.is_held
+            && self.limits == QueueLimits::NONE
     }
 
     pub fn is_paused(&self, now: Time) -> bool {
-        self.paused_until > now
+        self.paused_until > now || self.is_held
     }
 
     pub fn counts(&self) -> StateCounts {

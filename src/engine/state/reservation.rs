@@ -14,7 +14,8 @@ use super::subscription::SubscriptionSlot;
 /// Where a reservation lies in [`Reservations`].
 pub type ReservationSlot = u32;
 
-const NONE: ReservationSlot = ReservationSlot::MAX;
+/// No reservation, in the place of one.
+pub const NONE: ReservationSlot = ReservationSlot::MAX;
 
 /// One message in one session's hands; dies with the connection or the process.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use crate::words::clock::Time;
 use crate::words::command::Demand;
 
 use super::queue::QueueSlot;
-use super::reservation::List;
+use super::reservation::{List, NONE, ReservationSlot};
 use super::session::{Keyed, SessionSlot};
 
 /// Where a subscription lies in [`Subscriptions`]; reused after it is gone.
@@ -31,6 +31,8 @@ pub struct Subscription {
     pub clock_since: Time,
     /// The entry in [`super::deadlines::Deadlines`].
     pub armed: Time,
+    /// What was the oldest of `held` when the session ended.
+    pub oldest_at_end: ReservationSlot,
 }
 
 /// One queue of a subscription.
@@ -56,6 +58,7 @@ impl Subscription {
             stamp: 0,
             clock_since: Time(0),
             armed: Time::NEVER,
+            oldest_at_end: NONE,
         }
     }
 

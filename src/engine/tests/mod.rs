@@ -15,8 +15,10 @@ mod load;
 mod much;
 mod order;
 mod pause_kick;
+mod policies;
 mod reserve;
 mod rotation;
+mod settings;
 mod settle;
 mod statistics;
 mod time_to_live;
@@ -32,6 +34,7 @@ use crate::words::command::{
 };
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{LimitValues, Limits};
+use crate::words::settings::{QueueLimits, QueueSetting};
 
 use super::{Effect, Engine, Input};
 
@@ -303,9 +306,15 @@ pub fn command(text: &str) -> Command {
         }
         "bury" => Command::Bury { id: id(), queue: named(2), priority: said.priority() },
         "touch" => Command::Touch(id()),
-        "kick" => Command::Kick { queue: Target::Referred, count: said.number(1) },
+        "kick" => Command::Kick {
+            queue: said.name(2).map_or(Target::Referred, Target::Named),
+            count: said.number(1),
+        },
         "kick-one" => Command::KickMessage(id()),
         "pause" => Command::Pause { queue: queue(said.0[1]), for_ms: said.number(2) },
+        "hold" => said.setting(QueueSetting::Paused(true)),
+        "resume" => said.setting(QueueSetting::Paused(false)),
+        "limit" => said.setting(QueueSetting::Limits(said.limits())),
         "flush" => Command::Flush(queue(said.0[1])),
         "flushall" => Command::FlushAll,
         "echo" => Command::Echo,
@@ -384,6 +393,15 @@ impl Said<'_> {
 
     fn priority(&self) -> Option<u32> {
         self.option("pri").map(|priority| u32::try_from(priority).unwrap())
+    }
+
+    fn setting(&self, setting: QueueSetting) -> Command {
+        Command::Configure { queue: queue(self.0[1]), setting }
+    }
+
+    fn limits(&self) -> QueueLimits {
+        let limit = |at| u32::try_from(self.number(at)).unwrap();
+        QueueLimits { high: limit(2), normal: limit(3), low: limit(4) }
     }
 
     fn put(&self) -> Put {

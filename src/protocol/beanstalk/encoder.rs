@@ -58,7 +58,7 @@ impl Encoder for BeanstalkEncoder {
             Reply::Echo => note(tag, out),
             Reply::Refused(refusal) => word(refusal_word(*refusal), out),
             // The decoder asks for neither.
-            Reply::Survey(_) | Reply::Listing(_) => word("INTERNAL_ERROR", out),
+            Reply::Survey(_) | Reply::Listing(_) | Reply::Configured => word("INTERNAL_ERROR", out),
         }
     }
 
@@ -94,9 +94,10 @@ fn refusal_word(refusal: Refusal) -> &'static str {
         Refusal::Draining => "DRAINING",
         // Clients take it for "never", and the next one for "not now".
         Refusal::TooLarge => "JOB_TOO_BIG",
-        Refusal::OutOfMemory | Refusal::StoreUnavailable | Refusal::TooManyQueues => {
-            "OUT_OF_MEMORY"
-        }
+        Refusal::OutOfMemory
+        | Refusal::StoreUnavailable
+        | Refusal::TooManyQueues
+        | Refusal::QueueFull => "OUT_OF_MEMORY",
         Refusal::OutcomeUnknown | Refusal::OutOfIds => "INTERNAL_ERROR",
         Refusal::LastQueue => "NOT_IGNORED",
     }
@@ -146,7 +147,7 @@ mod tests {
     use crate::words::ids::{MessageId, QueueName};
     use crate::words::limits::LimitValues;
     use crate::words::statistics::{
-        MessageStatistics, QueueStatistics, ServerStatistics, StateCounts,
+        Failures, MessageStatistics, QueueStatistics, ServerStatistics, StateCounts,
     };
 
     fn encoder() -> BeanstalkEncoder {
@@ -215,6 +216,7 @@ mod tests {
             (Reply::Refused(Refusal::OutOfMemory), "OUT_OF_MEMORY\r\n"),
             (Reply::Refused(Refusal::StoreUnavailable), "OUT_OF_MEMORY\r\n"),
             (Reply::Refused(Refusal::TooManyQueues), "OUT_OF_MEMORY\r\n"),
+            (Reply::Refused(Refusal::QueueFull), "OUT_OF_MEMORY\r\n"),
             (Reply::Refused(Refusal::OutcomeUnknown), "INTERNAL_ERROR\r\n"),
             (Reply::Refused(Refusal::OutOfIds), "INTERNAL_ERROR\r\n"),
         ] {
@@ -266,6 +268,7 @@ mod tests {
             time_to_run_ms: 7_000,
             time_left_ms: 100_000,
             counters: Counters { reserves: 1, timeouts: 2, releases: 3, buries: 4, kicks: 5 },
+            failures: Failures::default(),
         };
         assert_eq!(
             document_of(&Reply::MessageStatistics(Box::new(statistics.clone()))),

@@ -10,9 +10,10 @@ use std::collections::VecDeque;
 use crate::protocol::WireError;
 use crate::protocol::wire::is_http;
 use crate::words::clock::Time;
-use crate::words::command::{Command, Request, Requests};
-use crate::words::ids::QueueName;
+use crate::words::command::{Command, Request, Requests, Target};
+use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::{LISTING_LINES_MAX, QUEUE_NAME_BYTES_MAX};
+use crate::words::settings::{QueueLimits, QueueSetting};
 
 use super::draw::Draw;
 use super::help;
@@ -195,7 +196,9 @@ impl Decoder {
         if !entry.arguments().contains(&arguments.len()) {
             return self.mistake(format!("usage: {}", entry.usage()));
         }
-        let argument = arguments.into_iter().next();
+        let mut arguments = arguments.into_iter();
+        let argument = arguments.next();
+        let more: Vec<String> = arguments.collect();
         match (entry.name, argument) {
             ("help", None) => self.say(Draw::Help),
             ("help", Some(command)) if help::find(&command).is_none() => {
@@ -209,6 +212,17 @@ impl Decoder {
                 Ok(queue) => self.watch(now, Watched::Queue(queue)),
                 Err(error) => self.mistake(error),
             },
+            ("kick", Some(queue)) => self.kick(&queue, more.first()),
+            ("kick-message", Some(id)) => match id.parse() {
+                Ok(id) => self.ask(Draw::KickedMessage, Command::KickMessage(MessageId(id))),
+                Err(_) => self.mistake("an id is a whole number"),
+            },
+            ("pause", Some(queue)) => self.configure(&queue, QueueSetting::Paused(true)),
+            ("resume", Some(queue)) => self.configure(&queue, QueueSetting::Paused(false)),
+            ("limit", Some(queue)) => match limits(&more) {
+                Some(limits) => self.configure(&queue, QueueSetting::Limits(limits)),
+                None => self.mistake("one or three limits, each a whole number, 0 for none"),
+            },
             ("flush", Some(queue)) => match QueueName::new(queue.as_bytes()) {
                 Ok(queue) => self.ask(Draw::Done, Command::Flush(queue)),
                 Err(error) => self.mistake(error),
@@ -219,6 +233,25 @@ impl Decoder {
             ("quit" | "exit", _) => self.quit(),
             // `q` with nothing to leave.
             _ => self.say(Draw::Prompt),
+        }
+    }
+
+    fn configure(&mut self, queue: &str, setting: QueueSetting) {
+        match QueueName::new(queue.as_bytes()) {
+            Ok(queue) => self.ask(Draw::Done, Command::Configure { queue, setting }),
+            Err(error) => self.mistake(error),
+        }
+    }
+
+    fn kick(&mut self, queue: &str, count: Option<&String>) {
+        let count = count.map_or(Ok(1), |count| count.parse());
+        match (QueueName::new(queue.as_bytes()), count) {
+            (Ok(queue), Ok(count)) => {
+                let queue = Target::Named(queue);
+                self.ask(Draw::Done, Command::Kick { queue, count });
+            }
+            (Ok(_), Err(_)) => self.mistake("how many is a whole number"),
+            (Err(error), _) => self.mistake(error),
         }
     }
 
@@ -274,6 +307,16 @@ impl Decoder {
 
     fn ask(&mut self, draw: Draw, command: Command) {
         self.answers.push_back(Request { tag: draw.tag(), command });
+    }
+}
+
+/// The limits that were typed: one for all messages, or three by priority.
+fn limits(typed: &[String]) -> Option<QueueLimits> {
+    let numbers: Option<Vec<u32>> = typed.iter().map(|number| number.parse().ok()).collect();
+    match numbers?[..] {
+        [all] => Some(QueueLimits::of_all(all)),
+        [high, normal, low] => Some(QueueLimits { high, normal, low }),
+        _ => None,
     }
 }
 
@@ -400,6 +443,38 @@ mod tests {
         }
         assert_eq!(dialogue("flush 'a \"b'\n"), [(Draw::Done, Command::Flush(name("a \"b")))]);
         assert_eq!(dialogue("flush it's\n"), [(Draw::Done, Command::Flush(name("it's")))]);
+    }
+
+    #[test]
+    fn kicks_name_a_queue_or_a_message() {
+        let kick = |queue, count| Command::Kick { queue: Target::Named(name(queue)), count };
+        assert_eq!(dialogue("kick jobs\n"), [(Draw::Done, kick("jobs", 1))]);
+        assert_eq!(dialogue("kick 'my jobs' 500\n"), [(Draw::Done, kick("my jobs", 500))]);
+        assert_eq!(drawn("kick jobs all\n"), [mistake("how many is a whole number")]);
+        let one = Command::KickMessage(MessageId(17));
+        assert_eq!(dialogue("kick-message 17\n"), [(Draw::KickedMessage, one)]);
+        assert_eq!(drawn("kick-message 0x1\n"), [mistake("an id is a whole number")]);
+    }
+
+    #[test]
+    fn pauses_and_limits_are_settings_of_a_queue() {
+        for (line, setting) in [
+            ("pause jobs\n", QueueSetting::Paused(true)),
+            ("resume jobs\n", QueueSetting::Paused(false)),
+            ("limit jobs 7\n", QueueSetting::Limits(QueueLimits::of_all(7))),
+            (
+                "limit jobs 3 2 0\n",
+                QueueSetting::Limits(QueueLimits { high: 3, normal: 2, low: 0 }),
+            ),
+        ] {
+            let command = Command::Configure { queue: name("jobs"), setting };
+            assert_eq!(dialogue(line), [(Draw::Done, command)]);
+        }
+        for line in ["limit jobs 3 2\n", "limit jobs x\n", "limit jobs -1\n"] {
+            let told = mistake("one or three limits, each a whole number, 0 for none");
+            assert_eq!(drawn(line), [told]);
+        }
+        assert_eq!(drawn("limit jobs\n"), [mistake("usage: limit QUEUE N [N N]")]);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub(super) enum Draw {
     Show(String),
     /// `OK`.
     Done,
+    /// The same for a message that was kicked.
+    KickedMessage,
     /// The daemon's figures.
     Status,
     /// The end of monitor or show.
@@ -61,6 +63,7 @@ impl Draw {
             Draw::Search(pattern) => (b's', pattern.as_str()),
             Draw::Show(queue) => (b'q', queue.as_str()),
             Draw::Done => (b'o', ""),
+            Draw::KickedMessage => (b'k', ""),
             Draw::Status => (b'S', ""),
             Draw::Left => (b'l', ""),
             Draw::Goodbye => (b'x', ""),
@@ -91,6 +94,7 @@ impl Draw {
             b's' => Draw::Search(text()),
             b'q' => Draw::Show(text()),
             b'o' => Draw::Done,
+            b'k' => Draw::KickedMessage,
             b'S' => Draw::Status,
             b'l' => Draw::Left,
             b'x' => Draw::Goodbye,
@@ -133,6 +137,7 @@ mod tests {
             Draw::Search("*".into()),
             Draw::Show("my queue".into()),
             Draw::Done,
+            Draw::KickedMessage,
             Draw::Status,
             Draw::Left,
             Draw::Goodbye,

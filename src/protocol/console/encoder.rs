@@ -10,7 +10,10 @@ use crate::words::clock::{Now, Time};
 use crate::words::command::{Delivery, Reply, Tag};
 use crate::words::output::Output;
 use crate::words::refusal::Refusal;
-use crate::words::statistics::{Listing, ServerStatistics, StateCounts, StoreFacts, Survey};
+use crate::words::settings::QueueLimits;
+use crate::words::statistics::{
+    Failures, Listing, ServerStatistics, StateCounts, StoreFacts, Survey,
+};
 
 use super::Window;
 use super::draw::Draw;
@@ -68,8 +71,15 @@ impl protocol::Encoder for Encoder {
             }
             (Draw::Search(pattern), Reply::Survey(found)) => search(&mut screen, &pattern, found),
             (Draw::Status, Reply::Statistics(statistics)) => status(&mut screen, statistics),
-            (Draw::Done, Reply::Flushed(_)) => screen.line("OK"),
+            (Draw::Done, Reply::Flushed(_) | Reply::Configured | Reply::KickedOne) => {
+                screen.line("OK");
+            }
+            (Draw::Done, Reply::Kicked(count)) => screen.line(&format!("OK, {count} kicked")),
             (Draw::Done, Reply::NotFound) => screen.mistake("there is no queue of this name"),
+            (Draw::KickedMessage, Reply::KickedOne) => screen.line("OK"),
+            (Draw::KickedMessage, Reply::NotFound) => {
+                screen.mistake("no message with this id was set aside or is delayed");
+            }
             (Draw::Goodbye, _) => return screen.line("Goodbye."),
             (draw, _) => screen.say(draw),
         }
@@ -183,7 +193,7 @@ impl Screen<'_> {
     fn commands(&mut self) {
         self.styled(BOLD, "Available commands:");
         for entry in COMMANDS {
-            self.line(&format!("  {:<15}{}", entry.usage(), entry.summary));
+            self.line(&format!("  {:<20}{}", entry.usage(), entry.summary));
         }
     }
 }
@@ -244,7 +254,7 @@ fn columns(all: usize) -> [usize; 2] {
 
 /// The messages of a queue; its frame has [`SHOW_FRAME_LINES`](super::SHOW_FRAME_LINES) lines.
 fn show(screen: &mut Screen<'_>, queue: &str, listing: &Listing) {
-    screen.picture(&format!("show {queue}"));
+    screen.picture(&format!("show {queue}{}", settings(listing)));
     let heading =
         format!("{:>6}  {:<20}  {:<12}  {:>10}  Created (UTC)", "Order", "Id", "State", "Size");
     screen.styled(BOLD, &heading);
@@ -257,14 +267,44 @@ fn show(screen: &mut Screen<'_>, queue: &str, listing: &Listing) {
             MessageState::Buried => "\u{2022} buried",
         };
         screen.line(&format!(
-            "{:>6}  {:<20}  {state:<12}  {:>10}  {}",
+            "{:>6}  {:<20}  {state:<12}  {:>10}  {}{}",
             index + 1,
             message.id.0,
             size(message.body_bytes),
-            moment(now.wall_ms(message.created))
+            moment(now.wall_ms(message.created)),
+            failures(&message.failures)
         ));
     }
     screen.end_picture(listing.more);
+}
+
+/// What an operator has set of a queue, behind its name.
+fn settings(listing: &Listing) -> String {
+    let QueueLimits { high, normal, low } = listing.limits;
+    let limits = match listing.limits {
+        QueueLimits::NONE => String::new(),
+        _ if high == normal && normal == low => format!("limit {high}"),
+        _ => format!("limits {high} {normal} {low}"),
+    };
+    match (listing.paused, limits.is_empty()) {
+        (false, true) => String::new(),
+        (false, false) => format!(" ({limits})"),
+        (true, true) => " (paused)".to_owned(),
+        (true, false) => format!(" (paused, {limits})"),
+    }
+}
+
+/// What is to be said of a message whose processing has failed, behind everything else.
+fn failures(failures: &Failures) -> String {
+    let mut text = String::new();
+    if let Some(cause) = failures.cause {
+        let (attempts, s) = (failures.attempts, if failures.attempts == 1 { "" } else { "s" });
+        text += &format!("  {attempts} attempt{s}, {}", cause.word());
+    }
+    if let Some(origin) = &failures.origin {
+        text += &format!(", from {}", safe(origin.as_str()));
+    }
+    text
 }
 
 fn search(screen: &mut Screen<'_>, pattern: &str, found: &Survey) {
@@ -312,6 +352,8 @@ fn status(screen: &mut Screen<'_>, figures: &ServerStatistics) {
         ("messages buried", buried),
         ("messages put", figures.messages_put),
         ("messages expired", figures.messages_expired),
+        ("messages set aside", figures.messages_set_aside),
+        ("messages dead-lettered", figures.messages_dead_lettered),
         ("messages too large", figures.messages_too_large),
         ("messages dropped", figures.messages_dropped),
         ("late acknowledgements", figures.late_acknowledgements),
@@ -324,6 +366,9 @@ fn status(screen: &mut Screen<'_>, figures: &ServerStatistics) {
         ("commits", store.commits),
     ] {
         screen.line(&format!("{name}: {figure}"));
+    }
+    for (cause, count) in figures.returns.iter() {
+        screen.line(&format!("messages returned, {cause}: {count}"));
     }
 }
 
@@ -342,6 +387,7 @@ fn store_state(store: &StoreFacts) -> &'static str {
 mod tests {
     use super::*;
     use crate::protocol::Encoder as _;
+    use crate::words::cause::Cause;
     use crate::words::ids::{MessageId, QueueName};
     use crate::words::statistics::{ListedMessage, QueueSummary};
 
@@ -374,9 +420,15 @@ mod tests {
             state: if id == 1 { MessageState::Reserved } else { MessageState::Ready },
             body_bytes: 100,
             created: Time(1_795_182_600_000),
+            failures: Failures::default(),
         };
         let messages = (1..=count).map(message).collect();
-        Reply::Listing(Box::new(Listing { messages, more, wall_offset_ms: 1_000 }))
+        Reply::Listing(Box::new(Listing {
+            messages,
+            more,
+            wall_offset_ms: 1_000,
+            ..Listing::default()
+        }))
     }
 
     #[test]
@@ -414,6 +466,32 @@ mod tests {
         let text = written(encoder, Draw::Done, refused);
         assert!(text.contains("error: not written to the disk in time"), "{text}");
         assert!(!text.contains("OK"));
+    }
+
+    #[test]
+    fn kicks_and_settings_are_answered_with_what_was_done() {
+        let answer = |draw, reply| written(&mut plain(), draw, reply);
+        assert_eq!(answer(Draw::Done, Reply::Kicked(3)), "OK, 3 kicked\n\n");
+        assert_eq!(answer(Draw::Done, Reply::Configured), "OK\n\n");
+        assert_eq!(answer(Draw::KickedMessage, Reply::KickedOne), "OK\n\n");
+        let missing = "error: no message with this id was set aside or is delayed\n\n";
+        assert_eq!(answer(Draw::KickedMessage, Reply::NotFound), missing);
+    }
+
+    #[test]
+    fn show_tells_what_is_set_of_a_queue_and_how_its_messages_failed() {
+        let Reply::Listing(mut listing) = listing(2, 0) else { unreachable!() };
+        listing.paused = true;
+        listing.limits = QueueLimits { high: 3, normal: 2, low: 0 };
+        listing.messages[1].failures = Failures {
+            attempts: 3,
+            cause: Some(Cause::TimedOut),
+            origin: Some(QueueName::new(b"mail").unwrap()),
+        };
+        let text = written(&mut plain(), Draw::Show("failed".into()), Reply::Listing(listing));
+        assert!(text.contains("show failed (paused, limits 3 2 0)\n"), "{text}");
+        assert!(text.contains("  3 attempts, timed out, from mail\n"), "{text}");
+        assert_eq!(text.matches("attempt").count(), 1, "{text}");
     }
 
     #[test]

@@ -48,6 +48,43 @@ pub(super) const COMMANDS: &[Entry] = &[
         ],
     },
     Entry {
+        name: "kick",
+        argument: "QUEUE [N]",
+        summary: "bring messages of a queue back that were set aside",
+        details: &[
+            "At most N, 1 without a number: dead letters go back to where they came from,",
+            "else buried messages become ready, else delayed ones.",
+        ],
+    },
+    Entry {
+        name: "kick-message",
+        argument: "ID",
+        summary: "bring one message back that was set aside",
+        details: &["A dead letter, a buried message or a delayed one."],
+    },
+    Entry {
+        name: "pause",
+        argument: "QUEUE",
+        summary: "deliver no messages of a queue until it is resumed",
+        details: &["Messages are still accepted. Forgotten when the daemon stops."],
+    },
+    Entry {
+        name: "resume",
+        argument: "QUEUE",
+        summary: "end the pause of a queue",
+        details: &["A pause by a beanstalk client ends by itself and is not ended by this."],
+    },
+    Entry {
+        name: "limit",
+        argument: "QUEUE N [N N]",
+        summary: "refuse messages for a queue that holds N",
+        details: &[
+            "0 is no limit. Three numbers are limits for messages of high, normal and low",
+            "priority (below 768, below 1280, all others), each for the queue as a whole.",
+            "Senders that get no reply are not refused. Forgotten when the daemon stops.",
+        ],
+    },
+    Entry {
         name: "flush",
         argument: "QUEUE",
         summary: "remove a queue and all its messages",
@@ -99,11 +136,9 @@ impl Entry {
 
     /// How many words may stand behind the name.
     pub(super) fn arguments(&self) -> std::ops::RangeInclusive<usize> {
-        match self.argument {
-            "" => 0..=0,
-            optional if optional.starts_with('[') => 0..=1,
-            _ => 1..=1,
-        }
+        let (required, optional) = self.argument.split_once('[').unwrap_or((self.argument, ""));
+        let words = |text: &str| text.split_whitespace().count();
+        words(required)..=words(required) + words(optional)
     }
 }
 
@@ -114,8 +149,8 @@ mod tests {
     #[test]
     fn every_line_of_help_fits_a_terminal() {
         for entry in COMMANDS {
-            assert!(entry.usage().len() <= 14, "{}", entry.name);
-            assert!(entry.summary.len() <= 60, "{}", entry.name);
+            assert!(entry.usage().len() <= 19, "{}", entry.name);
+            assert!(entry.summary.len() <= 57, "{}", entry.name);
             assert!(entry.details.iter().all(|line| line.len() <= 78), "{}", entry.name);
         }
     }
@@ -125,6 +160,8 @@ mod tests {
         assert_eq!(find("help").unwrap().arguments(), 0..=1);
         assert_eq!(find("show").unwrap().arguments(), 1..=1);
         assert_eq!(find("flushall").unwrap().arguments(), 0..=0);
+        assert_eq!(find("kick").unwrap().arguments(), 1..=2);
+        assert_eq!(find("limit").unwrap().arguments(), 2..=4);
         assert!(find("HELP").is_none());
     }
 }

@@ -25,6 +25,7 @@ pub struct Setup {
     storage: String,
     limits: String,
     queue: String,
+    policies: String,
     level: &'static str,
     listeners: BTreeMap<&'static str, String>,
     prefix: Vec<String>,
@@ -41,6 +42,7 @@ impl Setup {
             storage: String::new(),
             limits: String::new(),
             queue: String::new(),
+            policies: String::new(),
             level: "debug",
             listeners: PROTOCOLS.into_iter().map(|name| (name, String::new())).collect(),
             prefix: Vec::new(),
@@ -82,6 +84,12 @@ impl Setup {
     /// A line of the section `[queue]`.
     pub fn queue(mut self, line: &str) -> Setup {
         self.queue += &format!("{line}\n");
+        self
+    }
+
+    /// A section `[[policy]]` with these lines.
+    pub fn policy(mut self, lines: &str) -> Setup {
+        self.policies += &format!("[[policy]]\n{lines}\n");
         self
     }
 
@@ -131,6 +139,7 @@ impl Setup {
         let mut text = format!("[storage]\ndatabase = \"{database}\"\n{}\n", self.storage);
         let _ = write!(text, "[limits]\n{}\n[queue]\n{}\n", self.limits, self.queue);
         let _ = write!(text, "[log]\nlevel = \"{}\"\nformat = \"plain\"\n", self.level);
+        text += &self.policies;
         for (protocol, lines) in &self.listeners {
             let address = match self.transport {
                 Transport::Tcp => "127.0.0.1:0".to_owned(),

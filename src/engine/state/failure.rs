@@ -1,0 +1,35 @@
+//! How the processing of messages failed so far, and where dead letters came from: kept of the few
+//! messages that a policy had to do with.
+//!
+//! In memory alone: after a restart attempts begin at 0, and a dead letter is buried in the queue
+//! that it came from.
+
+use crate::words::cause::Cause;
+use crate::words::clock::Time;
+use crate::words::ids::Sequence;
+
+use super::queue::QueueSlot;
+
+/// How the processing of one message failed.
+#[derive(Clone, Debug, Default)]
+pub struct Failure {
+    /// Failed attempts since it was put or kicked.
+    pub attempts: u32,
+    /// Why it returned last.
+    pub cause: Option<Cause>,
+    /// Where it came from, if it is a dead letter.
+    pub home: Option<Home>,
+}
+
+/// What a dead letter was in the queue that it came from, as the database has it all the time.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// That queue, which stays while it has dead letters elsewhere.
+    pub queue: QueueSlot,
+    /// Its place there.
+    pub sequence: Sequence,
+    /// Its place among the buried.
+    pub burial: u64,
+    /// How long it had to live, in milliseconds.
+    pub life_left: Time,
+}
