@@ -246,12 +246,7 @@ impl fmt::Display for ConfigFault {
                     Tame(&reason(error))
                 )
             }
-            ConfigFault::Remote(text) => write!(
-                f,
-                "other machines can reach {}, and no protocol authenticates: if that is intended, \
-                 set allow_remote = true in its [[listener]]",
-                Tame(text)
-            ),
+            ConfigFault::Remote(text) => remote(f, text),
             ConfigFault::DuplicateAddress(text, other) => {
                 write!(f, "{} is already the address of another listener", Tame(text))?;
                 if text == other { Ok(()) } else { write!(f, ", given as {}", Tame(other)) }
@@ -281,6 +276,15 @@ fn reason(error: &io::Error) -> String {
         Some(reason) => reason.to_owned(),
         None => text,
     }
+}
+
+fn remote(f: &mut fmt::Formatter<'_>, address: &str) -> fmt::Result {
+    write!(
+        f,
+        "other machines can reach {}, and no protocol authenticates: if that is intended, set \
+         allow_remote = true in its [[listener]]",
+        Tame(address)
+    )
 }
 
 fn unknown_protocol(f: &mut fmt::Formatter<'_>, name: &str, known: &[&str]) -> fmt::Result {

@@ -3,7 +3,8 @@
 
 The daemon keeps its messages in a temporary database at the default durability, and is started
 again whenever it ends, so that a client may kill it. The command finds in its environment
-BEANSTALK_HOST and BEANSTALK_PORT, BEANSTALK_SOCKET, and PHPMQD_PID_FILE."""
+BEANSTALK_HOST and BEANSTALK_PORT, BEANSTALK_SOCKET, CONSOLE_SOCKET and PHPMQD_PID_FILE. What
+PHPMQD_CONFIG holds is added to the daemon's configuration."""
 
 import os
 import signal
@@ -25,12 +26,15 @@ class Supervisor:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.socket = os.path.join(folder, "beanstalk.sock")
+        self.console = os.path.join(folder, "console.sock")
         self.pid_file = os.path.join(folder, "pid")
         config = os.path.join(folder, "phpmqd.toml")
         with open(config, "w", encoding="utf-8") as out:
             out.write('[storage]\ndatabase = "%s"\n' % os.path.join(folder, "messages.db"))
             for address in ("127.0.0.1:%d" % self.port, "unix:" + self.socket):
                 out.write('[[listener]]\nprotocol = "beanstalk"\naddress = "%s"\n' % address)
+            out.write('[[listener]]\nprotocol = "console"\naddress = "unix:%s"\n' % self.console)
+            out.write(os.environ.get("PHPMQD_CONFIG", ""))
         self.arguments = [daemon, "--config", config]
         self.log = open(os.path.join(folder, "log"), "wb")
         self.is_ending = False
@@ -80,6 +84,7 @@ def main():
                 BEANSTALK_HOST="127.0.0.1",
                 BEANSTALK_PORT=str(supervisor.port),
                 BEANSTALK_SOCKET=supervisor.socket,
+                CONSOLE_SOCKET=supervisor.console,
                 PHPMQD_PID_FILE=supervisor.pid_file,
             )
             return subprocess.call(sys.argv[2:], env=environment)

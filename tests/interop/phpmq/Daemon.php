@@ -24,8 +24,14 @@ final class Daemon
     {
         $log = $this->folder . '/log';
         file_put_contents($log, '');
+        file_put_contents($this->folder . '/phpmqd.toml', <<<'TOML'
+            [[policy]]
+            queues = "poisoned"
+            max_attempts = 2
+            dead_letter = "poison"
+            TOML);
         $arguments = [
-            $this->program, '--database', $this->folder . '/phpmq.db',
+            $this->program, '--config', $this->folder . '/phpmqd.toml', '--database', $this->folder . '/phpmq.db',
             '--listen', 'phpmq=127.0.0.1:0',
             '--listen', 'phpmq=unix:' . $this->folder . '/phpmq.sock',
             '--listen', 'console=unix:' . $this->folder . '/console.sock',

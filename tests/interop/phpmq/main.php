@@ -126,6 +126,28 @@ function (Daemon $daemon, string $address): void {
     check($daemon->waitForFigure('messages', 0), 'acknowledged messages are left');
 };
 
+$checks['a message that kills its consumers takes none of 1,000 in their windows with it'] =
+function (Daemon $daemon, string $address): void {
+    $sender = new Client($address);
+    sendAll($sender, 'poisoned', ['poison', ...numbers(999)]);
+    check($daemon->waitForFigure('messages', 1_000), 'the messages did not come');
+    for ($death = 1; $death <= 2; $death++) {
+        // It takes 1,000 at a time, and dies of the first.
+        $command = [PHP_BINARY, __DIR__ . '/worker.php', $address, 'poisoned', '1000', 'poison'];
+        $worker = proc_open($command, [1 => ['pipe', 'w']], $pipes);
+        stream_get_contents($pipes[1]);
+        proc_close($worker);
+        check($daemon->waitForFigure('messages ready', 1_000), 'they are not given back');
+    }
+    $healthy = new Client($address);
+    $healthy->consume('poisoned', 1_000);
+    check(take($healthy, 999) === numbers(999), 'the healthy ones did not come in their order');
+    check($daemon->waitForFigure('messages', 1), 'one is left');
+    check(str_contains($daemon->console('kick poison 10'), 'OK, 1 kicked'), 'kick');
+    check(take($healthy, 1) === ['poison'], 'the kicked one did not come back');
+    check($daemon->waitForFigure('messages', 0), 'acknowledged messages are left');
+};
+
 $checks['both revisions are served at the same time'] =
 function (Daemon $daemon, string $address): void {
     [$old, $new, $silent] = [new Client($address, 1), new Client($address, 2), new Client($address, null)];
