@@ -168,7 +168,7 @@ fn check(config: &Config, unknown: &[ConfigError]) -> u8 {
 }
 
 fn recover(config: &Config) -> u8 {
-    if let Err(error) = signals::survive() {
+    if let Err(error) = signals::ignore_fatal_signals() {
         let error = DaemonError::System("handle signals", error);
         say(false, &format!("phpmqd: {error}\n"));
         return error.exit_code();

@@ -30,7 +30,7 @@ pub const PASSED_ON: [i32; 4] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1];
 ///
 /// # Errors
 /// The system refuses a handler.
-pub fn survive() -> io::Result<()> {
+pub fn ignore_fatal_signals() -> io::Result<()> {
     for signal in [SIGXFSZ, SIGPIPE, SIGHUP, SIGUSR1] {
         // A handler is needed, not SIG_IGN, for which there is no safe call; nobody reads it.
         flag::register(signal, Arc::new(AtomicBool::new(false)))?;
@@ -107,7 +107,7 @@ mod tests {
                 _ => panic!("something else than a signal came"),
             }
         }
-        survive().unwrap();
+        ignore_fatal_signals().unwrap();
         // Either would have ended the process.
         kill_process(getpid(), Signal::XFSZ).unwrap();
         kill_process(getpid(), Signal::PIPE).unwrap();

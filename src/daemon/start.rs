@@ -155,7 +155,8 @@ fn prepare(
     log: &Logger,
 ) -> Result<Option<Prepared>, DaemonError> {
     let config = &plan.config;
-    signals::survive().map_err(|error| DaemonError::System("handle signals", error))?;
+    signals::ignore_fatal_signals()
+        .map_err(|error| DaemonError::System("handle signals", error))?;
     run_in_batches(log);
     check_thread_ceiling(config, log);
     warn_of_questionable(config, log);

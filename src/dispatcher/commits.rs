@@ -30,7 +30,7 @@ use crate::words::statistics::StoreFacts;
 
 use super::Dispatcher;
 use super::rewrite::Rewrite;
-use super::staging::{Come, Staged};
+use super::staging::{Inflow, Staged};
 
 /// The way to the database file.
 pub(super) struct Commits {
@@ -45,7 +45,7 @@ pub(super) struct Commits {
     /// When it is brought further.
     pub staged_due: Time,
     /// What has come since it was last brought further.
-    pub come: Come,
+    pub inflow: Inflow,
     /// When the database in memory is given what it lacks; never while it lacks nothing.
     pub lag_due: Time,
     /// The order under way.
@@ -111,7 +111,7 @@ impl Commits {
             committed: Committed::default(),
             staged: None,
             staged_due: Time(0),
-            come: Come::default(),
+            inflow: Inflow::default(),
             lag_due: Time::NEVER,
             under_way: None,
             demanded: None,
@@ -133,7 +133,7 @@ impl Commits {
 
     /// Notes a change for the file.
     pub fn record(&mut self, change: Change, now: Time) {
-        self.come.count(&change);
+        self.inflow.count(&change);
         if let Change::Moved(row) = &change {
             self.moved_put |= self.journal.is_put_pending(row.id);
         }
@@ -213,7 +213,8 @@ impl Commits {
             {
                 Time::NEVER
             }
-            // Said at the end of a turn, when a peer that keeps up again went on.
+            // A commit was demanded after this turn's hand-over: a peer that had stalled
+            // resumed during the flush, and its requests went on. Turn again at once.
             None if self.is_demanded() => Time(0),
             None => self.tick,
         };

@@ -48,7 +48,8 @@ impl Dispatcher<'_> {
                 Effect::ReserveIds(up_to) => self.commits.reserve_ids(up_to, self.now.time),
             }
         }
-        // What was pushed meanwhile is none: nothing in here asks the engine.
+        // Nothing above calls the engine, so `self.effects` is still empty: put the drained Vec back
+        // to keep its allocation.
         self.effects = effects;
         Ok(())
     }
@@ -68,7 +69,7 @@ impl Dispatcher<'_> {
         }
         let start = peer.outbox.position();
         peer.encoder.reply(tag, &reply, peer.outbox.output());
-        // Where nothing was said nothing was promised: the tick covers what php-mq does silently.
+        // An encoder that wrote nothing promised nothing: the tick covers what is done silently.
         let said = peer.outbox.position() > start;
         peer.note_asked_for(start);
         if !said

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[derive(Debug, Default)]
 pub struct Health(AtomicU8);
 
-/// One thing that does.
+/// One reason why messages are refused.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-pub(super) enum Ill {
+pub(super) enum Condition {
     Draining = 1,
     Failing = 2,
     DiskLow = 4,
@@ -18,20 +18,22 @@ pub(super) enum Ill {
     NoRoom = 16,
 }
 
-/// What is said of each.
-const WORDS: [(Ill, &str); 5] = [
-    (Ill::Draining, "draining"),
-    (Ill::Failing, "degraded, changes cannot be written to the disk"),
-    (Ill::DiskLow, "the disk has less room than storage.min_free_disk"),
-    (Ill::NoRoom, "degraded, the disk is full"),
-    (Ill::OutOfMemory, "limits.max_memory is reached"),
+/// The words for each.
+const WORDS: [(Condition, &str); 5] = [
+    (Condition::Draining, "draining"),
+    (Condition::Failing, "degraded, changes cannot be written to the disk"),
+    (Condition::DiskLow, "the disk has less room than storage.min_free_disk"),
+    (Condition::NoRoom, "degraded, the disk is full"),
+    (Condition::OutOfMemory, "limits.max_memory is reached"),
 ];
 
 impl Health {
-    /// Notes what there is now. Says whether that is something else than before.
-    pub(super) fn note(&self, ills: impl IntoIterator<Item = (Ill, bool)>) -> bool {
-        let bits =
-            ills.into_iter().filter(|(_, is)| *is).fold(0, |bits, (ill, _)| bits | ill as u8);
+    /// Sets the conditions that hold now. Returns whether they have changed.
+    pub(super) fn note(&self, conditions: impl IntoIterator<Item = (Condition, bool)>) -> bool {
+        let bits = conditions
+            .into_iter()
+            .filter(|(_, is)| *is)
+            .fold(0, |bits, (condition, _)| bits | condition as u8);
         self.0.swap(bits, Ordering::Relaxed) != bits
     }
 
@@ -40,7 +42,7 @@ impl Health {
         let bits = self.0.load(Ordering::Relaxed);
         let words: Vec<&str> = WORDS
             .iter()
-            .filter(|(ill, _)| bits & *ill as u8 != 0)
+            .filter(|(condition, _)| bits & *condition as u8 != 0)
             .map(|(_, words)| *words)
             .collect();
         if words.is_empty() {
@@ -59,11 +61,15 @@ mod tests {
     fn the_line_names_everything_that_is_wrong() {
         let health = Health::default();
         assert_eq!(health.line(), "Serving");
-        assert!(health.note([(Ill::Draining, true), (Ill::Failing, true), (Ill::DiskLow, false)]));
+        assert!(health.note([
+            (Condition::Draining, true),
+            (Condition::Failing, true),
+            (Condition::DiskLow, false)
+        ]));
         let both = "Serving, but refusing new messages: draining; degraded, changes cannot be written \
                     to the disk";
         assert_eq!(health.line(), both);
-        assert!(!health.note([(Ill::Draining, true), (Ill::Failing, true)]));
+        assert!(!health.note([(Condition::Draining, true), (Condition::Failing, true)]));
         assert!(health.note([]));
         assert_eq!(health.line(), "Serving");
     }

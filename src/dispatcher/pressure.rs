@@ -18,7 +18,7 @@ use crate::words::refusal::Refusal;
 
 use super::Dispatcher;
 use super::commits::MEASURE_AGAIN_MS;
-use super::health::Ill;
+use super::health::Condition;
 use super::peers::Closed;
 
 /// When it has not happened for so long, the next time is worth a warning again, in milliseconds.
@@ -128,11 +128,11 @@ impl Dispatcher<'_> {
             None
         };
         let changed = self.health.note([
-            (Ill::Draining, self.pressure.draining),
-            (Ill::Failing, self.commits.failing),
-            (Ill::DiskLow, self.commits.disk_low),
-            (Ill::NoRoom, self.commits.no_room),
-            (Ill::OutOfMemory, self.pressure.out_of_memory),
+            (Condition::Draining, self.pressure.draining),
+            (Condition::Failing, self.commits.failing),
+            (Condition::DiskLow, self.commits.disk_low),
+            (Condition::NoRoom, self.commits.no_room),
+            (Condition::OutOfMemory, self.pressure.out_of_memory),
         ]);
         if changed {
             // When the channel is full the main thread is about to look by itself.
@@ -147,7 +147,8 @@ impl Dispatcher<'_> {
         if !self.pressure.is_on(self.disk_refuses()) {
             return;
         }
-        // Who is told need not be held back, except when nothing but time is short.
+        // The engine refuses a put that has a reply, so its sender need not be held back; but a
+        // full journal drains by itself, and then waiting is better than a refusal.
         if is_answered && !self.pressure.journal_full {
             return;
         }

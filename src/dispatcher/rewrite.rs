@@ -1,4 +1,4 @@
-//! How a database file that is suspect, or that can not grow and needs not be so large, is written
+//! How a database file that is suspect, or that cannot grow and needs not be so large, is written
 //! anew from the database in memory.
 //!
 //! The rows go to persistence in slices, one order after the other, while the turns go on; each
@@ -173,7 +173,7 @@ pub(super) fn rewrite_now(
 ) -> Result<(), StoreError> {
     while let Some(batch) = journal.take_lag() {
         memory.apply(&batch, 0..batch.places())?;
-        journal.given(batch);
+        journal.mirrored(batch);
     }
     let mut slices = None;
     loop {

@@ -45,14 +45,15 @@ enum Source {
     Slice(Arc<Batch>),
 }
 
-/// How much has been recorded since the last turn.
+/// How much has been recorded since staging last went on: it has to stage more than that, or the
+/// backlog would grow for ever.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Come {
+pub(super) struct Inflow {
     changes: usize,
     bytes: u64,
 }
 
-impl Come {
+impl Inflow {
     /// Counts a change.
     pub fn count(&mut self, change: &Change) {
         self.changes += 1;
@@ -85,13 +86,13 @@ impl Staged {
         self.batch().message(id)
     }
 
-    /// The places that are to be done in this turn, in which so much has come.
-    fn next_part(&self, come: Come) -> Range<usize> {
+    /// The places that are to be done in this turn, after this inflow.
+    fn next_part(&self, inflow: Inflow) -> Range<usize> {
         let batch = self.batch();
         let bytes_each = batch.bytes() / (batch.places() as u64).max(1);
-        let bytes = STAGED_BYTES_PER_TURN_MAX.max(2 * come.bytes);
+        let bytes = STAGED_BYTES_PER_TURN_MAX.max(2 * inflow.bytes);
         let most = usize::try_from(bytes / bytes_each.max(1) + 1).unwrap_or(usize::MAX);
-        let most = most.min(WORK_PER_TURN_MAX.max(2 * come.changes));
+        let most = most.min(WORK_PER_TURN_MAX.max(2 * inflow.changes));
         self.done..(self.done + most).min(batch.places())
     }
 
@@ -128,12 +129,12 @@ impl Dispatcher<'_> {
 
     /// Brings the staged batch a part further.
     pub(super) fn bring_in(&mut self) -> Result<(), StoreError> {
-        let come = std::mem::take(&mut self.commits.come);
+        let inflow = std::mem::take(&mut self.commits.inflow);
         if self.commits.staged_due > self.time() {
             return Ok(());
         }
         let Some(mut staged) = self.commits.staged.take() else { return Ok(()) };
-        let mut part = staged.next_part(come);
+        let mut part = staged.next_part(inflow);
         loop {
             // From here until it is noted as done a message is in memory twice.
             let piece = staged.batch().first_bytes(part.clone(), STAGED_BYTES_PER_TURN_MAX);
@@ -142,7 +143,7 @@ impl Dispatcher<'_> {
                 return self.put_off(staged, error);
             }
             let bytes = staged.note_done(piece);
-            self.commits.journal.note_given(bytes);
+            self.commits.journal.note_mirrored(bytes);
             if part.is_empty() {
                 break;
             }
@@ -153,7 +154,7 @@ impl Dispatcher<'_> {
         }
         self.memory_has_room();
         match staged.batch {
-            Source::Lag(batch) => self.commits.journal.given(batch),
+            Source::Lag(batch) => self.commits.journal.mirrored(batch),
             Source::Slice(batch) => self.send_slice(batch)?,
         }
         Ok(())

@@ -74,7 +74,7 @@ impl Engine {
             self.expire(turn, slot);
             return turn.reply(asker, Reply::NotFound);
         }
-        // A connection that asks for what is not there is no worker, as with beanstalkd.
+        // A connection that asks for a message which is not there is not counted as a worker.
         self.ledger.count_worker(asker.session);
         // What was stored as buried or delayed would be so again after a restart.
         let stored_elsewhere = !matches!(self.ledger.message(slot).state, State::Ready);

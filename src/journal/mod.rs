@@ -11,7 +11,7 @@
 //!                 └─────failed───────┘
 //! ```
 //!
-//! Where the file is written anew from the database in memory, that is given the batch under way
+//! Where the file is written anew from the database in memory, that database gets the batch under way
 //! first ([`Journal::take_for_rewrite`]).
 //!
 //! # Failure
@@ -41,27 +41,29 @@ pub use batch::{Batch, Row};
 /// What the databases do not have yet. See the module.
 #[derive(Debug)]
 pub struct Journal {
-    /// What neither has.
+    /// Changes that neither database has.
     current: Batch,
-    /// What is about to be in the file.
+    /// The batch that is being committed to the file.
     under_way: Option<Arc<Batch>>,
-    /// Whether the database in memory has that already.
+    /// Whether the database in memory has the batch under way already.
     is_rewriting: bool,
-    /// What the database in memory alone does not have.
+    /// Committed to the file, not yet in the database in memory.
     lag: Lag,
-    /// Bytes of the batch that it is being given, but for messages that it has.
-    given_bytes: u64,
+    /// Bytes of the batch that is being copied into the database in memory, without the messages
+    /// that it has already.
+    mirroring_bytes: u64,
     /// Emptied batches whose allocations are used again, at most [`SPARES_MAX`]. The oldest is
-    /// next, so that each comes to give back what a burst made it allocate.
+    /// used next, so that each takes its turn to shrink after a burst.
     spares: VecDeque<Batch>,
-    /// Those of messages.
-    given_put_bytes: u64,
-    /// Of messages that are in the database in memory although they are in `current`.
+    /// Those of them that are of newly put messages.
+    mirroring_put_bytes: u64,
+    /// Bytes of messages that stand in `current` and in the database in memory as well.
     doubled_bytes: u64,
     file_is_suspect: bool,
 }
 
-/// One is recorded in, one is under way, memory is given one: the next ones.
+/// Beside the batch that is recorded in, one is under way and one is being copied to memory: these
+/// two are used next.
 const SPARES_MAX: usize = 2;
 
 impl Default for Journal {
@@ -78,8 +80,8 @@ impl Journal {
             under_way: None,
             is_rewriting: false,
             lag: Lag::default(),
-            given_bytes: 0,
-            given_put_bytes: 0,
+            mirroring_bytes: 0,
+            mirroring_put_bytes: 0,
             spares: VecDeque::new(),
             doubled_bytes: 0,
             file_is_suspect: false,
@@ -97,7 +99,7 @@ impl Journal {
         }
     }
 
-    /// A message, as it was put, unless the database in memory was given it.
+    /// A message, as it was put, unless the database in memory has it.
     pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
         let under_way = || self.under_way.as_ref()?.message(id);
         self.current.message(id).or_else(under_way).or_else(|| self.lag.message(id))
@@ -114,7 +116,7 @@ impl Journal {
         self.current.clean_stop = Some(next_id);
     }
 
-    /// Has the next commit say how the clock stands. Alone it is reason enough for one.
+    /// Has the next commit record how the clock stands. That alone is reason enough for a commit.
     pub fn note_clock(&mut self, now: Now) {
         self.current.clock = Some(now);
     }
@@ -137,7 +139,7 @@ impl Journal {
     /// Bytes of bodies and overhead that one of the databases does not have.
     pub fn bytes(&self) -> u64 {
         let under_way = self.under_way.as_ref().map_or(0, |batch| batch.bytes());
-        self.current.bytes() + under_way + self.lag.bytes() + self.given_bytes
+        self.current.bytes() + under_way + self.lag.bytes() + self.mirroring_bytes
     }
 
     /// Those of them that are not the only place of a message.
@@ -155,7 +157,7 @@ impl Journal {
     fn put_bytes(&self) -> u64 {
         let under_way = self.under_way.as_ref().filter(|_| !self.is_rewriting);
         let under_way = under_way.map_or(0, |batch| batch.put_bytes());
-        let lag = self.lag.put_bytes() + self.given_put_bytes;
+        let lag = self.lag.put_bytes() + self.mirroring_put_bytes;
         self.current.put_bytes() + under_way + lag
     }
 
@@ -164,8 +166,8 @@ impl Journal {
         self.current.number
     }
 
-    /// Hands over what was recorded. At most one batch is under way at a time; whoever carries it
-    /// out lets go of it before he says what became of it.
+    /// Hands over what was recorded. At most one batch is under way at a time; persistence
+    /// drops it before reporting the outcome.
     pub fn take(&mut self) -> Arc<Batch> {
         debug_assert!(self.under_way.is_none(), "one at a time");
         let mut next = self.spares.pop_front().unwrap_or_default();
@@ -179,31 +181,31 @@ impl Journal {
         batch
     }
 
-    /// Hands over what was recorded, for a file that is written anew: the database in memory is
-    /// given it before. When it fails, another hand-over may follow, of which that is given all once
-    /// more.
+    /// Hands over what was recorded, for a file that is written anew from the database in memory,
+    /// which gets the batch first. After a failure another hand-over may follow; memory then gets all
+    /// of that one again.
     pub fn take_for_rewrite(&mut self) -> Arc<Batch> {
         let batch = self.take();
         self.is_rewriting = true;
         batch
     }
 
-    /// The batch under way is in the file, or there is no file. Says its number.
+    /// The batch under way is in the file, or there is no file. Returns its number.
     pub fn succeeded(&mut self) -> CommitNumber {
-        let batch = self.come_back();
+        let batch = self.reclaim();
         let number = batch.number;
         let empty = if self.is_rewriting { Some(batch) } else { self.lag.add(batch) };
         if let Some(batch) = empty {
             self.keep(batch);
         }
-        self.rest();
+        self.release_burst_memory();
         number
     }
 
-    /// The batch under way is not in the file, for all that is known: it becomes part of the next
-    /// one.
+    /// The commit of the batch under way failed, so the file may or may not have it: the batch
+    /// becomes part of the next one.
     pub fn failed(&mut self) {
-        let mut older = self.come_back();
+        let mut older = self.reclaim();
         self.doubled_bytes = if self.is_rewriting { older.put_bytes() } else { 0 };
         self.file_is_suspect = true;
         let number = self.current.number;
@@ -215,10 +217,10 @@ impl Journal {
     }
 
     /// Only what comes up to this part of the batch under way is in the file; the rest becomes part
-    /// of the next one. Says its number.
+    /// of the next one. Returns the number of the batch that was under way.
     pub fn failed_beyond(&mut self, part: Part) -> CommitNumber {
         let Some(batch) = self.under_way.as_mut().and_then(Arc::get_mut) else {
-            panic!("a batch has come back that somebody still has")
+            panic!("a finished batch is still referenced")
         };
         let kept = batch.split_up_to(part);
         let number = kept.number;
@@ -241,38 +243,40 @@ impl Journal {
         self.current.put_bytes() + under_way
     }
 
-    fn come_back(&mut self) -> Batch {
+    /// Takes the batch under way back from persistence.
+    fn reclaim(&mut self) -> Batch {
+        // Invariant: persistence drops its reference before it reports, so this is the last one.
         let batch = self.under_way.take().and_then(Arc::into_inner);
-        let Some(batch) = batch else { panic!("a batch has come back that somebody still has") };
+        let Some(batch) = batch else { panic!("a finished batch is still referenced") };
         batch
     }
 
-    /// Whether memory lacks something of the file, and how many bytes.
+    /// The bytes that the file has and the database in memory lacks; `None` when it lacks nothing.
     pub fn lag(&self) -> Option<u64> {
         (!self.lag.is_empty()).then(|| self.lag.bytes())
     }
 
-    /// The oldest that memory lacks, to be given to it.
+    /// Takes the oldest batch that the database in memory lacks, to be copied there.
     pub fn take_lag(&mut self) -> Option<Batch> {
         let batch = self.lag.take()?;
-        (self.given_bytes, self.given_put_bytes) = (batch.bytes(), batch.put_bytes());
+        (self.mirroring_bytes, self.mirroring_put_bytes) = (batch.bytes(), batch.put_bytes());
         Some(batch)
     }
 
-    /// Memory was given so many bytes of messages of the batch that it is being given.
-    pub fn note_given(&mut self, bytes: u64) {
-        self.given_bytes = self.given_bytes.saturating_sub(bytes);
-        self.given_put_bytes = self.given_put_bytes.saturating_sub(bytes);
+    /// The database in memory has so many bytes more of the messages of that batch.
+    pub fn note_mirrored(&mut self, bytes: u64) {
+        self.mirroring_bytes = self.mirroring_bytes.saturating_sub(bytes);
+        self.mirroring_put_bytes = self.mirroring_put_bytes.saturating_sub(bytes);
     }
 
-    /// Memory was given a batch.
-    pub fn given(&mut self, batch: Batch) {
-        (self.given_bytes, self.given_put_bytes) = (0, 0);
+    /// The database in memory has this batch, which came from [`Journal::take_lag`].
+    pub fn mirrored(&mut self, batch: Batch) {
+        (self.mirroring_bytes, self.mirroring_put_bytes) = (0, 0);
         self.keep(batch);
-        self.rest();
+        self.release_burst_memory();
     }
 
-    /// Keeps what a batch has allocated, to be used again.
+    /// Keeps a batch for its allocations.
     fn keep(&mut self, mut batch: Batch) {
         if self.spares.len() < SPARES_MAX {
             batch.clear();
@@ -280,9 +284,10 @@ impl Journal {
         }
     }
 
-    /// When both databases have everything, what a burst has allocated would stay for nothing.
-    fn rest(&mut self) {
-        let is_busy = self.under_way.is_some() || self.given_bytes > 0;
+    /// Frees what a burst has allocated once both databases have everything, since no traffic may
+    /// follow that would shrink it.
+    fn release_burst_memory(&mut self) {
+        let is_busy = self.under_way.is_some() || self.mirroring_bytes > 0;
         if !is_busy && self.current.is_empty() && self.lag.is_empty() {
             self.current.clear();
             self.spares.iter_mut().for_each(Batch::clear);

@@ -127,7 +127,7 @@ fn bytes_count_until_both_databases_have_them() {
     assert_eq!(journal.bytes(), 2 * one);
     let batch = journal.take_lag().unwrap();
     assert_eq!(journal.bytes(), 2 * one);
-    journal.given(batch);
+    journal.mirrored(batch);
     assert_eq!(journal.bytes(), one);
 }
 
@@ -217,7 +217,7 @@ fn messages_that_memory_has_too_count_twice() {
     assert_eq!(besides(&journal), 0);
     let batch = journal.take_lag().unwrap();
     assert_eq!(besides(&journal), 0, "each leaves the batch when memory has it");
-    journal.given(batch);
+    journal.mirrored(batch);
     assert_eq!(besides(&journal), 0);
 }
 
@@ -231,7 +231,7 @@ fn commit(journal: &mut Journal, changes: Vec<Change>) {
 fn give(journal: &mut Journal) -> Option<Ids> {
     let batch = journal.take_lag()?;
     let given = ids(&batch);
-    journal.given(batch);
+    journal.mirrored(batch);
     Some(given)
 }
 
@@ -247,7 +247,7 @@ fn a_message_is_found_until_memory_is_given_it() {
     assert!(journal.message(MessageId(1)).is_none(), "removed");
     let batch = journal.take_lag().unwrap();
     assert!(journal.message(MessageId(2)).is_none(), "whoever gives it to memory has it");
-    journal.given(batch);
+    journal.mirrored(batch);
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn some_change(random: &mut Random, told: &mut Rows, next_id: &mut u64) -> Chang
 fn give_all(journal: &mut Journal, memory: &mut Rows) {
     while let Some(batch) = journal.take_lag() {
         memory.apply(&batch);
-        journal.given(batch);
+        journal.mirrored(batch);
     }
 }
 

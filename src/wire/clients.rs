@@ -30,12 +30,12 @@ pub struct Clients {
 struct Open {
     count: usize,
     by_owner: HashMap<Owner, usize>,
-    lines: HashMap<ConnectionId, Line>,
+    registered: HashMap<ConnectionId, Registered>,
 }
 
-/// What it takes to end a connection; weak, so that the register keeps no socket open.
+/// What it takes to end a connection; weak references, so that the register keeps no socket open.
 #[derive(Debug)]
-struct Line {
+struct Registered {
     transport: Weak<Transport>,
     gate: Weak<Gate>,
 }
@@ -51,18 +51,18 @@ pub enum Owner {
 
 /// Why a connection was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
+pub enum Refused {
     /// `limits.max_connections` is reached.
     Daemon,
     /// `limits.max_connections_per_peer` is reached.
     Owner,
 }
 
-impl fmt::Display for Full {
+impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Full::Daemon => "limits.max_connections is reached",
-            Full::Owner => "limits.max_connections_per_peer is reached",
+            Refused::Daemon => "limits.max_connections is reached",
+            Refused::Owner => "limits.max_connections_per_peer is reached",
         })
     }
 }
@@ -92,14 +92,14 @@ impl Clients {
     ///
     /// # Errors
     /// The limit that is reached.
-    pub fn admit(self: &Arc<Self>, limits: &Limits, owner: Owner) -> Result<Place, Full> {
+    pub fn admit(self: &Arc<Self>, limits: &Limits, owner: Owner) -> Result<Place, Refused> {
         let mut open = self.lock();
         let of_owner = open.by_owner.get(&owner).copied().unwrap_or(0);
         let per_owner_max = limits.max_connections_per_peer();
         let full = if open.count >= limits.max_connections() {
-            Some(Full::Daemon)
+            Some(Refused::Daemon)
         } else if per_owner_max > 0 && of_owner >= per_owner_max {
-            Some(Full::Owner)
+            Some(Refused::Owner)
         } else {
             None
         };
@@ -131,13 +131,13 @@ impl Clients {
 
     /// Notes how to end this connection.
     pub fn register(&self, connection: ConnectionId, transport: &Arc<Transport>, gate: &Arc<Gate>) {
-        let line = Line { transport: Arc::downgrade(transport), gate: Arc::downgrade(gate) };
-        self.lock().lines.insert(connection, line);
+        let entry = Registered { transport: Arc::downgrade(transport), gate: Arc::downgrade(gate) };
+        self.lock().registered.insert(connection, entry);
     }
 
     /// Forgets the connection: its thread is at its end.
     pub fn forget(&self, connection: ConnectionId) {
-        self.lock().lines.remove(&connection);
+        self.lock().registered.remove(&connection);
     }
 
     /// Counts a connection that was turned away.
@@ -163,7 +163,7 @@ impl Clients {
 
     /// Client threads that have not reached their end.
     pub fn reading(&self) -> usize {
-        self.lock().lines.len()
+        self.lock().registered.len()
     }
 
     /// Whether all client threads have been told to end.
@@ -175,14 +175,14 @@ impl Clients {
     /// more. What has arrived is still read, for a short while.
     pub fn end_all(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        let lines: Vec<_> = {
+        let registered: Vec<_> = {
             let open = self.lock();
-            open.lines
+            open.registered
                 .values()
-                .map(|line| (line.transport.upgrade(), line.gate.upgrade()))
+                .map(|entry| (entry.transport.upgrade(), entry.gate.upgrade()))
                 .collect()
         };
-        for (transport, gate) in lines {
+        for (transport, gate) in registered {
             if let Some(transport) = transport {
                 transport.shut_down_reading();
             }
@@ -220,7 +220,7 @@ mod tests {
         let limits = limits(2, 0);
         let first = clients.admit(&limits, ALICE).unwrap();
         let _second = clients.admit(&limits, ALICE).unwrap();
-        assert_eq!(clients.admit(&limits, BOB).unwrap_err(), Full::Daemon);
+        assert_eq!(clients.admit(&limits, BOB).unwrap_err(), Refused::Daemon);
         drop(first);
         assert!(clients.admit(&limits, BOB).is_ok());
         assert_eq!(clients.count(), 1);
@@ -231,7 +231,7 @@ mod tests {
         let clients = Arc::new(Clients::default());
         let limits = limits(100, 2);
         let alices = [0, 1].map(|_| clients.admit(&limits, ALICE).unwrap());
-        assert_eq!(clients.admit(&limits, ALICE).unwrap_err(), Full::Owner);
+        assert_eq!(clients.admit(&limits, ALICE).unwrap_err(), Refused::Owner);
         let _bobs = clients.admit(&limits, BOB).unwrap();
         drop(alices);
         assert!(clients.admit(&limits, ALICE).is_ok());

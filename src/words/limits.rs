@@ -80,9 +80,9 @@ pub const FRAME_PACE_MS: u64 = 2_000;
 /// How long a sender waits when messages that are kept leave no room for its frame, in
 /// milliseconds, until it is told so.
 pub const NO_ROOM_WAIT_MS: u64 = 5_000;
-/// This part of `limits.max_memory` may be on its way to the core before a peer has to wait with its
-/// next bodies until its last ones have arrived.
-pub const UNDER_WAY_PART: u64 = 4;
+/// `limits.max_memory` divided by this may be in flight to the dispatcher before a peer has to wait
+/// with its next bodies until its last ones have arrived.
+pub const IN_FLIGHT_MEMORY_DIVISOR: u64 = 4;
 /// How often such a peer's thread looks whether they have, in milliseconds: a turn takes no longer.
 pub const ARRIVE_PAUSE_MS: u64 = 1;
 /// This part of `limits.max_memory` is kept for small messages: large ones never take it.

@@ -17,7 +17,7 @@ use super::subscription::SubscriptionSlot;
 /// Where a queue lies in [`Queues`]; reused after it is gone.
 pub type QueueSlot = u32;
 
-/// The priorities that count as urgent are below this (beanstalk protocol text, "stats").
+/// The priorities that count as urgent are below this.
 pub const URGENT_BELOW: u32 = 1_024;
 
 /// One queue.
@@ -154,8 +154,8 @@ impl Queue {
 
 /// All queues.
 ///
-/// Lists name them in beanstalkd's order, which its clients' tests rely on: a new queue comes last,
-/// and the last one takes the place of one that goes.
+/// Lists name them in an order that clients' tests rely on: a new queue comes last, and the last one
+/// takes the place of one that goes.
 #[derive(Debug, Default)]
 pub struct Queues {
     slots: Slab<Queue>,

@@ -13,8 +13,8 @@ use super::queue::QueueSlot;
 use super::reservation::List;
 use super::subscription::SubscriptionSlot;
 
-/// The last second of a reservation, during which its holder is not made to wait for another
-/// message (beanstalk protocol text, "DEADLINE_SOON"), in milliseconds.
+/// The last part of a reservation, in milliseconds: a holder that would have to wait for another
+/// message is told so instead, since it could not finish this one while it waits.
 pub const SAFETY_MARGIN_MS: u64 = 1_000;
 
 /// Where a session lies in [`Sessions`]; reused after it is gone.

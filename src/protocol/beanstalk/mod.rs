@@ -80,7 +80,7 @@ fn is_tube_byte(byte: u8) -> bool {
 }
 
 /// Whether these bytes are a tube's name. Queues of other names, made through other protocols,
-/// are not listed and can not be asked for.
+/// are not listed and cannot be asked for.
 fn is_tube_name(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|first| *first != b'-')
         && bytes.len() <= TUBE_BYTES_MAX

@@ -49,7 +49,7 @@ fn date(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// A foreign text that can not move the cursor, turn the writing round or hide.
+/// A foreign text that cannot move the cursor, turn the writing round or hide.
 pub(super) fn safe(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {

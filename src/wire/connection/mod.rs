@@ -31,8 +31,8 @@ use crate::words::clock::{Clock, Time};
 use crate::words::command::{Command, Requests};
 use crate::words::ids::ConnectionId;
 use crate::words::limits::{
-    ARRIVE_PAUSE_MS, Budget, Charge, Limits, PAUSE_MS, READ_LARGE_BYTES, READ_SMALL_BYTES,
-    STOP_READ_MS, UNDER_WAY_PART,
+    ARRIVE_PAUSE_MS, Budget, Charge, IN_FLIGHT_MEMORY_DIVISOR, Limits, PAUSE_MS, READ_LARGE_BYTES,
+    READ_SMALL_BYTES, STOP_READ_MS,
 };
 use large::Pace;
 
@@ -79,13 +79,14 @@ impl Connection {
         let mut ending = Ending { id: self.id, shared: Arc::clone(&self.shared), gate, end: None };
         let mut reader = Reader::new(self);
         let Err(end) = reader.converse();
-        // The dispatcher may close the socket when it hears of the end: nobody else should keep it.
+        // The dispatcher closes the socket when it handles the end, so this thread's reference has
+        // to go first.
         drop(reader);
         ending.end = Some(end);
     }
 }
 
-/// Tells the dispatcher how it ended, whatever happens.
+/// Reports the end of the connection to the dispatcher when it is dropped, after a panic too.
 struct Ending {
     id: ConnectionId,
     shared: Arc<Shared>,
@@ -120,17 +121,17 @@ struct Reader {
     last_heard: Time,
     /// The read time-out that the socket has now.
     timeout_ms: Option<u64>,
-    /// The last read timed out, so the time-out was worth nothing if nothing is due now.
+    /// The last read timed out: if nothing is due now, the time-out was too short.
     woke_early: bool,
     hung_up_told: bool,
     stop_seen: Option<Time>,
     /// The place of a large frame that is not whole.
     ticket: Option<Ticket>,
-    /// How fast it comes.
+    /// How fast that frame arrives.
     pace: Option<Pace>,
-    /// It has lost its place, and nothing has come since.
+    /// The frame has lost its place, and nothing more of it has arrived since.
     stalled: bool,
-    /// It has lost its place once.
+    /// The frame has lost its place at least once.
     was_stalled: bool,
 }
 
@@ -169,7 +170,7 @@ impl Reader {
     /// Does what is due, then reads once and sends on what that brought.
     fn turn(&mut self, small: &mut [u8; READ_SMALL_BYTES]) -> Result<(), End> {
         self.pass_gate()?;
-        self.let_arrive()?;
+        self.wait_for_own_bodies()?;
         self.admit_frame()?;
         let now = self.now();
         self.check_stop(now)?;
@@ -189,7 +190,7 @@ impl Reader {
             self.set_timeout(self.wait_ms(now))?;
             self.read(small)?
         };
-        // Where nothing was read the next wait may be long: it holds no large buffer.
+        // Nothing was read, so the next wait may be long: wait without a large buffer.
         let Some(count) = read else { return Ok(()) };
         self.stalled = false;
         self.decode(if is_large { &large } else { &small[..count] })?;
@@ -314,7 +315,7 @@ impl Reader {
             Err(TrySendError::Full(event)) => {
                 let began = self.now();
                 let sent = self.connection.shared.events.send(event);
-                self.excuse(began);
+                self.extend_deadlines(began);
                 sent.map_err(|_| End::Stopped)
             }
             Err(TrySendError::Disconnected(_)) => Err(End::Stopped),
@@ -339,8 +340,8 @@ impl Reader {
         }
     }
 
-    /// Moves the peer's deadlines on by the time since `began`, in which it could do nothing.
-    fn excuse(&mut self, began: Time) {
+    /// Extends the peer's deadlines by the time since `began`, during which we kept it waiting.
+    fn extend_deadlines(&mut self, began: Time) {
         let waited = self.now().since(began);
         self.last_heard = self.last_heard.plus(waited);
         self.frame_began = self.frame_began.map(|frame| frame.plus(waited));
@@ -369,22 +370,23 @@ impl Reader {
                 self.tell(Event::HungUp(self.connection.id))?;
             }
             if watch.closed && self.connection.transport.has_ended() {
-                // Nothing is left to be read from a peer that is gone for good.
+                // The peer has closed both directions and nothing unread is left.
                 return Err(End::EndOfFile);
             }
         }
-        self.excuse(began);
+        self.extend_deadlines(began);
         Ok(())
     }
 
-    /// Waits until the last bodies have arrived, while much of the memory is taken by what is under
-    /// way: the gate closes only when they do, and what is read until then is beyond the limit.
-    fn let_arrive(&mut self) -> Result<(), End> {
+    /// Waits until the dispatcher has taken this connection's last bodies, while bodies in flight
+    /// take much of the memory: only the dispatcher closes the gate, and every body read before it
+    /// does is beyond the limit.
+    fn wait_for_own_bodies(&mut self) -> Result<(), End> {
         let Shared { budget, limits, .. } = &*self.connection.shared;
-        // Only for one's own, which arrive whatever others do.
+        // Only for this connection's own bodies: those arrive whatever other peers do.
         let waits = || {
             self.under_way.bytes() > 0
-                && budget.bytes() > limits.max_memory() / UNDER_WAY_PART
+                && budget.bytes() > limits.max_memory() / IN_FLIGHT_MEMORY_DIVISOR
                 && !self.stopping()
         };
         if !waits() {
@@ -399,7 +401,7 @@ impl Reader {
             watch.wait(&self.connection.transport, &wake, pause).map_err(End::Reset)?;
             self.connection.gate.quiet();
         }
-        self.excuse(began);
+        self.extend_deadlines(began);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::channels::transport::Transport;
 use crate::channels::{End, Event, Opened, Peer, Profile};
 use crate::protocol::Setup;
 use crate::wire::bind::{ListeningSocket, LocalAddress};
-use crate::wire::clients::{Full, Owner};
+use crate::wire::clients::{Owner, Refused};
 use crate::wire::connection::{Connection, Shared};
 use crate::words::clock::Time;
 use crate::words::limits::{ACCEPT_PAUSE_MS, SERVICE_STACK_BYTES};
@@ -230,7 +230,7 @@ impl Listener {
 
     /// Gives the connection a place and a thread, or turns it away.
     fn admit(&mut self, socket: Socket, address: &SockAddr) -> Next {
-        let (peer, owner) = who(&socket, address);
+        let (peer, owner) = peer_and_owner(&socket, address);
         match self.shared.clients.admit(&self.shared.limits, owner) {
             Ok(place) => {
                 if self.shared.clients.has_room_again(&self.shared.limits) {
@@ -243,13 +243,13 @@ impl Listener {
                 }
                 self.open(Arc::new(Transport::plain(socket)), gate, peer)
             }
-            Err(full) => {
+            Err(refused) => {
                 // One peer's own limit is one peer's story.
-                if full == Full::Daemon && self.shared.clients.note_full() {
+                if refused == Refused::Daemon && self.shared.clients.note_full() {
                     warn!(self.shared.log, "limits.max_connections is reached, connections are refused";
                         "max_connections" => self.shared.limits.max_connections());
                 }
-                debug!(self.shared.log, "connection refused"; "peer" => %peer, "error" => %full);
+                debug!(self.shared.log, "connection refused"; "peer" => %peer, "error" => %refused);
                 self.turn_away(&Transport::plain(socket));
                 Next::Accept
             }
@@ -369,7 +369,7 @@ impl Drop for Listener {
 }
 
 /// Who is on the other side, and to whom the connection is counted.
-fn who(socket: &Socket, address: &SockAddr) -> (Peer, Owner) {
+fn peer_and_owner(socket: &Socket, address: &SockAddr) -> (Peer, Owner) {
     match address.as_socket() {
         Some(address) => {
             // An IPv4 peer of an IPv6 socket is the same peer.

@@ -47,7 +47,7 @@ pub struct Outbox {
     closed: bool,
 }
 
-/// Bytes up to `end` wait for this commit, from where the hold before ends.
+/// Bytes that wait for this commit: those up to `end`, from the end of the hold before it.
 #[derive(Clone, Copy, Debug)]
 struct Hold {
     end: u64,
@@ -287,10 +287,12 @@ impl Outbox {
         if writer.in_hand > 0 || count == 0 {
             return Flush::Slow;
         }
-        // A copy, also of large bodies: who does not keep up is not where speed is won.
+        // Copies large bodies too: the writer's thread cannot borrow them from here, and a peer that
+        // reads slowly gains nothing from sharing.
         let chunk = self.output.take_copy(count);
         if writer.chunks.try_send(chunk).is_err() {
-            // It has reported all chunks it was given, so the channel has room: it is gone.
+            // The channel has room, since the writer has reported every chunk: so the writer has
+            // ended.
             return Flush::Broken(io::Error::other("the writer's thread has ended"));
         }
         writer.in_hand = count;

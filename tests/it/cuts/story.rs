@@ -386,7 +386,7 @@ impl Dispatcher<'_> {
     fn bring_in(&mut self) {
         while let Some(batch) = self.journal.take_lag() {
             self.memory.apply(&batch, 0..batch.places()).unwrap();
-            self.journal.given(batch);
+            self.journal.mirrored(batch);
         }
     }
 }

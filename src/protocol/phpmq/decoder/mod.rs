@@ -126,7 +126,7 @@ impl Decoder {
         match self.stage {
             Stage::Header => match self.header.take(input) {
                 Some(header) => self.begin(&header, requests),
-                // What can not become a message is refused before it is whole.
+                // What cannot become a message is refused before it is whole.
                 None => check_magic(self.header.pending()),
             },
             Stage::PacketHeader => match self.packet_header.take(input) {

@@ -66,15 +66,19 @@ impl Reader {
         } else if !self.keeps_pace(frame) {
             return self.lose_place(frame);
         }
-        if self.lacks_room(frame) { self.held_up(|reader| reader.find_room(frame)) } else { Ok(()) }
+        if self.lacks_room(frame) {
+            self.held_up(|reader| reader.wait_for_memory(frame))
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits for room. Meanwhile no round waits for the end of this connection: nothing is read.
     fn held_up(&mut self, wait: impl FnOnce(&mut Reader) -> Result<(), End>) -> Result<(), End> {
         let gate = Arc::clone(&self.connection.gate);
         gate.note_waits_for_room(true);
-        // The dispatcher looks with every turn who of those that wait holds messages, and which
-        // peers that have hung up it waits for.
+        // A turn of the dispatcher notes which of the waiting peers hold messages, and which peers
+        // that have hung up it waits for: have it turn once now.
         let _ = self.connection.shared.events.try_send(Event::Ping);
         let result = wait(self);
         gate.note_waits_for_room(false);
@@ -94,7 +98,7 @@ impl Reader {
         self.ticket.as_ref().is_some_and(|ticket| ticket.is_admitted())
     }
 
-    /// Waits in line. Who can be told so is refused when it takes too long.
+    /// Waits for a place. A frame whose sender can be told is refused when that takes too long.
     fn await_admission(&mut self, frame: Frame) -> Result<(), End> {
         let began = self.now();
         let limit = self.connection.shared.limits.frame_timeout_ms();
@@ -121,7 +125,7 @@ impl Reader {
                 None
             };
             if let Some(refusal) = refusal {
-                self.excuse(began);
+                self.extend_deadlines(began);
                 return self.refuse_frame(refusal);
             }
             if (outlook == Outlook::HoldsUpItself && waited >= limit) || self.is_frame_late(now) {
@@ -130,7 +134,7 @@ impl Reader {
             self.pause_for_room()?;
         }
         if !self.was_stalled {
-            self.excuse(began);
+            self.extend_deadlines(began);
         }
         self.pace = None;
         Ok(())
@@ -138,7 +142,7 @@ impl Reader {
 
     /// What a frame may need at most, in bytes: limits may have changed since it began.
     fn largest_whole(&self) -> u64 {
-        // Two bytes more end a body of beanstalk.
+        // Some protocols end a body with a line end of two bytes.
         self.connection.shared.limits.body_bytes_max() as u64 + MESSAGE_OVERHEAD_BYTES + 2
     }
 
@@ -188,7 +192,7 @@ impl Reader {
     }
 
     /// Waits until there is room again, or refuses the frame.
-    fn find_room(&mut self, frame: Frame) -> Result<(), End> {
+    fn wait_for_memory(&mut self, frame: Frame) -> Result<(), End> {
         let began = self.now();
         let limit = self.connection.shared.limits.frame_timeout_ms();
         while self.lacks_room(frame) {
