@@ -62,10 +62,10 @@ impl Random {
         (!self.one_in(3)).then(|| self.pick(&[0, 1, 1_023, 1_024, u32::MAX]))
     }
 
-    /// Nothing for most queues at most times, so that both ways stay in use.
     pub fn policies(&mut self) -> Policies {
         let patterns = ["q", "r*", "[st]", "*", "*"];
-        let count = self.below(4);
+        // Sometimes none, so that both ways stay in use.
+        let count = self.pick(&[0, 1, 2, 3, 3]);
         let policies = (0..count).map(|_| Policy {
             queues: Pattern::new(self.pick(&patterns)),
             max_attempts: self.pick(&[0, 1, 2, 3]),
@@ -139,7 +139,7 @@ impl Pair {
                 self.model.close(who);
                 self.compare(&told, "closed", false);
             }
-            15 if self.random.one_in(2) => {
+            15 | 16 if !self.random.one_in(4) => {
                 let policies = self.random.policies();
                 self.model.policies = policies.clone();
                 self.talk.input(Input::Policies(Arc::new(policies)));
@@ -404,7 +404,7 @@ impl Pair {
             },
             16..18 => Command::ReserveMessage(id),
             18..21 => Command::Remove(id),
-            21..23 => {
+            21..23 | 38 => {
                 let delay_ms = if random.one_in(2) { random.millis(3_000) } else { 0 };
                 Command::Release { id, priority: random.priority(), delay_ms }
             }

@@ -88,6 +88,10 @@ impl Storm {
             }
             24 => self.input(Input::HungUp(who)),
             25 => self.leave(who),
+            26 => {
+                let policies = self.random.policies();
+                self.input(Input::Policies(Arc::new(policies)));
+            }
             _ if self.closed.contains(&who) => {}
             _ if !self.unanswered.contains_key(&who) => {
                 let manner = if who.0 <= SERIAL { Manner::Serial } else { Manner::Streaming };
@@ -229,7 +233,8 @@ impl Storm {
             41 => Command::Touch(id),
             42 => Command::Peek(id),
             43 => peek_next(random.pick(&[Ready, Delayed, Buried])),
-            44..47 => Command::Kick { queue: Target::Referred, count: random.pick(&[1, 5, 1_000]) },
+            46 => Command::Kick { queue: Target::Named(name), count: 1_000 },
+            44..46 => Command::Kick { queue: Target::Referred, count: random.pick(&[1, 5, 1_000]) },
             47 => Command::KickMessage(id),
             48 => Command::Pause { queue: name, for_ms: random.pick(&[0, 300]) },
             49 => Command::Flush(name),
@@ -239,6 +244,7 @@ impl Storm {
             53 => Command::List { queue: name, lines_max: 5 },
             54 => Command::MessageStatistics(id),
             55 => Command::QueueStatistics(name),
+            57 => random.setting(),
             56 => consume(name, random.pick(&[0, 1, 30])),
             _ => Command::Echo,
         }
