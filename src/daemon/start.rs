@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
-use slog::{Logger, info, warn};
+use slog::{Logger, error, info, warn};
 use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
 
 use super::import::{guard_binlog, import_binlog};
@@ -72,7 +72,7 @@ impl Daemon {
         let (threads, joiner) = joined_threads(notice_sender.clone());
         let (events, event_receiver) = channels::events();
         let shared = shared(&events, &limits, clock, threads, log);
-        let Opened { memory, file, unopened, facts } = opened;
+        let Opened { memory, file, unopened, facts, log_copy: _ } = opened;
         let held = file.map(Held::Open).or(unopened.map(Held::Closed));
         let disk = Disk::start(held, events.clone(), log)?;
         let turns = Arc::new(AtomicU64::new(0));
@@ -335,6 +335,13 @@ fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, Da
     if let Some(path) = database {
         info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
             "clean_stop" => facts.clean_stop);
+        if let Some(copy) = &opened.log_copy {
+            error!(log, "the write-ahead log is damaged before its end, and what is behind the \
+                damage is not used; if the power was cut, that was never synced; else stop the \
+                daemon and run phpmqd --recover, which brings it back from this copy";
+                "copy" => %copy.file.display(), "frames" => copy.frames,
+                "messages" => copy.messages, "missing" => copy.missing);
+        }
         match facts.renewed {
             Renewed::No => {}
             Renewed::Anew => {

@@ -20,6 +20,7 @@ use super::origin::{self, Alone, Origin, Stand};
 use super::paths::{Paths, file_bytes};
 use super::probe::store_error;
 use super::room::{Allocated, LOG_BYTES, SHARE_BYTES, allocate};
+use super::salvage::Ignored;
 use super::schema::setting;
 use super::spare_rows;
 use super::standing::connect_without_log;
@@ -235,6 +236,20 @@ pub(super) fn commit_origin(
         }
         store_error(paths, error)
     })
+}
+
+/// Has ids and numbers go on beyond those on frames of the log that are ignored: they were given to
+/// messages that a recovery may bring back.
+pub(super) fn go_on_beyond(ignored: &Ignored, summary: &mut Summary) {
+    const LAST: u64 = i64::MAX as u64 - ID_BLOCK;
+    let seen = ignored.messages.iter().max().map_or(0, |id| id.saturating_add(1 + ID_BLOCK));
+    let reserved = seen.max(ignored.ids_reserved);
+    // There is no room for a margin where ids end.
+    let reserved = if reserved < LAST { reserved } else { 0 };
+    summary.ids_reserved = summary.ids_reserved.max(summary.clean_stop).max(reserved);
+    // What follows an orderly stop would not be in the log.
+    summary.clean_stop = 0;
+    summary.queue_id_max = summary.queue_id_max.max(ignored.queue_id_max);
 }
 
 /// What follows from what was found, once ids are reserved.

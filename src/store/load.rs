@@ -19,16 +19,18 @@ use super::file::{self, Connected, Place, Settings, StoreFile};
 use super::guard::Guard;
 use super::header::{check_header, is_writable};
 use super::lock::Lock;
+use super::log_copy;
 use super::memory;
 use super::origin::Alone;
 use super::paths::{Paths, file_bytes};
 use super::rows::{numbers, small, state_row, unsigned};
+use super::salvage::Ignored;
 use super::schema::{FORMAT_VERSION, setting};
 use super::successor;
 use super::suspect;
 use super::swap::{self, NewFile};
 use super::tables::Tables;
-use super::{Facts, Opened, Renewed, StoreError};
+use super::{Facts, LogCopy, Opened, Renewed, StoreError};
 use crate::words::change::StoredMessage;
 use crate::words::ids::{MessageId, QueueId, Sequence};
 
@@ -43,8 +45,9 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
     };
     let paths = Paths::of(path)?;
     let mut lock = Lock::take(&paths)?;
-    let (memory, connected, facts) =
-        open_file(&paths, &mut lock, progress).inspect_err(|error| {
+    let mut log_copy = None;
+    let (memory, connected, facts) = open_file(&paths, &mut lock, &mut log_copy, progress)
+        .inspect_err(|error| {
             if matches!(error, StoreError::Io { .. }) {
                 suspect::mark(&paths);
             }
@@ -58,12 +61,13 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
         Some(connected) => (Some(StoreFile::at(place, connected)), None),
         None => (None, Some(place)),
     };
-    Ok(Opened { memory, file, unopened, facts })
+    Ok(Opened { memory, file, unopened, facts, log_copy })
 }
 
 fn open_file(
     paths: &Paths,
     lock: &mut Lock,
+    log_copy: &mut Option<LogCopy>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Connection, Option<Connected>, Facts), StoreError> {
     swap::finish(paths, lock, None)?;
@@ -83,11 +87,20 @@ fn open_file(
         let what = "the file's header is not that of a database that can be written";
         return Err(corrupt(paths, vec![Damage::Structure(what.to_owned())], 1));
     }
+    // Before the file is connected to: it is opened and closed for this.
+    let ignored = Ignored::look(paths)?;
     let (mut sound, mut renewed) = (begin::read_sound(paths, progress)?, Renewed::No);
+    if let Some(ignored) = &ignored {
+        // Before anything is written, and not for a file that is refused.
+        *log_copy = Some(log_copy::keep(paths, ignored, &sound.memory)?);
+    }
     if suspect::is_marked(paths) {
         (sound, renewed) = renew(sound, paths, lock, progress)?;
     }
-    let Sound { memory, summary, stand, connection } = sound;
+    let Sound { memory, mut summary, stand, connection } = sound;
+    if let Some(ignored) = &ignored {
+        begin::go_on_beyond(ignored, &mut summary);
+    }
     let without_file = Facts { renewed, ..begin::facts_without_ids(&summary) };
     let guarded = lock.guarded().map(Guard::file);
     let begun = connection.and_then(|connection| {
@@ -155,7 +168,7 @@ fn open_without_file() -> Result<Opened, StoreError> {
         renewed: Renewed::No,
         messages: 0,
     };
-    Ok(Opened { memory, file: None, unopened: None, facts })
+    Ok(Opened { memory, file: None, unopened: None, facts, log_copy: None })
 }
 
 /// Puts an empty database where there is none.

@@ -21,6 +21,7 @@ mod guard;
 mod header;
 mod load;
 mod lock;
+mod log_copy;
 mod memory;
 mod origin;
 mod own;
@@ -59,6 +60,8 @@ pub use slice::{Slice, Slices};
 pub use standing::Ending;
 pub use successor::{Held, Replacement};
 
+use std::path::PathBuf;
+
 use crate::words::clock::Now;
 
 /// A database that was opened.
@@ -71,6 +74,21 @@ pub struct Opened {
     pub unopened: Option<Place>,
     /// What was found in it.
     pub facts: Facts,
+    /// The copy of a log that was damaged before its end.
+    pub log_copy: Option<LogCopy>,
+}
+
+/// The copy of a log of which the database library has ignored a part because of damage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogCopy {
+    /// The copy.
+    pub file: PathBuf,
+    /// How many intact frames were ignored.
+    pub frames: u32,
+    /// How many messages are on them.
+    pub messages: u64,
+    /// How many of these the database lacks.
+    pub missing: u64,
 }
 
 /// What was done at the start about a file that was marked as suspect.

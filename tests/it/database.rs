@@ -6,7 +6,7 @@ use std::process::Command;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::harness::{PHPMQD, Process, Server, check};
+use crate::harness::{PHPMQD, Process, Server, Setup, check};
 
 /// A database with some messages, of a daemon that has stopped.
 fn stopped_with_messages() -> Server {
@@ -257,4 +257,45 @@ fn a_backup_beside_the_log_of_a_killed_daemon_is_refused() {
     fs::remove_file(server.path("q.db-shm")).unwrap();
     server.start_again();
     assert_eq!(server.console().number("messages"), 300);
+}
+
+/// The log of a killed daemon lost a bit, and with it all messages behind that without a word.
+#[test]
+fn regression_10_a_start_tells_and_keeps_what_a_damaged_log_hides() {
+    let mut server = Setup::new().durability("sync").start();
+    let mut sender = server.phpmq(2);
+    for number in 0..100 {
+        sender.send_confirmed("q", &format!("message {number}"));
+    }
+    server.kill();
+    let log = server.database().with_file_name("q.db-wal");
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[32 + 40 * (24 + 8192) + 5_000] ^= 1;
+    fs::write(&log, &bytes).unwrap();
+
+    // Without room for the copy nothing is changed.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 400 && exec \"$0\" --database \"$1\"", PHPMQD]);
+    let mut process = Process::start(command.arg(server.database()));
+    assert_eq!(process.wait().code(), Some(74), "{}", process.log());
+    let said = process.log();
+    assert!(said.contains("q.db-wal.damaged-1") && said.contains("keep a copy"), "{said}");
+    assert!(fs::read(&log).unwrap() == bytes, "{said}");
+    assert!(!log.with_file_name("q.db-wal.damaged").exists());
+
+    server.start_again();
+    let there = server.console().number("messages");
+    assert!(there < 100, "{there}");
+    let text = server.process.log();
+    let line = text.lines().find(|line| line.contains("write-ahead log is damaged")).unwrap();
+    assert!(line.contains("q.db-wal.damaged-1"), "{line}");
+    assert!(line.contains(&format!("missing={}", 100 - there)), "{line}");
+    assert!(line.contains("--recover"), "{line}");
+    assert_eq!(server.stop().code(), Some(0));
+
+    let mut command = Command::new(PHPMQD);
+    command.arg("--database").arg(server.database()).arg("--recover");
+    assert!(command.status().unwrap().success());
+    server.start_again();
+    assert_eq!(server.console().number("messages"), 100);
 }

@@ -15,7 +15,7 @@ use crate::store::LogState;
 use crate::store::check::{self, Setting};
 use crate::store::quarantine;
 use crate::store::rows::unsigned;
-use crate::store::salvage::{Collect, Damaged, Found, SoundRow, Table, Trees};
+use crate::store::salvage::{Collect, Damaged, DamagedLog, Found, SoundRow, Table, Trees};
 use crate::store::schema::{checksum, message_columns, setting, stored};
 use crate::store::tables::Tables;
 use crate::words::change::{MessageRow, StateRow};
@@ -65,10 +65,11 @@ const QUEUES_MISSING: &str = "SELECT DISTINCT queue FROM message \
 
 impl<'c> Filling<'c> {
     /// Fills a new database, which has its tables. `file_alone` is the file without a log that is
-    /// not its own.
+    /// not its own; `log_copies` were made by starts that found a damaged log.
     pub fn fill(
         damaged: &Damaged,
         file_alone: Option<&Damaged>,
+        log_copies: &[DamagedLog],
         new: &'c Connection,
         new_key: [u8; 16],
     ) -> Result<Filled> {
@@ -97,6 +98,10 @@ impl<'c> Filling<'c> {
             filling.recovered.log = LogState::Foreign;
             foreign::add(&mut filling, file_alone)?;
         }
+        for log in log_copies {
+            foreign::add_log(&mut filling, log)?;
+        }
+        filling.recovered.log_copies = log_copies.len() as u64;
         filling.states_without_message()?;
         filling.queues_without_name(&trees)?;
         filling.write_settings(new_key)?;

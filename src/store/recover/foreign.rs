@@ -15,7 +15,7 @@ use rustc_hash::FxHashSet;
 
 use super::fill::Filling;
 use crate::store::rows::unsigned;
-use crate::store::salvage::{Collect, Damaged, Found, SoundRow, Table};
+use crate::store::salvage::{Collect, Damaged, DamagedLog, Found, SoundRow, Table};
 use crate::store::schema::stored;
 use crate::words::change::MessageRow;
 use crate::words::ids::QueueId;
@@ -31,22 +31,34 @@ const NUMBER_MAX: &str =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     QueuesAndSettings,
+    /// What the daemon has had, and may have delivered since.
+    Known,
     Messages,
     States,
 }
 
 /// Adds what the file alone holds to what was found with the log.
 pub(super) fn add(filling: &mut Filling<'_>, file_alone: &Damaged) -> Result<()> {
-    let mut alone = Alone {
-        filling,
-        step: Step::QueuesAndSettings,
-        names: BTreeMap::new(),
-        numbers: BTreeMap::new(),
-        added: FxHashSet::default(),
-    };
+    let mut alone = Alone::new(filling, false);
     for step in [Step::QueuesAndSettings, Step::Messages, Step::States] {
         alone.step = step;
         file_alone.trees(&mut alone)?;
+    }
+    Ok(())
+}
+
+/// Adds what stands behind the damage in a copy of a log that the database has had: messages whose
+/// ids are not there, each with its state.
+pub(super) fn add_log(filling: &mut Filling<'_>, log: &DamagedLog) -> Result<()> {
+    let mut alone = Alone::new(filling, true);
+    // The newest names first.
+    log.behind(&mut alone)?;
+    log.used(&mut alone)?;
+    alone.step = Step::Known;
+    log.used(&mut alone)?;
+    for step in [Step::Messages, Step::States] {
+        alone.step = step;
+        log.behind(&mut alone)?;
     }
     Ok(())
 }
@@ -60,9 +72,25 @@ struct Alone<'f, 'c> {
     numbers: BTreeMap<u64, QueueId>,
     /// Messages that only the file has.
     added: FxHashSet<u64>,
+    /// Messages that are not added.
+    known: FxHashSet<u64>,
+    /// Whether a number without a name is that of the same queue in the new database.
+    shares_numbers: bool,
 }
 
-impl Alone<'_, '_> {
+impl<'f, 'c> Alone<'f, 'c> {
+    fn new(filling: &'f mut Filling<'c>, shares_numbers: bool) -> Alone<'f, 'c> {
+        Alone {
+            filling,
+            step: Step::QueuesAndSettings,
+            names: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            added: FxHashSet::default(),
+            known: FxHashSet::default(),
+            shares_numbers,
+        }
+    }
+
     /// The number that a queue of the file has in the new database.
     fn number(&mut self, queue: QueueId) -> Result<QueueId> {
         if let Some(number) = self.numbers.get(&queue.0) {
@@ -92,14 +120,17 @@ impl Alone<'_, '_> {
                 return Ok((QueueId(unsigned(number)), false));
             }
         }
-        if there.is_none() {
-            return Ok((queue, true));
+        if there.is_none() || (self.shares_numbers && name.is_none()) {
+            return Ok((queue, there.is_none()));
         }
         let max = connection.query_row(NUMBER_MAX, [], |row| row.get(0))?;
         Ok((QueueId(unsigned(max) + 1), true))
     }
 
     fn message(&mut self, row: MessageRow) -> Result<()> {
+        if self.known.contains(&row.id.0) {
+            return Ok(());
+        }
         let row = MessageRow { queue: self.number(row.queue)?, ..row };
         if self.filling.message(&row, Found::Outside)? {
             self.added.insert(row.id.0);
@@ -112,10 +143,13 @@ impl Collect for Alone<'_, '_> {
     fn sound(&mut self, row: SoundRow, _: Found) -> Result<()> {
         match (self.step, row) {
             (Step::QueuesAndSettings, SoundRow::Queue { id, name }) => {
-                self.names.insert(unsigned(id), name);
+                self.names.entry(unsigned(id)).or_insert(name);
             }
             (Step::QueuesAndSettings, SoundRow::Setting { name, value }) => {
                 self.filling.setting(name, value, Found::Outside);
+            }
+            (Step::Known, SoundRow::Message(row)) => {
+                self.known.insert(row.id.0);
             }
             (Step::Messages, SoundRow::Message(row)) => self.message(row)?,
             (Step::States, SoundRow::State(row)) if self.added.contains(&row.id.0) => {

@@ -29,9 +29,10 @@ use super::file;
 use super::header::{check_header, is_writable};
 use super::load::random_key;
 use super::lock::Lock;
+use super::log_copy;
 use super::origin::Alone;
 use super::paths::Paths;
-use super::salvage::{Damaged, LogState};
+use super::salvage::{Damaged, DamagedLog, LogState};
 use super::schema::{APPLICATION_ID, FORMAT_VERSION};
 use super::suspect;
 use super::swap::{self, NewFile};
@@ -58,17 +59,22 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
         identity => identity == Some((APPLICATION_ID, FORMAT_VERSION)),
     };
     // The database library does not mind a damaged log: it goes on without what is in it.
+    let copies = log_copy::copies(&paths)?;
     let is_log_whole = damaged.log_state() != LogState::Damaged;
     let condition = if is_ours { condition(&paths)? } else { Condition::Damaged };
     let file_alone = match condition {
-        Condition::Sound { messages } if is_log_whole => {
+        Condition::Sound { messages } if is_log_whole && copies.is_empty() => {
             return Ok(Recovered { database: file, messages, ..Recovered::default() });
         }
         Condition::LogForeign => Some(Damaged::open_without_log(&paths)?),
         _ => None,
     };
-    let files = Files { damaged, file_alone, is_ours };
-    repair(&paths, &mut lock, &files)
+    let log_copies = copies.iter().map(|copy| DamagedLog::open(&paths, copy));
+    let log_copies = log_copies.collect::<Result<_, _>>()?;
+    let files = Files { damaged, file_alone, log_copies, is_ours };
+    let recovered = repair(&paths, &mut lock, &files)?;
+    log_copy::set_recovered(&paths, &copies)?;
+    Ok(recovered)
 }
 
 /// What there is to be repaired.
@@ -76,6 +82,7 @@ struct Files {
     damaged: Damaged,
     /// The file without a log that is another one's.
     file_alone: Option<Damaged>,
+    log_copies: Vec<DamagedLog>,
     /// Whether the first page says that the file is one of ours.
     is_ours: bool,
 }
@@ -117,8 +124,9 @@ fn condition(paths: &Paths) -> Result<Condition, StoreError> {
 fn repair(paths: &Paths, lock: &mut Lock, files: &Files) -> Result<Recovered, StoreError> {
     let file = paths.database().to_path_buf();
     let new = NewFile::create(paths)?;
-    let Files { damaged, file_alone, is_ours } = files;
-    let filled = Filling::fill(damaged, file_alone.as_ref(), new.connection(), random_key()?)
+    let Files { damaged, file_alone, log_copies, is_ours } = files;
+    let (connection, key) = (new.connection(), random_key()?);
+    let filled = Filling::fill(damaged, file_alone.as_ref(), log_copies, connection, key)
         .map_err(|error| without_advice(new.error(error)))?;
     let mut recovered = filled.recovered;
     if !filled.is_ours && !*is_ours && !is_empty(&file) {

@@ -31,6 +31,8 @@ pub struct Recovered {
     pub unreadable_pages: Vec<u32>,
     /// Settings that had to be made anew.
     pub settings_renewed: u64,
+    /// Copies of damaged logs that were read.
+    pub log_copies: u64,
     /// How the write-ahead log was found.
     pub log: LogState,
 }
@@ -70,6 +72,8 @@ impl fmt::Display for Recovered {
                 " ({} of them were found {} and may have been acknowledged already)",
                 self.messages_outside,
                 match self.log {
+                    _ if self.log_copies > 0 =>
+                        "outside of the tables or in copies of damaged logs",
                     LogState::Foreign => "outside of the tables or in the file alone",
                     _ => "outside of the tables",
                 }

@@ -55,6 +55,15 @@ pub(super) struct Log {
     /// How many frames there are in all.
     pub frames: u32,
     pub is_damaged: bool,
+    /// Intact frames that the database library ignores because of damage before them; 0 unless one
+    /// of them ends a commit. A transaction that was rolled back leaves frames that end none.
+    pub ignored: u32,
+    /// Whether it ignores all frames because the header is damaged.
+    pub is_header_damaged: bool,
+    /// The first frame that is not in the chain.
+    pub chain_end: u32,
+    /// The first frame behind all those with the salts of this log.
+    pub end: u32,
 }
 
 /// A frame behind a damaged one.
@@ -136,27 +145,33 @@ impl Log {
             return Log::default();
         }
         let header = read_header(&bytes);
+        // A log that began anew keeps the length of the old one: its frames are not worth a sum.
+        let is_older = |found: u64| header.salts.is_some_and(|salts| salts != found);
         let mut frames = Vec::new();
         let mut before = header.checksum.unwrap_or_default();
         bytes.resize(FRAME_HEADER_BYTES + page_bytes, 0);
         while frames.len() < u32::MAX as usize && reader.read_exact(&mut bytes).is_ok() {
             let word = |at| u32_at(&bytes, at).unwrap_or(0);
-            let sum = add_checksum(before, &bytes[..8], header.is_big_endian);
-            let sum = add_checksum(sum, &bytes[FRAME_HEADER_BYTES..], header.is_big_endian);
-            before = [word(16), word(20)];
-            frames.push(Frame {
-                page: word(0),
-                pages_after_commit: word(4),
-                salts: salts(&bytes, 8),
-                is_linked: sum == before && word(0) != 0,
-            });
+            let named = [word(16), word(20)];
+            let salts = salts(&bytes, 8);
+            let is_linked = word(0) != 0 && !is_older(salts) && {
+                let sum = add_checksum(before, &bytes[..8], header.is_big_endian);
+                add_checksum(sum, &bytes[FRAME_HEADER_BYTES..], header.is_big_endian) == named
+            };
+            before = named;
+            frames.push(Frame { page: word(0), pages_after_commit: word(4), salts, is_linked });
         }
         if header.checksum.is_none() {
             assume_header(&mut frames);
         }
         let known = header.salts.or_else(|| Some(frames.iter().find(|one| one.is_linked)?.salts));
         let mut log = Log::of_frames(&frames, known.unwrap_or_default());
-        log.is_damaged |= header.checksum.is_none();
+        if header.checksum.is_none() {
+            log.is_damaged = true;
+            log.is_header_damaged = true;
+            log.chain_end = 0;
+            log.ignored = ignored(&frames, known.unwrap_or_default());
+        }
         log
     }
 
@@ -177,6 +192,9 @@ impl Log {
         log.is_damaged = frames[chain..].iter().any(is_chained);
         // Up to the last that is surely of this log: the salts of a damaged one say nothing.
         let last = frames.iter().rposition(|frame| frame.salts == salts);
+        log.ignored = ignored(&frames[chain..], salts);
+        log.chain_end = number(chain);
+        log.end = last.map_or(0, |last| number(last + 1));
         if let Some(last) = last.filter(|last| *last >= chain) {
             let behind = committed.map_or(0, |last| last + 1);
             let newest_first = frames.iter().enumerate().take(last + 1).skip(behind).rev();
@@ -192,6 +210,14 @@ impl Log {
     }
 }
 
+/// How many of these frames, which the database library ignores, are intact, if one of them ends a
+/// commit.
+fn ignored(frames: &[Frame], salts: u64) -> u32 {
+    let intact = || frames.iter().filter(|frame| frame.is_linked && frame.salts == salts);
+    let has_commit = intact().any(|frame| frame.pages_after_commit != 0);
+    if has_commit { u32::try_from(intact().count()).unwrap_or(u32::MAX) } else { 0 }
+}
+
 /// Without a header the first frame's checksum proves nothing; the second one's proves what the
 /// first one names. A log of one frame has to be believed: its rows have checksums of their own.
 fn assume_header(frames: &mut [Frame]) {
@@ -202,5 +228,34 @@ fn assume_header(frames: &mut [Frame]) {
     };
     if let Some(first) = frames.first_mut() {
         first.is_linked = is_proven;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames of one log: whether each one's checksum is right, and whether it ends a commit.
+    fn ignored_of(frames: &[(bool, bool)]) -> u32 {
+        let frames: Vec<Frame> = frames
+            .iter()
+            .map(|(is_linked, ends)| Frame {
+                page: 1,
+                pages_after_commit: u32::from(*ends),
+                salts: 7,
+                is_linked: *is_linked,
+            })
+            .collect();
+        Log::of_frames(&frames, 7).ignored
+    }
+
+    #[test]
+    fn what_a_rolled_back_transaction_leaves_is_no_loss() {
+        let (good, bad) = ((true, true), (false, true));
+        assert_eq!(ignored_of(&[good, good]), 0);
+        assert_eq!(ignored_of(&[good, good, bad, bad]), 0, "an end that is torn");
+        assert_eq!(ignored_of(&[good, bad, (true, false), (true, false)]), 0);
+        assert_eq!(ignored_of(&[good, bad, (true, false), good]), 2);
+        assert_eq!(ignored_of(&[bad, good]), 1);
     }
 }

@@ -6,6 +6,7 @@
 //!   pages.rs    pages of file and log            cells.rs, record.rs   what is on them
 //!   walk.rs     the trees, and their holes       found.rs              which row of ours that is
 //!   free.rs     which pages are free             sweep.rs              pages outside of the trees
+//!   ignored.rs  what the database library leaves out of a damaged log
 //! ```
 //!
 //! A row is one of ours when it has the shape of one and the checksum over its columns is right:
@@ -20,6 +21,7 @@ mod cells;
 mod found;
 mod free;
 mod holes;
+mod ignored;
 mod log;
 mod page_set;
 mod pages;
@@ -35,6 +37,7 @@ use super::paths::Paths;
 use cells::u32_at;
 pub(super) use found::{Found, SoundRow, Table};
 use free::Free;
+pub(super) use ignored::{DamagedLog, Ignored};
 pub use log::LogState;
 use pages::Pages;
 use sweep::{Sweep, Wanted};

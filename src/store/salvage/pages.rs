@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -70,11 +71,11 @@ fn sizes(header: &[u8]) -> Option<(usize, usize)> {
         .then_some((bytes, reserved))
 }
 
-fn is_page_size(bytes: usize) -> bool {
+pub(super) fn is_page_size(bytes: usize) -> bool {
     bytes.is_power_of_two() && (512..=65_536).contains(&bytes)
 }
 
-fn read_at(file: Option<&File>, at: u64, into: &mut [u8]) -> usize {
+pub(super) fn read_at(file: Option<&File>, at: u64, into: &mut [u8]) -> usize {
     let Some(file) = file else { return 0 };
     let mut read = 0;
     while read < into.len() {
@@ -88,7 +89,7 @@ fn read_at(file: Option<&File>, at: u64, into: &mut [u8]) -> usize {
     read
 }
 
-fn open(path: &std::path::Path) -> Result<Option<File>, StoreError> {
+pub(super) fn open(path: &Path) -> Result<Option<File>, StoreError> {
     match File::open(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -103,6 +104,14 @@ impl Pages {
     /// A file is there and may not be read.
     pub fn open(paths: &Paths) -> Result<Pages, StoreError> {
         Ok(Pages::of(open(paths.database())?, open(&paths.wal())?))
+    }
+
+    /// Opens the file with a copy of one of its logs.
+    ///
+    /// # Errors
+    /// As for [`Pages::open`].
+    pub fn open_with_log(paths: &Paths, log: &Path) -> Result<Pages, StoreError> {
+        Ok(Pages::of(open(paths.database())?, open(log)?))
     }
 
     /// Opens the file alone.
@@ -184,7 +193,7 @@ impl Pages {
         found
     }
 
-    fn frame_at(&self, frame: u32) -> u64 {
+    pub fn frame_at(&self, frame: u32) -> u64 {
         let frame_bytes = (FRAME_HEADER_BYTES + self.page_bytes) as u64;
         LOG_HEADER_BYTES as u64 + u64::from(frame) * frame_bytes
     }

@@ -51,7 +51,8 @@ impl Sweep<'_, '_> {
         self.free(collect)
     }
 
-    fn tail(&self, collect: &mut dyn Collect) -> Result<()> {
+    /// What stands in the log behind a damaged frame.
+    pub fn tail(&self, collect: &mut dyn Collect) -> Result<()> {
         let way = Way {
             lookups: &[Lookup::Tail, Lookup::AnyTail, Lookup::Current, Lookup::File],
             found: Found::Newer,
@@ -64,6 +65,20 @@ impl Sweep<'_, '_> {
             if !frame.is_sound || seen.insert(frame.page) {
                 self.page(Image::Frame(frame.frame), way, collect)?;
             }
+        }
+        Ok(())
+    }
+
+    /// What the log has in force.
+    pub fn in_force(&self, collect: &mut dyn Collect) -> Result<()> {
+        let way = Way {
+            lookups: &[Lookup::Current],
+            found: Found::Newer,
+            only_holes: false,
+            with_queues: true,
+        };
+        for frame in self.pages.log.frames_in_force.values() {
+            self.page(Image::Frame(*frame), way, collect)?;
         }
         Ok(())
     }

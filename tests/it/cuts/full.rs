@@ -284,9 +284,9 @@ fn without_a_free_inode_what_is_there_is_read_and_the_rest_follows() {
         std::fs::remove_file(disk.path().join(format!("q.db{suffix}"))).unwrap();
     }
     disk.fill_inodes();
-    let Opened { memory, file, unopened, facts } = open(&disk.database());
+    let Opened { memory, file, unopened, facts, log_copy } = open(&disk.database());
     assert!(file.is_none());
-    let opened = Opened { memory, file, unopened: None, facts };
+    let opened = Opened { memory, file, unopened: None, facts, log_copy };
     expected.compare(&opened);
     let (held, result) = Held::Closed(unopened.unwrap()).connect();
     assert!(matches!(result, Err(StoreError::Full { .. })), "{result:?}");

@@ -154,7 +154,7 @@ impl Story {
         if opened.file.is_some() && !self.disk.has_ended() && !self.disk.lock().has("q.db-wal") {
             return Life::Broken("it goes on without a write-ahead log".into());
         }
-        let Opened { memory, file, unopened, facts } = opened;
+        let Opened { memory, file, unopened, facts, log_copy: _ } = opened;
         let held = file.map(store::Held::Open).or(unopened.map(store::Held::Closed));
         let orders = Orders::start(held.unwrap());
         let mut dispatcher = Dispatcher {
