@@ -43,6 +43,30 @@ pub(super) struct Sound {
 /// A connection that can come to write, or why there is none yet.
 type Writable = Result<(Connection, Index), StoreError>;
 
+/// Reads a file and its log, and looks at what the database library ignores of that meanwhile.
+pub(super) fn read_all(
+    paths: &Paths,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(Sound, Option<Ignored>), StoreError> {
+    let (sound, is_any_ignored) = std::thread::scope(|scope| {
+        let look = || Ignored::is_any(paths);
+        let thread = std::thread::Builder::new().name("log check".into());
+        let thread = thread.spawn_scoped(scope, look);
+        let sound = read_sound(paths, progress);
+        // The system may have no thread for it.
+        let ended = thread.map_or_else(|_| Ok(look()), std::thread::ScopedJoinHandle::join);
+        (sound, ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let sound = sound?;
+    if !is_any_ignored? {
+        return Ok((sound, None));
+    }
+    // The file is opened and closed for this, so nobody may be connected to it.
+    drop(sound);
+    let ignored = Ignored::look(paths)?;
+    Ok((read_sound(paths, progress)?, ignored))
+}
+
 /// Reads a file and checks all that is in it.
 ///
 /// # Errors

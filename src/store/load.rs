@@ -24,7 +24,6 @@ use super::memory;
 use super::origin::Alone;
 use super::paths::{Paths, file_bytes};
 use super::rows::{numbers, small, state_row, unsigned};
-use super::salvage::Ignored;
 use super::schema::{FORMAT_VERSION, setting};
 use super::successor;
 use super::suspect;
@@ -87,9 +86,8 @@ fn open_file(
         let what = "the file's header is not that of a database that can be written";
         return Err(corrupt(paths, vec![Damage::Structure(what.to_owned())], 1));
     }
-    // Before the file is connected to: it is opened and closed for this.
-    let ignored = Ignored::look(paths)?;
-    let (mut sound, mut renewed) = (begin::read_sound(paths, progress)?, Renewed::No);
+    let (mut sound, ignored) = begin::read_all(paths, progress)?;
+    let mut renewed = Renewed::No;
     if let Some(ignored) = &ignored {
         // Before anything is written, and not for a file that is refused.
         *log_copy = Some(log_copy::keep(paths, ignored, &sound.memory)?);

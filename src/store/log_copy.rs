@@ -250,6 +250,7 @@ mod tests {
         file.close().unwrap();
         recover(&path).unwrap();
         let (queues, messages) = found(&reopen(&path).memory);
+        assert_eq!(messages.len() as u64, MESSAGES + 1);
         let name = |queue| &queues.iter().find(|(number, _)| *number == queue).unwrap().1;
         for (message, ..) in messages {
             let expected = if message.id.0 == 9_999 { "other" } else { "mail" };

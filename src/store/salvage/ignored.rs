@@ -46,14 +46,21 @@ pub(in crate::store) struct DamagedLog {
 }
 
 impl Ignored {
+    /// Whether anything is ignored. Only the log is opened.
+    ///
+    /// # Errors
+    /// The log is there and may not be read.
+    pub fn is_any(paths: &Paths) -> std::result::Result<bool, StoreError> {
+        let Some(log) = open(&paths.wal())? else { return Ok(false) };
+        Ok(Log::read(&log, log_page_bytes(&log)).ignored > 0)
+    }
+
     /// Looks at the log of a database that nobody is connected to. `None`: nothing is ignored.
     ///
     /// # Errors
     /// A file is there and may not be read.
     pub fn look(paths: &Paths) -> std::result::Result<Option<Ignored>, StoreError> {
-        let Some(log) = open(&paths.wal())? else { return Ok(None) };
-        // The file is read for damaged logs alone.
-        if Log::read(&log, log_page_bytes(&log)).ignored == 0 {
+        if !Ignored::is_any(paths)? {
             return Ok(None);
         }
         let damaged = DamagedLog { pages: Pages::open(paths)? };
