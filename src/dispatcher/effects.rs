@@ -27,6 +27,7 @@ impl Dispatcher<'_> {
                 Effect::Deliver(connection, tag, handed) => {
                     self.deliver(connection, &tag, &handed)?;
                 }
+                Effect::WakeUp(connection, tag) => self.answer(connection, &tag, Reply::WakeUp),
                 Effect::Gate(connection, closed) => {
                     if let Some(peer) = self.peers.get_mut(&connection) {
                         peer.set_gate(Closed::BACKLOG, closed);
@@ -72,6 +73,9 @@ impl Dispatcher<'_> {
         // An encoder that wrote nothing promised nothing: the tick covers what is done silently.
         let said = peer.outbox.position() > start;
         peer.note_asked_for(start);
+        if let Reply::Batch(count) = reply {
+            peer.begin_batch(count);
+        }
         if !said
             && let Reply::Refused(refusal) = reply
             && refusal != Refusal::TooLarge
@@ -172,6 +176,7 @@ impl Dispatcher<'_> {
         if handed.handing != Handing::Dispatched {
             peer.note_asked_for(start);
         }
+        peer.note_delivery(handed.when_sent);
         if peer.durability != Durability::Periodic {
             peer.outbox.free();
         }

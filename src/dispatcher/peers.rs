@@ -54,6 +54,11 @@ pub(super) struct Peer {
     /// Bytes that it has asked for, since the last of them had left, and where the last one lies.
     asked_for: usize,
     asked_for_end: u64,
+    /// Deliveries that still belong to the answer under way.
+    batch_left: usize,
+    /// Where answers end that carry messages which are done when sent, and how many messages. The
+    /// last one has no end while its answer is under way.
+    when_sent: VecDeque<(u64, usize)>,
 }
 
 /// An answer that waits for a commit.
@@ -109,6 +114,8 @@ impl Peer {
             promises: VecDeque::new(),
             asked_for: 0,
             asked_for_end: 0,
+            batch_left: 0,
+            when_sent: VecDeque::new(),
         }
     }
 
@@ -138,6 +145,45 @@ impl Peer {
     pub fn note_asked_for(&mut self, start: u64) {
         self.asked_for_end = self.outbox.position();
         self.asked_for += usize::try_from(self.asked_for_end - start).unwrap_or(usize::MAX);
+    }
+
+    /// An answer of so many deliveries begins.
+    pub fn begin_batch(&mut self, count: usize) {
+        self.batch_left = count;
+    }
+
+    /// Notes a delivery that now lies in the outbox. One that is done when sent is so with the last
+    /// byte of the answer that carries it.
+    pub fn note_delivery(&mut self, when_sent: bool) {
+        self.batch_left = self.batch_left.saturating_sub(1);
+        if when_sent {
+            match self.when_sent.back_mut() {
+                Some((end, count)) if *end == u64::MAX => *count += 1,
+                _ => self.when_sent.push_back((u64::MAX, 1)),
+            }
+        }
+        if self.batch_left == 0
+            && let Some((end, _)) = self.when_sent.back_mut()
+            && *end == u64::MAX
+        {
+            *end = self.outbox.position();
+        }
+    }
+
+    /// How many messages have left since the last call that are done when sent.
+    fn take_sent(&mut self) -> usize {
+        if self.when_sent.is_empty() {
+            return 0;
+        }
+        let left = self.outbox.position() - self.outbox.unsent_bytes() as u64;
+        let mut sent = 0;
+        while let Some((end, count)) = self.when_sent.front().copied()
+            && end <= left
+        {
+            self.when_sent.pop_front();
+            sent += count;
+        }
+        sent
     }
 
     /// What its output costs that it has asked for.
@@ -247,8 +293,13 @@ impl Dispatcher<'_> {
         flush: Flush,
     ) -> Result<(), StoreError> {
         let committed = self.committed();
+        let mut sent = 0;
         if let Some(peer) = self.peers.get_mut(&connection) {
             peer.keep_promises(committed);
+            sent = peer.take_sent();
+        }
+        if sent > 0 {
+            self.input(Input::Sent(connection, sent))?;
         }
         match flush {
             Flush::Empty => self.keeps_up(connection, true)?,

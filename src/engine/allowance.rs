@@ -27,7 +27,7 @@ impl Engine {
         }
         if !was_exhausted {
             self.exhausted.push(connection);
-            self.ledger.update_windows(who);
+            self.ledger.update_standing(who);
         }
     }
 
@@ -55,8 +55,8 @@ impl Engine {
                 self.set_free(who);
             }
         }
-        self.ledger.update_windows(who);
-        for slot in self.ledger.windows_of(who) {
+        self.ledger.update_standing(who);
+        for slot in self.ledger.standing_of(who) {
             self.serve_subscription(turn, slot);
         }
     }

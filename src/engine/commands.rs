@@ -1,7 +1,8 @@
 //! What each command does.
 
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Demand, Reply, Request, SubscriptionKey, Target};
+use crate::words::clock::Time;
+use crate::words::command::{Command, Demand, Options, Reply, Request, SubscriptionKey, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::refusal::Refusal;
 use crate::words::settings::QueueSetting;
@@ -25,14 +26,15 @@ impl Engine {
         match command {
             Command::Put(put) => self.put(turn, asker, put),
             Command::Refer(queue) => self.refer(turn, asker, &queue),
-            Command::Subscribe { key, queue, demand } => {
-                self.subscribe(turn, asker, (key, &queue), demand);
+            Command::Subscribe { key, queue, options } => {
+                self.subscribe(turn, asker, (key, &queue), options);
             }
             Command::Unsubscribe { key, queue, keep_last } => {
                 self.unsubscribe(turn, asker, (key, &queue), keep_last);
             }
-            Command::Reserve { from, timeout_ms, count } => {
-                self.reserve_next(turn, asker, from, (timeout_ms, count.max(1)));
+            Command::Reserve { from, refuse_if_holding, timeout_ms, count } => {
+                let until = timeout_ms.map_or(Time::NEVER, |timeout| turn.time().plus(timeout));
+                self.reserve_next(turn, asker, (&from, refuse_if_holding), (until, count.max(1)));
             }
             Command::ReserveMessage(id) => self.reserve_message(turn, asker, id),
             Command::Acknowledge { id, queue } => {
@@ -174,7 +176,7 @@ fn counted(command: &Command) -> Option<Counted> {
     Some(match command {
         Command::Put(_) => Counted::Put,
         Command::Refer(_) => Counted::Refer,
-        Command::Subscribe { demand: Demand::Window(_), .. }
+        Command::Subscribe { options: Options { demand: Demand::Window(_), .. }, .. }
         | Command::Unsubscribe { key: SubscriptionKey::Queue, .. } => Counted::SetWindow,
         Command::Subscribe { .. } => Counted::Subscribe,
         Command::Unsubscribe { .. } => Counted::Unsubscribe,

@@ -37,8 +37,10 @@ impl Engine {
 
     /// When it really happens; the entry is moved there.
     fn true_time(&mut self, due: Due) -> Time {
-        if let Due::Session(_, who) = due {
-            self.ledger.refresh_soonest(who);
+        match due {
+            Due::Session(_, who) => drop(self.ledger.refresh_soonest(who)),
+            Due::Window(subscription) => self.ledger.refresh_window(subscription),
+            _ => {}
         }
         self.ledger.rearm(due)
     }
@@ -89,9 +91,10 @@ impl Engine {
                 (wait.until <= turn.time()).then_some(Reply::TimedOut)
             };
             if let Some(reply) = reply
-                && let Some((asker, ..)) = self.end_wait(who)
+                && let Some((asker, from, _)) = self.end_wait(who)
             {
                 turn.reply(asker, reply);
+                self.end_if_once(turn, from);
             }
         }
         self.ledger.rearm_session(who);
@@ -132,6 +135,9 @@ impl Engine {
 
     fn window_clock(&mut self, turn: &mut Turn<'_>, at: Time, through: SubscriptionSlot) {
         let subscription = self.ledger.subscription(through);
+        if !subscription.has_one_clock() {
+            return self.time_out_of_window(turn, through);
+        }
         let Some(first) = subscription.held.first() else {
             // Every place was lost to a time-out and the peer has not stirred since; or it has, and
             // after a pause of the process nobody has read that yet.
@@ -150,6 +156,24 @@ impl Engine {
         self.serve(turn, queue);
     }
 
+    /// Takes back what is out through a window for longer than it may be, each at its own time.
+    fn time_out_of_window(&mut self, turn: &mut Turn<'_>, through: SubscriptionSlot) {
+        let held = &self.ledger.subscription(through).held;
+        let held = self.ledger.reservations().iter(held, Of::Holder);
+        let over = held.filter(|(_, held)| held.ends() <= turn.time());
+        let over: Vec<Slot> = over.map(|(_, held)| held.message).take(self.budget + 1).collect();
+        self.budget = self.budget.saturating_sub(over.len());
+        let mut queues: Vec<QueueSlot> =
+            over.iter().map(|slot| self.ledger.queue_of(*slot)).collect();
+        for slot in over {
+            self.count_timeout(slot);
+            self.give_back(turn, slot, Cause::TimedOut);
+        }
+        self.ledger.refresh_window(through);
+        self.ledger.rearm_window(through);
+        self.serve_all(turn, &mut queues);
+    }
+
     fn expiry_clock(&mut self, turn: &mut Turn<'_>, at: Time, slot: Slot) {
         self.ledger.end_life_clock(at, slot);
         // What is in somebody's hands may still be acknowledged, and goes when it comes back; what
@@ -164,8 +188,9 @@ impl Engine {
     /// done.
     pub(super) fn hang_up(&mut self, turn: &mut Turn<'_>, who: SessionSlot) {
         self.ledger.dialogue(who).hung_up = true;
-        if let Some((asker, ..)) = self.end_wait(who) {
+        if let Some((asker, from, _)) = self.end_wait(who) {
             turn.reply(asker, Reply::TimedOut);
+            self.end_if_once(turn, from);
         }
     }
 

@@ -25,9 +25,11 @@ impl Engine {
         self.hang_up(turn, who);
         if std::mem::replace(&mut self.ledger.dialogue(who).ending, true) {
             // Said twice: there is nobody any more whose unsent bytes could be waited for.
+            self.ledger.dialogue(who).gone = true;
+            self.resumable.push_back(who);
             return self.stall(turn, who, false);
         }
-        self.ledger.update_windows(who);
+        self.ledger.update_standing(who);
         self.resumable.push_back(who);
     }
 
@@ -42,6 +44,7 @@ impl Engine {
         subscriptions.sort_by_key(|slot| match self.ledger.subscription(*slot).key {
             Keyed::Number(number) => (0, number),
             Keyed::Queue(queue) => (1, u64::from(queue)),
+            Keyed::Once => (2, 0),
         });
         self.begin_work(turn, Work::EndSession { session: who, subscriptions });
     }

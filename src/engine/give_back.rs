@@ -63,7 +63,8 @@ impl Engine {
     pub(super) fn give_back(&mut self, turn: &mut Turn<'_>, slot: Slot, cause: Cause) -> Return {
         let was_in_work = self.ledger.is_in_work(slot);
         let lost = match cause {
-            Cause::AckTimeout => Lost::PlaceStaysTaken,
+            // The peer still has the message; where it came without a window, there is no place.
+            Cause::AckTimeout | Cause::TimedOut => Lost::PlaceStaysTaken,
             _ => Lost::PlaceIsFree,
         };
         let detached = self.ledger.take_back(turn.time(), slot, lost);

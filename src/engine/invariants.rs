@@ -15,7 +15,7 @@ use super::state::deadlines::Due;
 use super::state::message::{Slot, State};
 use super::state::queue::{QueueSlot, URGENT_BELOW};
 use super::state::reservation::{List, Of, ReservationSlot};
-use super::state::session::{Hold, Session, SessionSlot};
+use super::state::session::{Hold, Keyed, Session, SessionSlot};
 use super::state::subscription::SubscriptionSlot;
 
 impl Engine {
@@ -210,21 +210,24 @@ impl Engine {
     /// The counts of who refers to a queue.
     fn check_references(&self) {
         let mut counts: BTreeMap<QueueSlot, [u32; 5]> = BTreeMap::new();
+        let mut add = |queue: QueueSlot, what: usize| counts.entry(queue).or_default()[what] += 1;
         for (_, session) in self.ledger.sessions().iter() {
-            let mut add =
-                |queue: QueueSlot, what: usize| counts.entry(queue).or_default()[what] += 1;
             session.referred.iter().for_each(|queue| add(*queue, 0));
-            for slot in session.subscriptions() {
-                let subscription = self.ledger.subscription(slot);
-                let waits =
-                    matches!(&session.hold, Hold::Waiting(wait) if wait.subscription == slot);
-                for member in &subscription.queues {
-                    add(member.queue, if subscription.is_window() { 2 } else { 1 });
-                    if waits {
-                        add(member.queue, 3);
-                    }
+        }
+        for (slot, subscription) in self.ledger.subscriptions().iter() {
+            let hold = &self.ledger.session(subscription.session).hold;
+            let waits = matches!(hold, Hold::Waiting(wait) if wait.subscription == slot);
+            for member in &subscription.queues {
+                add(member.queue, if subscription.is_window() { 2 } else { 1 });
+                if waits {
+                    add(member.queue, 3);
                 }
             }
+            let is_working = matches!(hold, Hold::Working);
+            assert!(
+                waits || is_working || subscription.key != Keyed::Once,
+                "once, but still there"
+            );
         }
         for work in &self.works {
             for queue in work.queues() {
@@ -248,7 +251,8 @@ impl Engine {
                 let stands = self.ledger.is_in_rotation(subscription) && !member.leaving;
                 assert_eq!(stands, member.entered != 0, "rotation of {}", queue.name);
                 assert!(member.entered <= here.stamp, "an entry from the future");
-                assert!(here.queues.len() > 1 || !stands || member.entered == here.stamp);
+                let is_exact = matches!(here.key, Keyed::Queue(_));
+                assert!(!is_exact || !stands || member.entered == here.stamp);
                 if stands {
                     rotation.insert((member.entered, subscription));
                 }
@@ -278,10 +282,8 @@ impl Engine {
                 );
             }
             if matches!(session.hold, Hold::Free) {
-                assert!(
-                    session.dialogue.backlog.is_empty() && !session.dialogue.ending,
-                    "{who} is stuck"
-                );
+                let may_end = session.dialogue.ending && session.has_sent_all();
+                assert!(session.dialogue.backlog.is_empty() && !may_end, "{who} is stuck");
             }
             if session.dialogue.gated {
                 assert!(session.dialogue.backlog.len() > BACKLOG_REQUESTS_MAX / 2, "gate of {who}");

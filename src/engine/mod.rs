@@ -57,7 +57,7 @@ use std::sync::Arc;
 use crate::words::cause::ReturnCounts;
 use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
-use crate::words::command::{Demand, Handing, Manner, Reply, Request, SubscriptionKey, Tag};
+use crate::words::command::{Handing, Manner, Options, Reply, Request, SubscriptionKey, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
 use crate::words::policy::Policies;
@@ -97,6 +97,8 @@ pub enum Input {
     /// The peer does not keep up with what is sent to it, or does again: until then nothing goes
     /// out through its windows.
     Stalled(ConnectionId, bool),
+    /// Of what was sent to the peer and is done when that has left, so many more have.
+    Sent(ConnectionId, usize),
     /// The database has reserved the ids below this one.
     IdsReserved(u64),
     /// Why puts are refused from now on, if they are. A put without an answer (a streaming
@@ -115,6 +117,8 @@ pub enum Effect {
     Reply(ConnectionId, Tag, Reply),
     /// Send a peer a message, whose body is in the store.
     Deliver(ConnectionId, Tag, Handed),
+    /// Tell a peer that something is ready for a subscription with this tag.
+    WakeUp(ConnectionId, Tag),
     /// Close a peer's gate (true) or open it.
     Gate(ConnectionId, bool),
     /// End a connection that holds messages and gives no sign of life.
@@ -142,6 +146,8 @@ pub struct Handed {
     pub time_to_live_ms: Option<u64>,
     /// How often it has been handed out.
     pub reserves: u32,
+    /// Whether it is done when it has been sent, which [`Input::Sent`] says.
+    pub when_sent: bool,
 }
 
 /// One call's time and effects.
@@ -262,7 +268,7 @@ impl Engine {
                 {
                     let key = Keyed::new(key, queue);
                     let subscription = self.ledger.open_subscription(now.time, who, key);
-                    self.ledger.subscribe(subscription, queue, Demand::OnRequest);
+                    self.ledger.subscribe(subscription, queue, Options::default());
                     self.ledger.keep_first(queue);
                     self.ledger.refer(who, queue);
                 }
@@ -285,6 +291,11 @@ impl Engine {
             Input::Stalled(connection, stalled) => {
                 if let Some(who) = self.ledger.session_of(connection) {
                     self.stall(turn, who, stalled);
+                }
+            }
+            Input::Sent(connection, count) => {
+                if let Some(who) = self.ledger.session_of(connection) {
+                    self.sent(turn, who, count);
                 }
             }
             Input::IdsReserved(up_to) => self.ids_reserved(turn, up_to),
@@ -383,15 +394,17 @@ impl Engine {
     /// Goes on with the backlogs of sessions whose hold has ended. Not done where the hold ends,
     /// since one backlog can end the next hold, and so on without a bound on the stack.
     fn resume(&mut self, turn: &mut Turn<'_>) {
+        self.serve_entered(turn);
         self.drop_left_homes(turn);
         while let Some(who) = self.resumable.pop_front() {
             while let Some(session) = self.ledger.sessions().get(who)
                 && matches!(session.hold, Hold::Free)
             {
                 let connection = session.connection;
+                let has_sent_all = session.has_sent_all();
                 let dialogue = self.ledger.dialogue(who);
                 let Some(request) = dialogue.backlog.pop_front() else {
-                    if dialogue.ending {
+                    if dialogue.ending && has_sent_all {
                         self.end_session(turn, who);
                     }
                     break;
@@ -401,8 +414,10 @@ impl Engine {
                     turn.effects.push(Effect::Gate(connection, false));
                 }
                 self.execute(turn, who, request);
+                self.serve_entered(turn);
                 self.drop_left_homes(turn);
             }
+            self.serve_entered(turn);
         }
         self.drop_left_homes(turn);
     }

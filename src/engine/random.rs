@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Manner, Put, Target};
+use crate::words::command::{Command, Manner, Put, Sources, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::LimitValues;
 use crate::words::pattern::Pattern;
@@ -398,7 +398,8 @@ impl Pair {
             7..9 => watch(random.name()),
             9 => ignore(random.name()),
             10..16 => Command::Reserve {
-                from: SET,
+                from: Sources::Subscription(SET),
+                refuse_if_holding: false,
                 timeout_ms: random.pick(&[None, Some(0), Some(700), Some(3_000)]),
                 count: random.pick(&[1, 1, 1, 2, 5]),
             },

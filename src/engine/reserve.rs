@@ -1,12 +1,13 @@
 //! Taking messages one by one: reservations, those that wait, and looks at a message.
 
 use crate::words::clock::Time;
-use crate::words::command::{Handing, Reply, SubscriptionKey};
+use crate::words::command::{Demand, Handing, Reply, Settlement, Sources, SubscriptionKey};
 use crate::words::ids::MessageId;
+use crate::words::refusal::Refusal;
 
 use super::slices::{Slice, Work};
 use super::state::message::{Slot, State};
-use super::state::reservation::Holder;
+use super::state::reservation::{Holder, Of};
 use super::state::session::{Keyed, SessionSlot};
 use super::state::subscription::SubscriptionSlot;
 use super::{Asker, Effect, Engine, Turn};
@@ -24,18 +25,36 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        from: SubscriptionKey,
-        (timeout_ms, count): (Option<u64>, u32),
+        (from, refuse_if_holding): (&Sources, bool),
+        (until, count): (Time, u32),
     ) {
-        self.ledger.count_worker(asker.session);
-        let until = timeout_ms.map_or(Time::NEVER, |timeout| turn.time().plus(timeout));
-        let SubscriptionKey::Number(number) = from else {
-            // A subscription of a queue names no queue here, and so can have no message.
-            return turn.reply(asker, Reply::TimedOut);
+        let who = asker.session;
+        self.ledger.count_worker(who);
+        let waits = until > turn.time();
+        let from = match from {
+            // A subscription without queues can be waited for all the same.
+            Sources::Subscription(SubscriptionKey::Number(number)) => {
+                let key = Keyed::Number(*number);
+                Some(self.ledger.open_subscription(turn.time(), who, key))
+            }
+            Sources::Subscription(SubscriptionKey::Queue) => {
+                // It names no queue here, and so can have no message.
+                return turn.reply(asker, Reply::TimedOut);
+            }
+            Sources::Queues(names, settlement) => {
+                self.subscribe_once(turn, who, (names, *settlement), waits)
+            }
         };
-        // A subscription without queues can be waited for all the same.
-        let key = Keyed::Number(number);
-        let from = self.ledger.open_subscription(turn.time(), asker.session, key);
+        let Some(from) = from else {
+            return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
+        };
+        if refuse_if_holding && self.holds_one_of(who, from) {
+            turn.reply(asker, Reply::Refused(Refusal::Holding));
+            return self.end_if_once(turn, from);
+        }
+        if self.ledger.subscription(from).woken {
+            self.ledger.set_woken(from, false);
+        }
         if let Slice::Left(work) = self.reserve_slice(turn, asker, from, (until, count)) {
             self.go_on_later(work);
         }
@@ -52,7 +71,12 @@ impl Engine {
     ) -> Slice {
         let who = asker.session;
         match self.best_of(turn, from) {
-            Best::Message(slot) => self.hand_batch(turn, asker, (from, slot), count),
+            Best::Message(slot) => {
+                self.hand_batch(turn, asker, (from, slot), count);
+                if self.ledger.subscription(from).demand != Demand::OnRequest {
+                    self.serve_subscription(turn, from);
+                }
+            }
             Best::Unknown => return Slice::Left(Work::Reserve { asker, from, until, count }),
             Best::Nothing if self.has_deadline_soon(turn.time(), who) => {
                 turn.reply(asker, Reply::DeadlineSoon);
@@ -60,9 +84,26 @@ impl Engine {
             Best::Nothing if until <= turn.time() || self.ledger.session(who).dialogue.hung_up => {
                 turn.reply(asker, Reply::TimedOut);
             }
-            Best::Nothing => self.ledger.begin_wait(from, asker.tag, until, count),
+            Best::Nothing => {
+                self.ledger.begin_wait(from, asker.tag, until, count);
+                return Slice::Done;
+            }
         }
+        self.end_if_once(turn, from);
         Slice::Done
+    }
+
+    /// Whether a session holds a message of one of the queues of a subscription.
+    fn holds_one_of(&self, who: SessionSlot, from: SubscriptionSlot) -> bool {
+        let session = self.ledger.session(who);
+        let through = session.subscriptions().map(|slot| &self.ledger.subscription(slot).held);
+        let lists = std::iter::once(&session.held).chain(through);
+        let mut held = lists.flat_map(|list| self.ledger.reservations().iter(list, Of::Holder));
+        held.any(|(_, held)| {
+            let queue = self.ledger.queue_of(held.message);
+            self.ledger.subscription(from).position(queue).is_some()
+                && !self.ledger.is_flushed(held.message)
+        })
     }
 
     pub(super) fn reserve_message(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
@@ -78,7 +119,7 @@ impl Engine {
         self.ledger.count_worker(asker.session);
         // What was stored as buried or delayed would be so again after a restart.
         let stored_elsewhere = !matches!(self.ledger.message(slot).state, State::Ready);
-        self.reserve(turn, asker, slot);
+        self.reserve(turn, asker, slot, None);
         if stored_elsewhere {
             self.ledger.save(turn, slot);
         }
@@ -93,27 +134,38 @@ impl Engine {
         count: u32,
     ) {
         if count == 1 {
-            return self.reserve(turn, asker, first);
+            return self.reserve(turn, asker, first, Some(from));
         }
         let who = asker.session;
         let at = turn.effects.len();
-        self.reserve(turn, asker.clone(), first);
+        self.reserve(turn, asker.clone(), first, Some(from));
         let mut handed = 1;
         while handed < count
             && !self.ledger.session(who).dialogue.exhausted
             && let Best::Message(slot) = self.best_of(turn, from)
         {
-            self.reserve(turn, asker.clone(), slot);
+            self.reserve(turn, asker.clone(), slot, Some(from));
             handed += 1;
         }
         let batch = Reply::Batch(handed as usize);
         turn.effects.insert(at, Effect::Reply(asker.connection, asker.tag, batch));
     }
 
-    /// Reserves a message for its time to run.
-    fn reserve(&mut self, turn: &mut Turn<'_>, asker: Asker, slot: Slot) {
+    /// Reserves a message, on the terms of the subscription that it is taken from, else for its time
+    /// to run.
+    fn reserve(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        slot: Slot,
+        from: Option<SubscriptionSlot>,
+    ) {
         let who = asker.session;
-        let until = turn.time().plus(self.ledger.message(slot).time_to_run_ms);
+        let until = match from {
+            Some(from) => self.ends(turn.time(), from, slot),
+            None => turn.time().plus(self.ledger.message(slot).time_to_run_ms),
+        };
+        let settlement = from.map(|from| self.ledger.subscription(from).settlement);
         let was_buried = matches!(self.ledger.message(slot).state, State::Buried(_));
         let detached = self.ledger.detach(slot);
         if was_buried {
@@ -121,7 +173,11 @@ impl Engine {
         }
         self.ledger.place_reserved(detached, Holder::Session(who, until));
         self.ledger.arm_session(who);
-        let handed = self.handed(turn, slot, Handing::Reserved);
+        let mut handed = self.handed(turn, slot, Handing::Reserved);
+        if settlement == Some(Settlement::WhenSent) {
+            handed.when_sent = true;
+            self.ledger.begin_sending(who, handed.id);
+        }
         self.spend(who, slot);
         turn.effects.push(Effect::Deliver(asker.connection, asker.tag, handed));
     }

@@ -5,7 +5,7 @@
 //! longest since its last message is first. A wait over several queues stands in each of them.
 
 use crate::words::clock::Time;
-use crate::words::command::Handing;
+use crate::words::command::{Demand, Handing};
 use crate::words::ids::{MessageId, QueueName};
 
 use super::slices::Work;
@@ -45,6 +45,14 @@ impl Engine {
                 Hold::Waiting(wait) if wait.subscription == subscription => {
                     let (asker, from, count) = self.end_wait(who).expect("it waits");
                     self.hand_batch(turn, asker, (from, place.slot), count);
+                    self.end_if_once(turn, from);
+                }
+                _ if self.ledger.subscription(subscription).demand == Demand::WakeUp => {
+                    if self.budget == 0 {
+                        return self.serve_later(queue);
+                    }
+                    self.budget -= 1;
+                    self.wake_up(turn, subscription);
                 }
                 _ => self.hand_through_window(turn, subscription, queue, place.slot),
             }
@@ -73,6 +81,7 @@ impl Engine {
             priority: message.priority,
             time_to_live_ms,
             reserves: message.reserves,
+            when_sent: false,
         }
     }
 

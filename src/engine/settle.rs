@@ -32,6 +32,27 @@ impl Engine {
         self.answer_late(turn, who, id, (queue, Late::Done));
     }
 
+    /// So many messages more have been sent that are done then.
+    pub(super) fn sent(&mut self, turn: &mut Turn<'_>, who: SessionSlot, count: usize) {
+        for _ in 0..count {
+            let Some(id) = self.ledger.end_sending(who) else { break };
+            let Some(slot) = self.held_by(who, id, None) else {
+                // It was flushed meanwhile, or another command has settled it.
+                self.answer_late(turn, who, id, (None, Late::Done));
+                continue;
+            };
+            let queue = self.ledger.queue_of(slot);
+            let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
+            self.ledger.forget(turn, detached);
+            self.serve(turn, queue);
+            self.drop_if_unneeded(turn, queue);
+        }
+        if self.ledger.session(who).has_sent_all() {
+            // Its end may have waited for this.
+            self.resumable.push_back(who);
+        }
+    }
+
     /// An answer about a message that this connection does not hold. Where it was taken back from
     /// it, this frees the place that it still takes in the window; that it is done counts while
     /// nobody else holds it.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::words::cause::Cause;
 use crate::words::clock::Time;
-use crate::words::command::Reply;
+use crate::words::command::{Reply, SubscriptionKey};
 use crate::words::ids::{QueueName, Sequence};
 use crate::words::pattern::matches;
 use crate::words::statistics::{QueueSummary, Survey};
@@ -19,7 +19,7 @@ use super::ledger::{Flushed, Lost};
 use super::state::message::Slot;
 use super::state::queue::{Queue, QueueSlot};
 use super::state::reservation::Of;
-use super::state::session::{Hold, SessionSlot};
+use super::state::session::{Hold, Keyed, SessionSlot};
 use super::state::subscription::SubscriptionSlot;
 use super::{Asker, Engine, Turn};
 
@@ -259,6 +259,10 @@ impl Engine {
             return Slice::Left(Work::Unsubscribe { asker, slot: through, queue });
         }
         self.serve(turn, queue);
+        if let Keyed::Number(number) = self.ledger.subscription(through).key {
+            let count = self.ledger.subscription(through).queues.len() - 1;
+            self.say_subscribed(turn, asker, SubscriptionKey::Number(number), count);
+        }
         self.leave(turn, through, queue);
         Slice::Done
     }

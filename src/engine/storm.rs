@@ -13,9 +13,10 @@ use std::sync::Arc;
 use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{
-    Command, Demand, Handing, Manner, Put, Reply, Request, SubscriptionKey, Tag, Target,
+    Command, Demand, Handing, Manner, Options, Put, Reply, Request, Settlement, Sources,
+    SubscriptionKey, Tag, Target, Terms,
 };
-use crate::words::ids::{ConnectionId, MessageId};
+use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{LimitValues, Limits};
 
 use super::random::{Random, seed, steps};
@@ -86,6 +87,10 @@ impl Storm {
                 let slow = self.random.one_in(2);
                 self.input(Input::Stalled(who, slow));
             }
+            24 if self.random.one_in(2) => {
+                let count = self.random.pick(&[1, 2, 50]);
+                self.input(Input::Sent(who, count));
+            }
             24 => self.input(Input::HungUp(who)),
             25 => self.leave(who),
             26 => {
@@ -118,7 +123,7 @@ impl Storm {
         self.next_tag += 1;
         let silent = matches!(
             command,
-            Command::Subscribe { demand: Demand::Window(_), .. }
+            Command::Subscribe { key: SubscriptionKey::Queue, .. }
                 | Command::Unsubscribe { key: SubscriptionKey::Queue, .. }
         );
         if !silent && let Some(tags) = self.unanswered.get_mut(&who) {
@@ -153,7 +158,7 @@ impl Storm {
                 Effect::Change(Change::Moved(row)) => {
                     assert!(self.stored.contains(&row.id), "{} was moved when gone", row.id);
                 }
-                Effect::Change(_) | Effect::Gate(..) | Effect::Close(..) => {}
+                Effect::Change(_) | Effect::Gate(..) | Effect::Close(..) | Effect::WakeUp(..) => {}
                 Effect::Reply(who, tag, reply) => self.answered(who, &tag, &reply),
                 Effect::Deliver(who, tag, handed) => {
                     if handed.handing != Handing::Dispatched {
@@ -204,7 +209,8 @@ impl Storm {
             })
         };
         if who.0 > SERIAL {
-            return match random.below(10) {
+            return match random.below(12) {
+                10.. => subscription(random, name),
                 0..3 => put(random, Target::Named(name)),
                 3..6 => {
                     let window = random.pick(&[0, 1, 2, 30]);
@@ -222,7 +228,8 @@ impl Storm {
             21..24 => watch(name),
             24 => ignore(name),
             25..33 => Command::Reserve {
-                from: SET,
+                from: Sources::Subscription(SET),
+                refuse_if_holding: false,
                 timeout_ms: random.pick(&[None, Some(0), Some(200)]),
                 count: random.pick(&[1, 2, 30]),
             },
@@ -246,6 +253,8 @@ impl Storm {
             55 => Command::QueueStatistics(name),
             57 => random.setting(),
             56 => consume(name, random.pick(&[0, 1, 30])),
+            59 => subscription(random, name),
+            58 => reserve_once(random, name),
             _ => Command::Echo,
         }
     }
@@ -278,6 +287,44 @@ impl Storm {
             assert!(self.engine.ledger.find(id).is_some(), "{id} is lost");
         }
     }
+}
+
+/// A reserve that names its queues itself.
+fn reserve_once(random: &mut Random, name: QueueName) -> Command {
+    let names = [name, random.name()].into();
+    let settlement = random.pick(&[Settlement::ByConsumer, Settlement::WhenSent]);
+    Command::Reserve {
+        from: Sources::Queues(names, settlement),
+        refuse_if_holding: random.one_in(2),
+        timeout_ms: random.pick(&[None, Some(0), Some(200)]),
+        count: random.pick(&[1, 3]),
+    }
+}
+
+/// A subscription of any kind comes, changes or goes.
+fn subscription(random: &mut Random, queue: QueueName) -> Command {
+    let key = SubscriptionKey::Number(random.below(3));
+    if random.one_in(3) {
+        return Command::Unsubscribe { key, queue, keep_last: random.one_in(2) };
+    }
+    let options = Options {
+        demand: random.pick(&[
+            Demand::OnRequest,
+            Demand::WakeUp,
+            Demand::Window(1),
+            Demand::Window(3),
+            Demand::Window(30),
+        ]),
+        settlement: random.pick(&[Settlement::ByConsumer, Settlement::WhenSent]),
+        terms: random.pick(&[
+            Terms::MessageTimeToRun,
+            Terms::Given(250),
+            Terms::AckTimeout,
+            Terms::Unlimited,
+        ]),
+        tag: Tag::None,
+    };
+    Command::Subscribe { key, queue, options }
 }
 
 #[test]

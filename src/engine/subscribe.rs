@@ -1,6 +1,7 @@
 //! Subscriptions: what a connection wants, from now on or when it asks.
 
-use crate::words::command::{Demand, Handing, Reply, SubscriptionKey, Tag};
+use crate::words::clock::Time;
+use crate::words::command::{Demand, Handing, Options, Reply, Settlement, SubscriptionKey};
 use crate::words::ids::QueueName;
 use crate::words::refusal::Refusal;
 
@@ -18,27 +19,23 @@ impl Engine {
         turn: &mut Turn<'_>,
         asker: Asker,
         (key, name): (SubscriptionKey, &QueueName),
-        demand: Demand,
+        mut options: Options,
     ) {
-        let demand = match demand {
-            Demand::OnRequest => Demand::OnRequest,
-            Demand::Window(max) => {
-                self.ledger.count_worker(asker.session);
-                Demand::Window(max.min(self.limits.max_window()))
-            }
-        };
+        if let Demand::Window(max) = &mut options.demand {
+            self.ledger.count_worker(asker.session);
+            *max = (*max).min(self.limits.max_window());
+        }
         let Some(queue) = self.queue(name) else {
             return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
         };
-        let key = Keyed::new(key, queue);
-        let slot = self.ledger.open_subscription(turn.time(), asker.session, key);
-        self.ledger.subscribe(slot, queue, demand);
-        match demand {
-            Demand::OnRequest => {
-                let count = self.ledger.subscription(slot).queues.len();
-                turn.reply(asker, Reply::Subscribed(count));
-            }
-            Demand::Window(_) => self.serve_subscription(turn, slot),
+        let keyed = Keyed::new(key, queue);
+        let slot = self.ledger.open_subscription(turn.time(), asker.session, keyed);
+        let demand = options.demand;
+        self.ledger.subscribe(slot, queue, options);
+        let count = self.ledger.subscription(slot).queues.len();
+        self.say_subscribed(turn, asker, key, count);
+        if demand != Demand::OnRequest {
+            self.serve_subscription(turn, slot);
         }
     }
 
@@ -64,14 +61,15 @@ impl Engine {
         if keep_last && count == 1 {
             return turn.reply(asker, Reply::Refused(Refusal::LastQueue));
         }
-        if subscription.is_window() {
+        if subscription.is_window() || !subscription.held.is_empty() {
             return self.begin_work(turn, Work::Unsubscribe { asker, slot, queue });
         }
         self.say_subscribed(turn, asker, key, count - 1);
         self.leave(turn, slot, queue);
     }
 
-    fn say_subscribed(
+    /// Nobody waits for an answer about a subscription whose key is the queue itself.
+    pub(super) fn say_subscribed(
         &self,
         turn: &mut Turn<'_>,
         asker: Asker,
@@ -120,6 +118,13 @@ impl Engine {
         }
     }
 
+    /// Serves all queues of the subscriptions of several queues that have room again.
+    pub(super) fn serve_entered(&mut self, turn: &mut Turn<'_>) {
+        while let Some(slot) = self.ledger.pop_entered() {
+            self.serve_subscription(turn, slot);
+        }
+    }
+
     pub(super) fn hand_through_window(
         &mut self,
         turn: &mut Turn<'_>,
@@ -127,14 +132,80 @@ impl Engine {
         queue: QueueSlot,
         slot: Slot,
     ) {
-        let who = self.ledger.subscription(through).session;
+        let subscription = self.ledger.subscription(through);
+        let (who, tag) = (subscription.session, subscription.tag.clone());
+        let when_sent = subscription.settlement == Settlement::WhenSent;
+        let holder = if subscription.has_one_clock() {
+            Holder::Window(through, turn.time())
+        } else {
+            Holder::TimedWindow(through, self.ends(turn.time(), through, slot))
+        };
         self.ledger.send_to_the_end(through, queue);
         let detached = self.ledger.detach(slot);
-        self.ledger.place_reserved(detached, Holder::Window(through, turn.time()));
+        self.ledger.place_reserved(detached, holder);
         self.spend(who, slot);
         self.ledger.update(through);
-        let handed = self.handed(turn, slot, Handing::Dispatched);
+        let mut handed = self.handed(turn, slot, Handing::Dispatched);
+        if when_sent {
+            handed.when_sent = true;
+            self.ledger.begin_sending(who, handed.id);
+        }
         let connection = self.ledger.session(who).connection;
-        turn.effects.push(Effect::Deliver(connection, Tag::None, handed));
+        turn.effects.push(Effect::Deliver(connection, tag, handed));
+    }
+
+    /// When a message that a subscription is handed now ends by itself.
+    pub(super) fn ends(&self, now: Time, through: SubscriptionSlot, slot: Slot) -> Time {
+        let subscription = self.ledger.subscription(through);
+        let ack_timeout_ms = self.ledger.session(subscription.session).ack_timeout_ms;
+        subscription.ends(now, self.ledger.message(slot).time_to_run_ms, ack_timeout_ms)
+    }
+
+    /// Tells a subscription that something is ready for it.
+    pub(super) fn wake_up(&mut self, turn: &mut Turn<'_>, slot: SubscriptionSlot) {
+        self.ledger.set_woken(slot, true);
+        let subscription = self.ledger.subscription(slot);
+        let connection = self.ledger.session(subscription.session).connection;
+        turn.effects.push(Effect::WakeUp(connection, subscription.tag.clone()));
+    }
+
+    /// A subscription of these queues for one reserve. Without a wait, queues that do not exist are
+    /// not made.
+    pub(super) fn subscribe_once(
+        &mut self,
+        turn: &mut Turn<'_>,
+        who: SessionSlot,
+        (names, settlement): (&[QueueName], Settlement),
+        waits: bool,
+    ) -> Option<SubscriptionSlot> {
+        let slot = self.ledger.open_subscription(turn.time(), who, Keyed::Once);
+        for name in names {
+            let known = self.ledger.queues().find(name);
+            let queue = if waits { self.queue(name) } else { known };
+            match queue {
+                Some(queue) => {
+                    let options = Options { settlement, ..Options::default() };
+                    self.ledger.subscribe(slot, queue, options);
+                }
+                None if waits => {
+                    self.end_if_once(turn, slot);
+                    return None;
+                }
+                None => {}
+            }
+        }
+        Some(slot)
+    }
+
+    /// Ends a subscription that was there for one reserve, which has been answered.
+    pub(super) fn end_if_once(&mut self, turn: &mut Turn<'_>, slot: SubscriptionSlot) {
+        if self.ledger.subscription(slot).key != Keyed::Once {
+            return;
+        }
+        while let Some(last) = self.ledger.subscription(slot).queues.len().checked_sub(1) {
+            let queue = self.ledger.unsubscribe(slot, last);
+            self.drop_if_unneeded(turn, queue);
+        }
+        self.ledger.end_subscription(slot);
     }
 }

@@ -14,7 +14,9 @@ use crate::words::settings::QueueSetting;
 use crate::words::statistics::{
     Counted, Listing, MessageStatistics, QueueStatistics, ServerStatistics, Survey,
 };
-pub use crate::words::subscription::{Demand, SubscriptionKey};
+pub use crate::words::subscription::{
+    Demand, Options, Settlement, Sources, SubscriptionKey, Terms,
+};
 pub use crate::words::tag::Tag;
 
 /// How a protocol's connections behave in the core.
@@ -90,18 +92,18 @@ pub enum Command {
     /// Name the queue of later [`Target::Referred`]. Answer: [`Reply::Referred`].
     Refer(QueueName),
     /// Add a queue to the set of a subscription, which is made if there is none of this key, and
-    /// say how it is handed messages. Answer: [`Reply::Subscribed`]; with a window none, since
-    /// messages follow as deliveries; [`Refusal::TooManyQueues`] in either case.
+    /// say what it asks for. Answer: [`Reply::Subscribed`], but none where the key is the queue
+    /// itself; [`Refusal::TooManyQueues`] in either case.
     Subscribe {
         /// Which subscription.
         key: SubscriptionKey,
         /// The queue.
         queue: QueueName,
-        /// From now on.
-        demand: Demand,
+        /// From now on; the tag is that of messages, the request's own that of its answer.
+        options: Options,
     },
     /// Take a queue out of the set of a subscription. What a window has out of it is given back.
-    /// Answer: [`Reply::Subscribed`]; for a window none.
+    /// Answer: [`Reply::Subscribed`], but none where the key is the queue itself.
     Unsubscribe {
         /// Which subscription.
         key: SubscriptionKey,
@@ -110,12 +112,15 @@ pub enum Command {
         /// Whether the last queue stays, with the answer [`Refusal::LastQueue`].
         keep_last: bool,
     },
-    /// Take messages of the queues of a subscription, waiting `timeout_ms` for the first one
-    /// (`None` for ever). Answer: 1 to `count` deliveries in one go (the reply [`Reply::Batch`]
-    /// goes before them when `count` is not 1), [`Reply::TimedOut`] or [`Reply::DeadlineSoon`].
+    /// Take messages of some queues, waiting `timeout_ms` for the first one (`None` for ever).
+    /// Answer: 1 to `count` deliveries in one go (the reply [`Reply::Batch`] goes before them when
+    /// `count` is not 1), [`Reply::TimedOut`], [`Reply::DeadlineSoon`] or a refusal.
     Reserve {
-        /// Which subscription.
-        from: SubscriptionKey,
+        /// Which queues.
+        from: Sources,
+        /// Whether it is refused with [`Refusal::Holding`] while the connection holds a message of
+        /// one of them.
+        refuse_if_holding: bool,
         /// How long to wait.
         timeout_ms: Option<u64>,
         /// How many at most, 1 or more.
@@ -310,6 +315,8 @@ pub enum Reply {
     Referred(QueueName),
     /// The subscription has so many queues now.
     Subscribed(usize),
+    /// Something is ready for a subscription that is told so.
+    WakeUp,
     /// No message came in time.
     TimedOut,
     /// A message that this connection holds is about to time out, so it should not wait.

@@ -23,6 +23,8 @@ pub enum Refusal {
     LastQueue,
     /// The queue holds as many messages as its operator allows.
     QueueFull,
+    /// The connection holds a message of the queue, and has said that then it wants no other.
+    Holding,
 }
 
 impl fmt::Display for Refusal {
@@ -39,6 +41,7 @@ impl fmt::Display for Refusal {
             Refusal::OutOfIds => "the message ids are used up",
             Refusal::LastQueue => "the last queue of a subscription cannot be taken out",
             Refusal::QueueFull => "the queue is full",
+            Refusal::Holding => "the connection holds a message of the queue already",
         })
     }
 }

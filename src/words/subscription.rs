@@ -1,5 +1,8 @@
 //! What a connection wants: the words for its subscriptions.
 
+use crate::words::ids::QueueName;
+use crate::words::tag::Tag;
+
 /// What a connection calls one of its subscriptions; the core compares it and reads nothing into
 /// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,11 +13,71 @@ pub enum SubscriptionKey {
     Number(u64),
 }
 
-/// How a subscription is handed messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a subscription is handed messages. A reserve can take from it in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Demand {
     /// When the connection asks for one, now or after a wait.
+    #[default]
     OnRequest,
     /// As they come, while at most so many are in the connection's hands; 1 or more.
     Window(u32),
+    /// Not at all, but told once that something is ready, and again after its next command about
+    /// this subscription.
+    WakeUp,
+}
+
+/// Who says that a message is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Settlement {
+    /// The consumer.
+    #[default]
+    ByConsumer,
+    /// Nobody: it is done when the last byte of the answer that carries it has been handed to the
+    /// kernel, and comes back if the connection breaks before.
+    WhenSent,
+}
+
+/// How long a consumer may keep a message that it does not settle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Terms {
+    /// As long as the message says.
+    #[default]
+    MessageTimeToRun,
+    /// So many milliseconds.
+    Given(u64),
+    /// As long as the connection's `ack_timeout` says. In a window that is one clock, for the
+    /// oldest message.
+    AckTimeout,
+    /// Until the connection ends.
+    Unlimited,
+}
+
+/// What a subscription asks for beside its queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// How it is handed messages.
+    pub demand: Demand,
+    /// Who says that they are done. While some are out this and the terms stay as they were.
+    pub settlement: Settlement,
+    /// How long they may take.
+    pub terms: Terms,
+    /// What comes along with each message of a window, and with a sign to wake up.
+    pub tag: Tag,
+}
+
+impl Options {
+    /// A window of this size, with one clock for its oldest message.
+    pub fn window(size: u32) -> Options {
+        let (demand, terms) = (Demand::Window(size), Terms::AckTimeout);
+        Options { demand, terms, ..Options::default() }
+    }
+}
+
+/// What a reserve takes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sources {
+    /// The queues of a subscription.
+    Subscription(SubscriptionKey),
+    /// These queues, this once.
+    Queues(Box<[QueueName]>, Settlement),
 }

@@ -14,6 +14,7 @@ mod pressure;
 mod slow;
 mod storm;
 mod tick;
+mod when_sent;
 
 use std::collections::HashMap;
 use std::io;

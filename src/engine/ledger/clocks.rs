@@ -67,6 +67,13 @@ impl Ledger {
         at
     }
 
+    /// Works out when the first message of a window that has an end of its own really ends.
+    pub fn refresh_window(&mut self, slot: SubscriptionSlot) {
+        let subscription = &mut self.subscriptions[slot];
+        let held = self.reservations.iter(&subscription.held, Of::Holder);
+        subscription.soonest = held.map(|(_, held)| held.ends()).min().unwrap_or(Time::NEVER);
+    }
+
     /// Has the clock of a window begin anew.
     pub fn restart_window_clock(&mut self, now: Time, slot: SubscriptionSlot) {
         self.subscriptions[slot].clock_since = now;
@@ -82,7 +89,7 @@ impl Ledger {
     pub fn prolong(&mut self, slot: Slot, until: Time) {
         if let State::Reserved(reservation) = self.messages[slot].state
             && let reservation = &mut self.reservations[reservation]
-            && reservation.window().is_none()
+            && reservation.ends() != Time::NEVER
         {
             reservation.moment = until;
         }

@@ -37,6 +37,8 @@ pub(super) struct Ledger {
     subscriptions: Subscriptions,
     deadlines: Deadlines,
     counts: Counts,
+    /// Standing subscriptions of several queues that have entered the rotations.
+    entered: Vec<SubscriptionSlot>,
     /// The next stamp in the rotations.
     next_stamp: u64,
     /// The next place among the buried.
@@ -65,6 +67,7 @@ impl Default for Ledger {
             subscriptions: Subscriptions::default(),
             deadlines: Deadlines::default(),
             counts: Counts::default(),
+            entered: Vec::new(),
             next_stamp: 1,
             next_burial: 1,
             left_homes: Vec::new(),

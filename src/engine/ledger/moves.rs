@@ -118,16 +118,21 @@ impl Ledger {
 
     fn take_from_holder(&mut self, reservation: ReservationSlot) {
         let session = &mut self.sessions[self.reservations[reservation].session];
-        let list = match self.reservations[reservation].window() {
-            None => &mut session.held,
-            Some(subscription) => {
-                session.dispatched -= 1;
-                &mut self.subscriptions[subscription].held
+        match self.reservations[reservation].window() {
+            None => {
+                self.reservations.unlink(&mut session.held, Of::Holder, reservation);
+                if session.held.is_empty() {
+                    session.soonest = Time::NEVER;
+                }
             }
-        };
-        self.reservations.unlink(list, Of::Holder, reservation);
-        if session.held.is_empty() {
-            session.soonest = Time::NEVER;
+            Some(through) => {
+                session.dispatched -= 1;
+                let subscription = &mut self.subscriptions[through];
+                self.reservations.unlink(&mut subscription.held, Of::Holder, reservation);
+                if subscription.held.is_empty() {
+                    subscription.soonest = Time::NEVER;
+                }
+            }
         }
         self.reservations.remove(reservation);
     }
@@ -206,13 +211,16 @@ impl Ledger {
     }
 
     pub fn place_reserved(&mut self, Detached(slot): Detached, holder: Holder) {
-        let (who, window, moment) = match holder {
-            Holder::Session(who, until) => (who, None, until),
+        let (who, window, has_end, moment) = match holder {
+            Holder::Session(who, until) => (who, None, true, until),
             Holder::Window(through, now) => {
-                (self.subscriptions[through].session, Some(through), now)
+                (self.subscriptions[through].session, Some(through), false, now)
+            }
+            Holder::TimedWindow(through, until) => {
+                (self.subscriptions[through].session, Some(through), true, until)
             }
         };
-        let reservation = self.reservations.insert(slot, who, window, moment);
+        let reservation = self.reservations.insert(slot, who, window, (has_end, moment));
         let message = &mut self.messages[slot];
         message.state = State::Reserved(reservation);
         message.reserves = message.reserves.saturating_add(1);
@@ -229,7 +237,9 @@ impl Ledger {
             Some(through) => {
                 session.dispatched += 1;
                 let subscription = &mut self.subscriptions[through];
-                if subscription.held.is_empty() {
+                if has_end {
+                    subscription.soonest = subscription.soonest.min(moment);
+                } else if subscription.held.is_empty() {
                     subscription.clock_since = moment;
                 }
                 &mut subscription.held

@@ -1,7 +1,7 @@
 //! Subscriptions: their queues, and in which rotations they stand.
 
 use crate::words::clock::Time;
-use crate::words::command::{Demand, Tag};
+use crate::words::command::{Demand, Options, Tag};
 use crate::words::ids::MessageId;
 
 use super::super::state::deadlines::Due;
@@ -29,16 +29,24 @@ impl Ledger {
         let session = &mut self.sessions[who];
         match key {
             Keyed::Number(0) => session.first = Some(slot),
+            Keyed::Once => {}
             other => drop(session.others.insert(other, slot)),
         }
         slot
     }
 
-    /// Adds a queue to the set of a subscription, and says how it is handed messages from now on.
-    pub fn subscribe(&mut self, slot: SubscriptionSlot, queue: QueueSlot, demand: Demand) {
+    /// Adds a queue to the set of a subscription, and says what it asks for from now on.
+    pub fn subscribe(&mut self, slot: SubscriptionSlot, queue: QueueSlot, options: Options) {
         let subscription = &mut self.subscriptions[slot];
         let was_window = subscription.is_window();
-        subscription.demand = demand;
+        subscription.demand = options.demand;
+        if subscription.held.is_empty() {
+            // What is out has the clocks that it was handed out with.
+            subscription.settlement = options.settlement;
+            subscription.terms = options.terms;
+        }
+        subscription.tag = options.tag;
+        subscription.woken = false;
         if was_window != subscription.is_window() {
             for member in &subscription.queues {
                 let queue = &mut self.queues[member.queue];
@@ -82,6 +90,7 @@ impl Ledger {
         let session = &mut self.sessions[subscription.session];
         match subscription.key {
             Keyed::Number(0) => session.first = None,
+            Keyed::Once => {}
             other => drop(session.others.remove(&other)),
         }
         if subscription.lost_places > 0 {
@@ -151,12 +160,34 @@ impl Ledger {
         true
     }
 
+    /// Notes whether a subscription has been told to wake up, and that it asks for it no more or
+    /// again.
+    pub fn set_woken(&mut self, slot: SubscriptionSlot, woken: bool) {
+        self.subscriptions[slot].woken = woken;
+        self.update(slot);
+    }
+
+    /// Notes a message that is done when it has been sent.
+    pub fn begin_sending(&mut self, who: SessionSlot, id: MessageId) {
+        self.sessions[who].sending.push_back(id);
+    }
+
+    /// The oldest message of a session that was still being sent.
+    pub fn end_sending(&mut self, who: SessionSlot) -> Option<MessageId> {
+        self.sessions[who].sending.pop_front()
+    }
+
     /// Whether a subscription stands in the rotations of its queues.
     pub fn is_in_rotation(&self, slot: SubscriptionSlot) -> bool {
         let subscription = &self.subscriptions[slot];
         let session = &self.sessions[subscription.session];
         let waits = matches!(&session.hold, Hold::Waiting(wait) if wait.subscription == slot);
-        waits || (subscription.has_room() && session.takes_dispatches())
+        let wants = match subscription.demand {
+            Demand::OnRequest => false,
+            Demand::Window(_) => subscription.has_room() && session.takes_dispatches(),
+            Demand::WakeUp => !subscription.woken && session.takes_dispatches(),
+        };
+        waits || wants
     }
 
     /// Puts a subscription into the rotations or takes it out, as it has room, and sets the clock
@@ -165,10 +196,12 @@ impl Ledger {
         let stands = self.is_in_rotation(slot);
         let subscription = &mut self.subscriptions[slot];
         let stamp = subscription.stamp;
+        let mut has_entered = false;
         for member in &mut subscription.queues {
             let rotation = &mut self.queues[member.queue].rotation;
             let stands = stands && !member.leaving;
             if stands && member.entered == 0 {
+                has_entered = true;
                 member.entered = stamp;
                 rotation.insert((stamp, slot));
             } else if !stands && member.entered != 0 {
@@ -176,9 +209,15 @@ impl Ledger {
                 member.entered = 0;
             }
         }
+        if has_entered && subscription.queues.len() > 1 && subscription.demand != Demand::OnRequest
+        {
+            self.entered.push(slot);
+        }
         // The clock of the oldest message runs from its delivery or from the moment it became
         // the oldest, which is now when the one before it has just gone.
-        if let Some(first) = subscription.held.first() {
+        if let Some(first) = subscription.held.first()
+            && subscription.has_one_clock()
+        {
             let since = self.reservations[first].moment;
             subscription.clock_since = subscription.clock_since.max(since);
         }
@@ -188,17 +227,28 @@ impl Ledger {
         }
     }
 
-    /// Brings all windows of a session into their rotations or out of them.
-    pub fn update_windows(&mut self, who: SessionSlot) {
-        for slot in self.windows_of(who) {
+    /// A standing subscription of several queues that has entered the rotations: what made room for
+    /// a message of one queue may have made it for those of the others.
+    pub fn pop_entered(&mut self) -> Option<SubscriptionSlot> {
+        while let Some(slot) = self.entered.pop() {
+            if self.subscriptions.contains(slot) {
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Brings all standing subscriptions of a session into their rotations or out of them.
+    pub fn update_standing(&mut self, who: SessionSlot) {
+        for slot in self.standing_of(who) {
             self.update(slot);
         }
     }
 
-    /// The subscriptions of a session that have windows.
-    pub fn windows_of(&self, who: SessionSlot) -> Vec<SubscriptionSlot> {
+    /// The subscriptions of a session that want something without being asked for.
+    pub fn standing_of(&self, who: SessionSlot) -> Vec<SubscriptionSlot> {
         let all = self.sessions[who].subscriptions();
-        all.filter(|slot| self.subscriptions[*slot].is_window()).collect()
+        all.filter(|slot| self.subscriptions[*slot].demand != Demand::OnRequest).collect()
     }
 
     /// Whether the holder of a message can be at work on it: it was taken on request, or is the
@@ -215,7 +265,7 @@ impl Ledger {
 
     /// The session is at its end: notes which messages it can have been at work on.
     pub fn note_work_at_end(&mut self, who: SessionSlot) {
-        for slot in self.windows_of(who) {
+        for slot in self.sessions[who].subscriptions() {
             let subscription = &mut self.subscriptions[slot];
             subscription.oldest_at_end = subscription.held.first().unwrap_or(NONE);
         }
@@ -232,8 +282,9 @@ impl Ledger {
     ) -> Option<SubscriptionSlot> {
         let lost = &mut self.sessions[who].lost;
         let places = lost.get_mut(&id)?;
-        let fits = |slot: &SubscriptionSlot| {
-            named.is_none_or(|queue| self.subscriptions[*slot].position(queue).is_some())
+        let fits = |slot: &SubscriptionSlot| match self.subscriptions[*slot].key {
+            Keyed::Queue(queue) => named.is_none_or(|named| named == queue),
+            _ => true,
         };
         // It may have been lost in two queues, when it became a dead letter in between.
         let fitting = places.iter().enumerate().filter(|(_, slot)| fits(slot));

@@ -3,7 +3,7 @@
 use crate::words::cause::Cause;
 use crate::words::change::Counters;
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Demand, Put, SubscriptionKey, Target};
+use crate::words::command::{Command, Demand, Options, Put, SubscriptionKey, Target};
 use crate::words::ids::QueueName;
 use crate::words::settings::QueueSetting;
 use crate::words::statistics::Failures;
@@ -122,7 +122,11 @@ impl Model {
     pub fn execute(&mut self, who: char, command: Command) {
         match command {
             Command::Put(put) => self.put(who, put),
-            Command::Subscribe { queue, demand: Demand::Window(max), .. } => {
+            Command::Subscribe {
+                queue,
+                options: Options { demand: Demand::Window(max), .. },
+                ..
+            } => {
                 self.consume(who, &queue, max);
             }
             Command::Unsubscribe { key: SubscriptionKey::Queue, queue, .. } => {

@@ -24,7 +24,10 @@ pub struct Reservation {
     pub session: SessionSlot,
     /// Through whose window it came; none for what was taken on request.
     subscription: SubscriptionSlot,
-    /// When it ends by itself; of what came through a window, when it was handed out.
+    /// Whether its moment is that of its end, and not that of its beginning.
+    has_end: bool,
+    /// When it ends by itself; of what came through a window with one clock, when it was handed
+    /// out.
     pub moment: Time,
     links: [Link; 2],
 }
@@ -36,6 +39,8 @@ pub enum Holder {
     Session(SessionSlot, Time),
     /// Through the window of a subscription, at this moment; the window has a clock of its own.
     Window(SubscriptionSlot, Time),
+    /// Through the window of a subscription, until this moment.
+    TimedWindow(SubscriptionSlot, Time),
 }
 
 impl Reservation {
@@ -45,7 +50,7 @@ impl Reservation {
 
     /// When it ends by itself.
     pub fn ends(&self) -> Time {
-        if self.subscription == NONE { self.moment } else { Time::NEVER }
+        if self.has_end { self.moment } else { Time::NEVER }
     }
 }
 
@@ -107,10 +112,10 @@ impl Reservations {
         message: Slot,
         session: SessionSlot,
         window: Option<SubscriptionSlot>,
-        moment: Time,
+        (has_end, moment): (bool, Time),
     ) -> ReservationSlot {
         let (links, subscription) = ([UNLINKED; 2], window.unwrap_or(NONE));
-        let reservation = Reservation { message, session, subscription, moment, links };
+        let reservation = Reservation { message, session, subscription, has_end, moment, links };
         let slot = self.slots.insert(reservation);
         ReservationSlot::try_from(slot).expect("fewer than 2^32 reservations")
     }
@@ -197,7 +202,7 @@ mod tests {
     fn lists_keep_their_order_when_one_in_the_middle_leaves() {
         let mut all = Reservations::default();
         let mut list = List::default();
-        let slots: Vec<u32> = (0..4).map(|n| all.insert(n, 1, None, Time(0))).collect();
+        let slots: Vec<u32> = (0..4).map(|n| all.insert(n, 1, None, (true, Time(0)))).collect();
         for slot in &slots {
             all.push_back(&mut list, Of::Queue, *slot);
         }
@@ -218,8 +223,8 @@ mod tests {
     fn the_two_lists_do_not_disturb_each_other() {
         let mut all = Reservations::default();
         let (mut mine, mut queue) = (List::default(), List::default());
-        let a = all.insert(7, 1, None, Time(0));
-        let b = all.insert(8, 1, None, Time(0));
+        let a = all.insert(7, 1, None, (true, Time(0)));
+        let b = all.insert(8, 1, None, (true, Time(0)));
         for slot in [a, b] {
             all.push_back(&mut mine, Of::Holder, slot);
             all.push_back(&mut queue, Of::Queue, slot);

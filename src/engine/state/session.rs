@@ -33,6 +33,8 @@ pub struct Session {
     /// Messages that were taken back although their places in windows are still taken, and whose
     /// places these are: the same message may have been lost more than once.
     pub lost: FxHashMap<MessageId, Vec<SubscriptionSlot>>,
+    /// What was sent to it and is done when that has left, in its order.
+    pub sending: VecDeque<MessageId>,
     /// How many messages are out through all its windows.
     pub dispatched: u32,
     /// What it has taken on request (not what came through windows), the oldest first.
@@ -58,8 +60,11 @@ pub struct Dialogue {
     pub gated: bool,
     /// Whether the peer has closed its sending side: it waits for nothing any more.
     pub hung_up: bool,
-    /// Whether the connection ends once its backlog is worked off.
+    /// Whether the connection ends once its backlog is worked off and what is done when it has been
+    /// sent has been.
     pub ending: bool,
+    /// Whether nothing can be sent to it any more.
+    pub gone: bool,
     /// Whether the peer does not keep up with what is sent to it.
     pub slow: bool,
     /// Whether it has been handed as many bytes as a turn may: its windows count as full.
@@ -101,6 +106,8 @@ pub struct Wait {
 pub enum Keyed {
     Queue(QueueSlot),
     Number(u64),
+    /// None: it is there for one reserve.
+    Once,
 }
 
 impl Keyed {
@@ -122,6 +129,7 @@ impl Session {
             first: None,
             others: FxHashMap::default(),
             lost: FxHashMap::default(),
+            sending: VecDeque::new(),
             dispatched: 0,
             held: List::default(),
             soonest: Time::NEVER,
@@ -145,6 +153,11 @@ impl Session {
     /// All its subscriptions, in no particular order but for the first, which comes first.
     pub fn subscriptions(&self) -> impl Iterator<Item = SubscriptionSlot> {
         self.first.into_iter().chain(self.others.values().copied())
+    }
+
+    /// Whether it may end, as far as what was sent to it goes.
+    pub fn has_sent_all(&self) -> bool {
+        self.dialogue.gone || self.sending.is_empty()
     }
 
     pub fn is_waiting(&self) -> bool {

@@ -3,7 +3,7 @@
 use slab::Slab;
 
 use crate::words::clock::Time;
-use crate::words::command::Demand;
+use crate::words::command::{Demand, Settlement, Tag, Terms};
 
 use super::queue::QueueSlot;
 use super::reservation::{List, NONE, ReservationSlot};
@@ -20,6 +20,12 @@ pub struct Subscription {
     /// Its queues, in the order in which they were added.
     pub queues: Vec<Member>,
     pub demand: Demand,
+    pub settlement: Settlement,
+    pub terms: Terms,
+    /// What comes along with each message of the window.
+    pub tag: Tag,
+    /// Whether it has been told to wake up since its connection last asked something of it.
+    pub woken: bool,
     /// What is out through its window, the oldest first.
     pub held: List,
     /// Places in its window that are taken by messages which were taken back (flushed, timed out),
@@ -29,6 +35,8 @@ pub struct Subscription {
     pub stamp: u64,
     /// Since when its oldest message is the oldest, or all its places are lost.
     pub clock_since: Time,
+    /// No message that is out and has an end of its own ends before this.
+    pub soonest: Time,
     /// The entry in [`super::deadlines::Deadlines`].
     pub armed: Time,
     /// What was the oldest of `held` when the session ended.
@@ -53,10 +61,15 @@ impl Subscription {
             key,
             queues: Vec::new(),
             demand: Demand::OnRequest,
+            settlement: Settlement::ByConsumer,
+            terms: Terms::MessageTimeToRun,
+            tag: Tag::None,
+            woken: false,
             held: List::default(),
             lost_places: 0,
             stamp: 0,
             clock_since: Time(0),
+            soonest: Time::NEVER,
             armed: Time::NEVER,
             oldest_at_end: NONE,
         }
@@ -72,13 +85,34 @@ impl Subscription {
 
     pub fn has_room(&self) -> bool {
         match self.demand {
-            Demand::OnRequest => false,
+            Demand::OnRequest | Demand::WakeUp => false,
             Demand::Window(max) => self.held.len() + self.lost_places < max,
+        }
+    }
+
+    /// Whether its window has one clock, for its oldest message.
+    pub fn has_one_clock(&self) -> bool {
+        self.terms == Terms::AckTimeout && self.settlement == Settlement::ByConsumer
+    }
+
+    /// When a message that is handed out now ends by itself, its window's one clock apart.
+    pub fn ends(&self, now: Time, time_to_run_ms: u64, ack_timeout_ms: u64) -> Time {
+        if self.settlement == Settlement::WhenSent {
+            return Time::NEVER;
+        }
+        match self.terms {
+            Terms::MessageTimeToRun => now.plus(time_to_run_ms),
+            Terms::Given(given_ms) => now.plus(given_ms),
+            Terms::AckTimeout if ack_timeout_ms > 0 => now.plus(ack_timeout_ms),
+            Terms::AckTimeout | Terms::Unlimited => Time::NEVER,
         }
     }
 
     /// When the clock of its window runs out.
     pub fn deadline(&self, ack_timeout_ms: u64) -> Time {
+        if !self.has_one_clock() {
+            return self.soonest;
+        }
         let Demand::Window(max) = self.demand else { return Time::NEVER };
         let runs = !self.held.is_empty() || (max > 0 && !self.has_room());
         if ack_timeout_ms == 0 || !runs {
@@ -98,6 +132,10 @@ impl Subscriptions {
     pub fn insert(&mut self, subscription: Subscription) -> SubscriptionSlot {
         let slot = self.slots.insert(subscription);
         SubscriptionSlot::try_from(slot).expect("fewer than 2^32 subscriptions")
+    }
+
+    pub fn contains(&self, slot: SubscriptionSlot) -> bool {
+        self.slots.contains(slot as usize)
     }
 
     pub fn remove(&mut self, slot: SubscriptionSlot) -> Subscription {

@@ -21,6 +21,7 @@ mod rotation;
 mod settings;
 mod settle;
 mod statistics;
+mod subscriptions;
 mod time_to_live;
 mod time_to_run;
 mod window;
@@ -30,7 +31,8 @@ use std::sync::Arc;
 use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{
-    Command, Demand, Handing, Manner, Put, Reply, Request, SubscriptionKey, Tag, Target,
+    Command, Handing, Manner, Options, Put, Reply, Request, Settlement, Sources, SubscriptionKey,
+    Tag, Target,
 };
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{LimitValues, Limits};
@@ -118,6 +120,35 @@ impl Talk {
         self.input(Input::Request(connection(letter), request))
     }
 
+    /// Adds a queue to the subscription of this number, whose tag is the number.
+    pub fn subscribe(&mut self, letter: char, number: u64, name: &str, options: Options) -> String {
+        let options = Options { tag: Tag::Code(number), ..options };
+        let (key, queue) = (SubscriptionKey::Number(number), queue(name));
+        self.command(letter, Command::Subscribe { key, queue, options })
+    }
+
+    pub fn unsubscribe(&mut self, letter: char, number: u64, name: &str) -> String {
+        let (key, queue) = (SubscriptionKey::Number(number), queue(name));
+        self.command(letter, Command::Unsubscribe { key, queue, keep_last: false })
+    }
+
+    /// A reserve out of these queues, this once.
+    pub fn reserve_once(
+        &mut self,
+        letter: char,
+        names: &[&str],
+        timeout_ms: Option<u64>,
+    ) -> String {
+        let names = names.iter().map(|name| queue(name)).collect();
+        let from = Sources::Queues(names, Settlement::ByConsumer);
+        let reserve = Command::Reserve { from, refuse_if_holding: true, timeout_ms, count: 1 };
+        self.command(letter, reserve)
+    }
+
+    pub fn sent(&mut self, letter: char, count: usize) -> String {
+        self.input(Input::Sent(connection(letter), count))
+    }
+
     pub fn close(&mut self, letter: char) -> String {
         self.input(Input::Closed(connection(letter)))
     }
@@ -188,7 +219,7 @@ impl Talk {
                     told.push(format!("{} {}", letter(who), tell(&reply)));
                     self.replies.push(reply);
                 }
-                Effect::Deliver(who, _, handed) => {
+                Effect::Deliver(who, tag, handed) => {
                     let how = match handed.handing {
                         Handing::Reserved => "reserved",
                         Handing::Dispatched => "dispatched",
@@ -196,11 +227,15 @@ impl Talk {
                     };
                     let left = handed.time_to_live_ms.map(|ttl| format!(" ttl {ttl}"));
                     told.push(format!(
-                        "{} {how} {}{}",
+                        "{} {how} {}{}{}",
                         letter(who),
                         handed.id,
-                        left.unwrap_or_default()
+                        left.unwrap_or_default(),
+                        shown(&tag)
                     ));
+                }
+                Effect::WakeUp(who, tag) => {
+                    told.push(format!("{} woken{}", letter(who), shown(&tag)))
                 }
                 Effect::Gate(who, true) => told.push(format!("{} gate closed", letter(who))),
                 Effect::Gate(who, false) => told.push(format!("{} gate open", letter(who))),
@@ -248,6 +283,14 @@ pub fn queue(text: &str) -> QueueName {
     QueueName::new(text.as_bytes()).unwrap()
 }
 
+/// A tag as it is shown behind what it came with.
+fn shown(tag: &Tag) -> String {
+    match tag {
+        Tag::Code(code) => format!(" for {code}"),
+        _ => String::new(),
+    }
+}
+
 fn tell(reply: &Reply) -> String {
     match reply {
         Reply::Put(id) => format!("put {id}"),
@@ -290,7 +333,8 @@ pub fn command(text: &str) -> Command {
             consume(queue(said.0[1]), window)
         }
         "reserve" => Command::Reserve {
-            from: SET,
+            from: Sources::Subscription(SET),
+            refuse_if_holding: false,
             timeout_ms: said.option("for"),
             count: u32::try_from(said.option("count").unwrap_or(1)).unwrap(),
         },
@@ -324,7 +368,7 @@ pub fn command(text: &str) -> Command {
 }
 
 pub fn watch(queue: QueueName) -> Command {
-    Command::Subscribe { key: SET, queue, demand: Demand::OnRequest }
+    Command::Subscribe { key: SET, queue, options: Options::default() }
 }
 
 pub fn ignore(queue: QueueName) -> Command {
@@ -336,7 +380,7 @@ pub fn consume(queue: QueueName, window: u32) -> Command {
     let key = SubscriptionKey::Queue;
     match window {
         0 => Command::Unsubscribe { key, queue, keep_last: false },
-        _ => Command::Subscribe { key, queue, demand: Demand::Window(window) },
+        _ => Command::Subscribe { key, queue, options: Options::window(window) },
     }
 }
 

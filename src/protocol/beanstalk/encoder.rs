@@ -58,7 +58,9 @@ impl Encoder for BeanstalkEncoder {
             Reply::Echo => note(tag, out),
             Reply::Refused(refusal) => word(refusal_word(*refusal), out),
             // The decoder asks for neither.
-            Reply::Survey(_) | Reply::Listing(_) | Reply::Configured => word("INTERNAL_ERROR", out),
+            Reply::Survey(_) | Reply::Listing(_) | Reply::Configured | Reply::WakeUp => {
+                word("INTERNAL_ERROR", out)
+            }
         }
     }
 
@@ -100,6 +102,8 @@ fn refusal_word(refusal: Refusal) -> &'static str {
         | Refusal::QueueFull => "OUT_OF_MEMORY",
         Refusal::OutcomeUnknown | Refusal::OutOfIds => "INTERNAL_ERROR",
         Refusal::LastQueue => "NOT_IGNORED",
+        // Nothing of this protocol is refused so.
+        Refusal::Holding => "INTERNAL_ERROR",
     }
 }
 

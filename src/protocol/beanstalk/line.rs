@@ -5,7 +5,7 @@
 
 use super::{Note, WATCH_LIST, is_tube_byte, is_tube_name};
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Demand, Target};
+use crate::words::command::{Command, Options, Sources, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::WORK_PER_TURN_MAX;
 use crate::words::statistics::Counted;
@@ -165,7 +165,7 @@ fn parse_others(line: &[u8]) -> Parsed<'_> {
 }
 
 fn watch(queue: QueueName) -> Command {
-    Command::Subscribe { key: WATCH_LIST, queue, demand: Demand::OnRequest }
+    Command::Subscribe { key: WATCH_LIST, queue, options: Options::default() }
 }
 
 fn ignore(queue: QueueName) -> Command {
@@ -173,7 +173,8 @@ fn ignore(queue: QueueName) -> Command {
 }
 
 fn reserve(timeout_ms: Option<u64>, count: u32) -> Command {
-    Command::Reserve { from: WATCH_LIST, timeout_ms, count }
+    let from = Sources::Subscription(WATCH_LIST);
+    Command::Reserve { from, refuse_if_holding: false, timeout_ms, count }
 }
 
 /// A command that nothing may follow.

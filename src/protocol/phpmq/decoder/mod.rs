@@ -17,7 +17,7 @@ use crate::protocol::WireError;
 use crate::protocol::wire::{Content, Piece, Rest, decimal};
 use crate::words::change::Attributes;
 use crate::words::clock::Time;
-use crate::words::command::{Command, Demand, Put, Requests, SubscriptionKey, Tag, Target};
+use crate::words::command::{Command, Options, Put, Requests, SubscriptionKey, Tag, Target};
 use crate::words::ids::{MessageId, QueueName, QueueNameError};
 use crate::words::limits::{Limits, QUEUE_NAME_BYTES_MAX};
 use crate::words::refusal::Refusal;
@@ -302,8 +302,8 @@ impl Decoder {
             Kind::Consume => match message.window {
                 0 => Command::Unsubscribe { key: SubscriptionKey::Queue, queue, keep_last: false },
                 window => {
-                    let (key, demand) = (SubscriptionKey::Queue, Demand::Window(window));
-                    Command::Subscribe { key, queue, demand }
+                    let options = Options::window(window);
+                    Command::Subscribe { key: SubscriptionKey::Queue, queue, options }
                 }
             },
             Kind::Acknowledge => Command::Acknowledge { id, queue: Some(queue) },

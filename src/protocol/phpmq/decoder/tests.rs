@@ -82,8 +82,8 @@ fn a_message_of_revision_2_carries_its_time_to_live() {
 }
 
 fn consume(window: u32) -> Command {
-    let (key, demand) = (SubscriptionKey::Queue, Demand::Window(window));
-    Command::Subscribe { key, queue: name("q"), demand }
+    let options = Options::window(window);
+    Command::Subscribe { key: SubscriptionKey::Queue, queue: name("q"), options }
 }
 
 #[test]

@@ -1,0 +1,94 @@
+//! Messages that are done when the answer that carries them has left.
+
+use super::*;
+use crate::words::command::{Command, Options, Request, Settlement, Sources, SubscriptionKey, Tag};
+use crate::words::ids::QueueName;
+use Durability::Periodic;
+
+impl Stage {
+    /// A peer asks for something that its protocol has no word for.
+    fn ask(&mut self, letter: char, command: Command) {
+        let connection = self.clients[&letter].id;
+        let requests = vec![Request { tag: Tag::None, command }];
+        let charge = Charge::new(self.shared.budget.clone());
+        self.events.send(Event::Requests { connection, requests, charge }).unwrap();
+        self.turn();
+    }
+
+    fn messages(&self) -> u64 {
+        self.dispatcher.engine.stored().1
+    }
+}
+
+fn subscribe() -> Command {
+    let options = Options { settlement: Settlement::WhenSent, ..Options::default() };
+    let queue = QueueName::new(b"default").unwrap();
+    Command::Subscribe { key: SubscriptionKey::Number(0), queue, options }
+}
+
+fn reserve(count: u32) -> Command {
+    let from = Sources::Subscription(SubscriptionKey::Number(0));
+    Command::Reserve { from, refuse_if_holding: false, timeout_ms: Some(0), count }
+}
+
+#[test]
+fn a_message_is_done_when_it_has_left() {
+    let mut s = Stage::new().connect("a", "beanstalk", Periodic);
+    s.ask('a', subscribe());
+    s.say('a', put("x") + &put("y"));
+    s.ask('a', reserve(1));
+    assert!(s.hear('a').ends_with("RESERVED 1 1\r\nx\r\n"));
+    assert_eq!(s.messages(), 1, "x is done");
+    s.say('a', "delete 1\r\n");
+    assert_eq!(s.hear('a'), "NOT_FOUND\r\n");
+}
+
+#[test]
+fn an_answer_of_several_messages_is_done_as_a_whole() {
+    let limits = LimitValues { max_output: 64 * 1024 * 1024, ..LimitValues::default() };
+    let settings = Settings { limits, ..Settings::default() };
+    let mut s = Stage::with(settings).connect("a", "beanstalk", Periodic);
+    s.ask('a', subscribe());
+    for _ in 0..40 {
+        s.say('a', put(&"x".repeat(65_000)));
+        s.hear('a');
+    }
+    s.ask('a', reserve(40));
+    assert_eq!(s.messages(), 40, "some of it lies in the socket, none of it is done");
+    let id = s.clients[&'a'].id;
+    assert!(s.dispatcher.peers[&id].outbox.unsent_bytes() > 0);
+    s.vanish('a');
+    s.end('a', End::Reset(io::Error::from(io::ErrorKind::ConnectionReset)));
+    while s.knows('a') {
+        s.turn();
+    }
+    s.turn();
+    assert_eq!(s.messages(), 40);
+    s.open('b', "beanstalk", Periodic);
+    s.say('b', "stats-tube default\r\n");
+    assert!(s.hear('b').contains("current-jobs-ready: 40\n"), "all came back");
+}
+
+#[test]
+fn a_whole_answer_that_is_read_is_done() {
+    let mut s = Stage::new().connect("a", "beanstalk", Periodic);
+    s.ask('a', subscribe());
+    for _ in 0..30 {
+        s.say('a', put(&"x".repeat(65_000)));
+        s.hear('a');
+    }
+    s.ask('a', reserve(30));
+    assert_eq!(s.messages(), 30);
+    let bytes = "RESERVED_BATCH 30\r\n".len()
+        + (1..=30).map(|id: u64| format!("RESERVED {id} 65000\r\n").len() + 65_002).sum::<usize>();
+    let mut stream = s.clients[&'a'].stream.as_ref().unwrap().try_clone().unwrap();
+    let reading = std::thread::Builder::new()
+        .spawn(move || io::Read::read_exact(&mut stream, &mut vec![0; bytes]).unwrap())
+        .unwrap();
+    while s.messages() > 0 {
+        // The writer reports each chunk that the peer has taken.
+        let event = s.dispatcher.events.recv_timeout(std::time::Duration::from_millis(100)).ok();
+        s.dispatcher.turn_at(s.now, event).unwrap();
+    }
+    reading.join().unwrap();
+}
