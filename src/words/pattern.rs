@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A pattern that queue names match or not, in the form that [`matches`] describes.
+/// A pattern that queue names match or not, in the form that [`matches()`] describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern(Box<str>);
 
