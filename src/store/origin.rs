@@ -21,7 +21,8 @@
 //!
 //! # Failure
 //!
-//! A row that is missing or damaged says nothing: files of earlier versions have none. A need that
+//! A row that is missing or damaged says nothing: files of earlier versions have none, and a power
+//! cut can tear its page while the log is moved. A need that
 //! can not be written on a full disk is left out: then a copy is taken for what it is not, as it
 //! would be without the row. A cookie that can not be written at the start goes into the first
 //! commit that has room, since a log without it would be taken for another file's.
