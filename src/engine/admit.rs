@@ -6,6 +6,7 @@ use crate::words::command::{Manner, Put, Reply, Tag, Target};
 use crate::words::ids::{MessageId, QueueId, Sequence};
 use crate::words::limits::ID_BLOCK;
 use crate::words::refusal::Refusal;
+use crate::words::settings::QueueLimits;
 
 use super::state::message::{History, Message, State};
 use super::state::queue::QueueSlot;
@@ -28,9 +29,7 @@ impl Engine {
         let Some(queue) = queue else {
             return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
         };
-        let here = self.ledger.queue(queue);
-        let priority = put.priority.unwrap_or_else(|| self.limits.priority());
-        if can_be_refused && here.limits.refuse(here.counts().total(), priority) {
+        if can_be_refused && self.is_full(queue, put.priority) {
             return turn.reply(asker, Reply::Refused(Refusal::QueueFull));
         }
         let Some(id) = self.draw_id(turn) else {
@@ -40,6 +39,16 @@ impl Engine {
         self.insert(turn, MessageId(id), queue, put);
         turn.reply(asker, Reply::Put(MessageId(id)));
         self.serve(turn, queue);
+    }
+
+    /// Whether a queue has as many messages as its limit for this priority allows.
+    fn is_full(&self, queue: QueueSlot, priority: Option<u32>) -> bool {
+        let here = self.ledger.queue(queue);
+        // Hardly any queue has a limit, and every put comes by here.
+        here.limits != QueueLimits::NONE && {
+            let priority = priority.unwrap_or_else(|| self.limits.priority());
+            here.limits.refuse(here.counts().total(), priority)
+        }
     }
 
     /// A put whose body the decoder refused.

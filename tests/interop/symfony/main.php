@@ -11,8 +11,8 @@ require_once 'Symfony/Component/Messenger/Bridge/Beanstalkd/autoload.php';
 require_once 'Symfony/Component/EventDispatcher/autoload.php';
 require_once 'Pheanstalk/autoload.php';
 require_once __DIR__ . '/../testing.php';
+require_once __DIR__ . '/services.php';
 
-use Psr\Container\ContainerInterface;
 use Symfony\Component\EventDispatcher\EventDispatcher;
 use Symfony\Component\Messenger\Bridge\Beanstalkd\Transport\BeanstalkdReceivedStamp;
 use Symfony\Component\Messenger\Bridge\Beanstalkd\Transport\BeanstalkdTransport;
@@ -43,27 +43,6 @@ final class Invoice
     {
         $this->number = $number;
         $this->fails = $fails;
-    }
-}
-
-/** The services that Messenger looks up by name. */
-final class Services implements ContainerInterface
-{
-    private array $services;
-
-    public function __construct(array $services)
-    {
-        $this->services = $services;
-    }
-
-    public function get($id)
-    {
-        return $this->services[$id];
-    }
-
-    public function has($id): bool
-    {
-        return isset($this->services[$id]);
     }
 }
 
