@@ -143,6 +143,12 @@ mod tests {
         pairs
     }
 
+    /// Ends their side at once. Dropping the socket alone may end it later: another test that starts
+    /// a process at this moment lends that process a copy of every descriptor until it runs.
+    fn hang_up(theirs: &mut Option<Socket>) {
+        theirs.take().unwrap().shutdown(Shutdown::Both).unwrap();
+    }
+
     fn take(hang_ups: &mut HangUps) -> Vec<u64> {
         let mut found = Vec::new();
         hang_ups.take(&mut found);
@@ -166,13 +172,16 @@ mod tests {
             }
             assert_eq!(take(&mut hang_ups), []);
             pairs[1].1.as_ref().unwrap().shutdown(Shutdown::Write).unwrap();
-            pairs[2].1 = None;
+            hang_up(&mut pairs[2].1);
             assert_eq!(take(&mut hang_ups), [2, 3]);
-            pairs[1].1 = None;
+            hang_up(&mut pairs[1].1);
             assert_eq!(take(&mut hang_ups), []);
             // What was sent before the end is still there to be read.
             assert_eq!(recv(&pairs[1].0, &mut [0_u8; 8][..], RecvFlags::empty()), Ok((1, 1)));
-            pairs.iter_mut().for_each(|(_, theirs)| *theirs = None);
+            pairs
+                .iter_mut()
+                .filter(|(_, theirs)| theirs.is_some())
+                .for_each(|pair| hang_up(&mut pair.1));
             assert_eq!(take(&mut hang_ups).len() as u64, count - 2);
         }
     }
@@ -193,7 +202,7 @@ mod tests {
             assert_eq!(take(&mut hang_ups), [1]);
 
             let (ours, theirs) = Socket::pair(Domain::UNIX, Type::STREAM, None).unwrap();
-            drop(theirs);
+            hang_up(&mut Some(theirs));
             hang_ups.watch(ConnectionId(2), Arc::new(Transport::plain(ours)));
             assert_eq!(take(&mut hang_ups), [2]);
         }
@@ -204,7 +213,7 @@ mod tests {
         let mut hang_ups = HangUps::new().unwrap();
         let count = 2 * REPORTS_MAX as u64 + YOUNG_MAX as u64;
         let mut pairs = watched(&mut hang_ups, count);
-        pairs.iter_mut().for_each(|(_, theirs)| *theirs = None);
+        pairs.iter_mut().for_each(|(_, theirs)| hang_up(theirs));
         assert_eq!(take(&mut hang_ups), (1..=count).collect::<Vec<_>>());
         assert_eq!(take(&mut hang_ups), []);
     }
@@ -215,7 +224,7 @@ mod tests {
         let mut pairs = watched(&mut hang_ups, 2);
         hang_ups.forget(ConnectionId(1));
         assert_eq!(Arc::strong_count(&pairs[0].0), 1);
-        pairs.iter_mut().for_each(|(_, theirs)| *theirs = None);
+        pairs.iter_mut().for_each(|(_, theirs)| hang_up(theirs));
         assert_eq!(take(&mut hang_ups), [2]);
         assert_eq!(Arc::strong_count(&pairs[1].0), 1);
     }
