@@ -2,8 +2,8 @@
 //!
 //! Each connection has a thread of its own, so the request of one peer may come through the channel
 //! before the end of another that had closed its connection earlier. One program that does both
-//! would see its own close take effect late: a job that it held is not ready yet, or a connection
-//! that it closed is still counted. So requests are taken in rounds:
+//! would see its own close take effect late: a message that it held is not ready yet, or a
+//! connection that it closed is still counted. So requests are taken in rounds:
 //!
 //! ```text
 //!   what has come ─► round ─► which peers have hung up? ─┬─ none ──────────────► the round is done

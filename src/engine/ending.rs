@@ -63,7 +63,8 @@ impl Engine {
             self.budget -= 1;
             match what {
                 LetGo::Reserved(slot) => {
-                    // One by one, as with beanstalkd: who waits gets the first that was reserved.
+                    // Served after each message and not once at the end: a consumer that waits
+                    // gets the message that was reserved first.
                     let queue = self.ledger.queue_of(slot);
                     self.give_back(turn, slot, Cause::ConnectionLost);
                     self.serve(turn, queue);
@@ -109,7 +110,7 @@ impl Engine {
         if let Some(first) = subscription.held.first() {
             return Some(LetGo::Dispatched(self.ledger.reservations()[first].message));
         }
-        // From the front, in beanstalkd's order, which shows in lists of queues.
+        // From the front: the order in which queues vanish shows in lists of queues.
         let first = subscription.queues.first();
         Some(first.map_or(LetGo::Subscription(slot), |member| LetGo::Queue(slot, member.queue)))
     }

@@ -228,7 +228,8 @@ impl Engine {
                 break;
             };
             (left, count) = (left - 1, count + 1);
-            // One by one, as with beanstalkd: who waits gets the first one kicked, not the best.
+            // Served after each message and not once at the end: a consumer that waits gets the
+            // message that was kicked first, not the one that is first in the queue's order.
             self.serve(turn, home.unwrap_or(queue));
         }
         if left > 0 {

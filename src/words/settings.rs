@@ -19,7 +19,8 @@ impl QueueSetting {
     }
 }
 
-/// The classes of priorities that a queue may have limits of their own for: Gearman's three.
+/// The classes of priorities that a queue may have limits of their own for. Clients that know only
+/// three priorities have one of each class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PriorityClass {
     /// Below 768.

@@ -204,11 +204,11 @@ pub struct QueueStatistics {
     pub messages: StateCounts,
     /// Messages put since it was made.
     pub messages_put: u64,
-    /// Connections that use it.
+    /// Connections that refer to it, to put into it.
     pub using: u64,
-    /// Connections that watch it.
+    /// Connections that can ask for its messages.
     pub watching: u64,
-    /// Connections that watch it and wait.
+    /// Those of them that wait for one.
     pub waiting: u64,
     /// The pause in force, in milliseconds.
     pub pause_ms: u64,

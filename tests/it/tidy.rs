@@ -62,6 +62,8 @@ struct Source {
     path: String,
     /// Line numbers and lines that are neither remarks nor tests.
     code: Vec<(usize, String)>,
+    /// The remarks among those lines.
+    remarks: Vec<(usize, String)>,
     text: String,
 }
 
@@ -99,7 +101,7 @@ fn read(path: &Path) -> Source {
     let text = fs::read_to_string(path).unwrap();
     let relative = path.strip_prefix(top()).unwrap().to_str().unwrap().to_owned();
     let lines: Vec<&str> = text.lines().collect();
-    let mut code = Vec::new();
+    let (mut code, mut remarks) = (Vec::new(), Vec::new());
     for (index, line) in lines.iter().enumerate() {
         let begins_tests = line.trim() == "#[cfg(test)]"
             && lines
@@ -109,11 +111,11 @@ fn read(path: &Path) -> Source {
         if begins_tests && !line.starts_with(' ') {
             break;
         }
-        if !line.trim_start().starts_with("//") {
-            code.push((index + 1, (*line).to_owned()));
-        }
+        let is_remark = line.trim_start().starts_with("//");
+        let list = if is_remark { &mut remarks } else { &mut code };
+        list.push((index + 1, (*line).to_owned()));
     }
-    Source { path: relative, code, text }
+    Source { path: relative, code, remarks, text }
 }
 
 /// The files that are tests as a whole: declared as `#[cfg(test)] mod name;`.
@@ -315,6 +317,45 @@ fn shared_code_names_no_protocol() {
         offences.extend(lines_with(&source, &["beanstalk", "php-mq", "php_mq", "tube"]));
     }
     demand("what one protocol needs stands in its folder and its row of PROTOCOLS", offences);
+}
+
+/// The rooms that serve all protocols alike.
+const CORE: &[&str] =
+    &["words", "engine", "journal", "store", "persistence", "channels", "wire", "dispatcher"];
+
+/// Words of single protocols, and of programs that speak them. The beginnings of words count, so
+/// that `tubes` and `beanstalkd` are found too.
+const FOREIGN_WORDS: &[&str] = &[
+    "beanstalk",
+    "gearman",
+    "job",
+    "laravel",
+    "memcache",
+    "php-mq",
+    "pheanstalk",
+    "stomp",
+    "symfony",
+    "tube",
+    "zmtp",
+];
+
+#[test]
+fn remarks_in_the_core_use_its_own_words() {
+    let mut offences = Vec::new();
+    for source in sources() {
+        if !CORE.iter().any(|room| source.is_below(room)) {
+            continue;
+        }
+        for (number, line) in &source.remarks {
+            let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '-');
+            let is_foreign =
+                |word: &str| FOREIGN_WORDS.iter().any(|w| word.to_lowercase().starts_with(w));
+            if words.any(is_foreign) {
+                offences.push(format!("{}:{number}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    demand("what only one protocol has a word for stands in its folder", offences);
 }
 
 #[test]
