@@ -1,11 +1,12 @@
-//! The changes of one commit, coalesced by message.
+//! The changes of one commit, coalesced by message, queue and key.
 
 use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
+use super::keys::{Keys, Taken};
 use super::puts::Puts;
-use crate::words::change::{MessageRow, StateRow};
+use crate::words::change::{KeyRow, MessageRow, StateRow};
 use crate::words::clock::Now;
 use crate::words::ids::{CommitNumber, MessageId, Part, QueueId, QueueName};
 use crate::words::limits::MESSAGE_OVERHEAD_BYTES;
@@ -24,6 +25,7 @@ pub struct Batch {
     removals: Vec<MessageId>,
     named: FxHashMap<QueueId, QueueName>,
     gone: Vec<QueueId>,
+    keys: Keys,
     pub(super) ids_reserved: Option<u64>,
     pub(super) clean_stop: Option<u64>,
     pub(super) clock: Option<Now>,
@@ -84,7 +86,7 @@ impl Batch {
     pub fn rows(&self) -> u64 {
         let states = self.states.len() + self.sorted_states.len();
         let queues = self.named.len() + self.gone.len();
-        (self.puts.len() + states + self.removals.len() + queues) as u64
+        (self.puts.len() + states + self.removals.len() + queues + self.keys.len()) as u64
     }
 
     /// Queues to write, by number. They come before all messages.
@@ -97,6 +99,12 @@ impl Batch {
     /// Queues to remove, after all messages. They may not exist.
     pub fn queues_gone(&self) -> &[QueueId] {
         &self.gone
+    }
+
+    /// What becomes of keys, by queue and key, after all messages. One that is free may have had no
+    /// row.
+    pub fn keys(&self) -> Vec<(QueueId, &[u8], Taken)> {
+        self.keys.sorted()
     }
 
     /// How many places there are for [`Batch::part`].
@@ -177,7 +185,8 @@ impl Batch {
         for batch in [&mut kept, self] {
             let removals = (batch.removals.len() + batch.gone.len()) as u64 * REMOVAL_BYTES;
             let queues = batch.named.len() as u64 * QUEUE_BYTES;
-            batch.bytes = batch.put_bytes + removals + batch.moves() * STATE_BYTES + queues;
+            let keys = batch.keys.len() as u64 * KEY_BYTES;
+            batch.bytes = batch.put_bytes + removals + batch.moves() * STATE_BYTES + queues + keys;
         }
         kept
     }
@@ -191,6 +200,7 @@ impl Batch {
         self.states.clear();
         self.named.clear();
         self.gone.clear();
+        self.keys.clear();
         self.ids_reserved = None;
         self.clean_stop = None;
         self.clock = None;
@@ -262,6 +272,24 @@ impl Batch {
         }
     }
 
+    pub(super) fn key_set(&mut self, row: KeyRow) {
+        let is_new = row.message.is_some_and(|id| self.puts.get(id).is_some());
+        let before = self.keys.len();
+        self.keys.set(row, is_new);
+        self.count_keys(before);
+    }
+
+    pub(super) fn key_gone(&mut self, queue: QueueId, key: Box<[u8]>, file_is_suspect: bool) {
+        let before = self.keys.len();
+        self.keys.gone(queue, key, file_is_suspect);
+        self.count_keys(before);
+    }
+
+    fn count_keys(&mut self, before: usize) {
+        self.bytes -= before as u64 * KEY_BYTES;
+        self.bytes += self.keys.len() as u64 * KEY_BYTES;
+    }
+
     /// Adds what happened later; takes everything out of `newer`. For a suspect file, what is in
     /// neither batch any more is still removed.
     pub(super) fn add(&mut self, newer: &mut Batch, file_is_suspect: bool) {
@@ -281,6 +309,9 @@ impl Batch {
         for id in newer.gone.drain(..) {
             self.queue_gone(id, file_is_suspect);
         }
+        let keys = self.keys.len();
+        self.keys.add_all(&mut newer.keys, file_is_suspect);
+        self.count_keys(keys);
         self.ids_reserved = newer.ids_reserved.or(self.ids_reserved);
         self.clean_stop = newer.clean_stop.or(self.clean_stop);
         self.clock = newer.clock.or(self.clock);
@@ -310,6 +341,7 @@ pub(super) fn put_bytes(row: &MessageRow) -> u64 {
 /// What entries of the other kinds take, in bytes: their size in the tables above, roughly.
 const STATE_BYTES: u64 = 150;
 const QUEUE_BYTES: u64 = 300;
+const KEY_BYTES: u64 = 350;
 const REMOVAL_BYTES: u64 = 16;
 /// Entries whose room is kept in an emptied batch whatever it was used for.
 const KEPT_CAPACITY_MIN: usize = 4_096;

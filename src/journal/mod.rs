@@ -22,6 +22,7 @@
 //! still removed from the file.
 
 mod batch;
+mod keys;
 mod lag;
 mod puts;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::words::ids::{CommitNumber, MessageId, Part};
 use lag::Lag;
 
 pub use batch::{Batch, Row};
+pub use keys::Taken;
 
 /// What the databases do not have yet. See the module.
 #[derive(Debug)]
@@ -96,6 +98,10 @@ impl Journal {
             Change::Removed(id) => self.current.removed(id, self.file_is_suspect),
             Change::QueueNamed { id, name } => self.current.queue_named(id, name),
             Change::QueueGone(id) => self.current.queue_gone(id, self.file_is_suspect),
+            Change::KeySet(row) => self.current.key_set(row),
+            Change::KeyGone { queue, key } => {
+                self.current.key_gone(queue, key, self.file_is_suspect);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::protocol::wire::testing::Random;
 use crate::words::change::MessageState;
-use crate::words::change::{Counters, StateRow};
+use crate::words::change::{Counters, KeyRow, KeyUntil, StateRow};
 use crate::words::ids::{QueueId, QueueName};
 use crate::words::limits::TICK_BYTES_MAX;
 
@@ -465,4 +465,64 @@ fn the_first_places_of_so_many_bytes_are_at_least_one() {
     }
     // The removal comes with the first message.
     assert_eq!(pieces, [2, 1, 2, 1]);
+}
+
+fn key_set(message: u64) -> Change {
+    Change::KeySet(KeyRow {
+        queue: QueueId(1),
+        key: b"k"[..].into(),
+        message: Some(MessageId(message)),
+        until: KeyUntil::Done,
+    })
+}
+
+fn key_gone() -> Change {
+    Change::KeyGone { queue: QueueId(1), key: b"k"[..].into() }
+}
+
+/// By which message the key is taken afterwards, if it has changed at all.
+fn key(batch: &Batch) -> Option<Option<u64>> {
+    let keys = batch.keys();
+    let (.., taken) = keys.first()?;
+    Some(taken.and_then(|(message, _)| message).map(|id| id.0))
+}
+
+#[test]
+fn a_key_of_a_message_that_came_and_went_is_nothing() {
+    let mut journal = after(vec![put(1), key_set(1), removed(1), key_gone()]);
+    assert!(journal.is_empty());
+    assert_eq!(journal.bytes(), 0);
+    let mut again = after(vec![put(1), key_set(1), key_gone(), key_set(1)]);
+    assert_eq!(key(&again.take()), Some(Some(1)));
+    assert!(journal.take().is_empty());
+}
+
+#[test]
+fn a_key_that_a_database_may_have_is_freed_there() {
+    for changes in [
+        vec![key_gone()],
+        vec![key_set(1), key_gone()],
+        vec![key_gone(), put(2), key_set(2), removed(2), key_gone()],
+    ] {
+        assert_eq!(key(&after(changes).take()), Some(None));
+    }
+    // The commit of the put may have succeeded although it failed.
+    let mut journal = after(vec![put(1), key_set(1)]);
+    drop(journal.take());
+    journal.failed();
+    assert_eq!(key(&journal.current), Some(Some(1)));
+    journal.record(key_gone());
+    assert_eq!(key(&journal.take()), Some(None));
+}
+
+#[test]
+fn what_memory_lacks_is_coalesced_with_the_keys_that_are_freed_later() {
+    let mut journal = after(vec![put(1), key_set(1)]);
+    drop(journal.take());
+    journal.succeeded();
+    journal.record(removed(1));
+    journal.record(key_gone());
+    assert_eq!(key(&journal.take()), Some(None), "the file has the row");
+    journal.succeeded();
+    assert!(journal.lag().is_none(), "the database in memory never needs it");
 }

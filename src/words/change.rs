@@ -25,6 +25,39 @@ pub enum Change {
     Moved(StateRow),
     /// A message is gone.
     Removed(MessageId),
+    /// A deduplication key is taken, or what holds it has changed.
+    KeySet(KeyRow),
+    /// A deduplication key is free. One that is set anew has to be freed first.
+    KeyGone {
+        /// The queue that had it.
+        queue: QueueId,
+        /// The key.
+        key: Box<[u8]>,
+    },
+}
+
+/// What is kept of a deduplication key of a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    /// The queue that has it.
+    pub queue: QueueId,
+    /// The key.
+    pub key: Box<[u8]>,
+    /// The message that has taken it; `None` once the key has outlived that.
+    pub message: Option<MessageId>,
+    /// How long it is taken.
+    pub until: KeyUntil,
+}
+
+/// How long a key is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyUntil {
+    /// Until its message is handed out for the first time.
+    Taken,
+    /// Until its message is gone.
+    Done,
+    /// Until this moment, whatever becomes of its message.
+    Moment(i64),
 }
 
 /// What is kept of a message: written once, deleted once.

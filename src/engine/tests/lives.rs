@@ -161,6 +161,7 @@ impl World {
                 }
                 Change::Moved(row) => self.rows.get_mut(&row.id).unwrap().moved = Some(row),
                 Change::Removed(id) => drop(self.rows.remove(&id)),
+                Change::KeySet(_) | Change::KeyGone { .. } => panic!("nobody has asked for a key"),
             }
         }
     }
