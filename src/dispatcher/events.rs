@@ -46,9 +46,9 @@ impl Dispatcher<'_> {
         self.departures.watch(connection, Arc::clone(&opened.transport));
         self.peers.insert(connection, Peer::new(opened, &self.writers));
         let (manner, ack_timeout_ms) = (profile.protocol.manner, profile.ack_timeout_ms);
-        let first_queue = profile.protocol.first_queue.map(|(name, key)| {
+        let first_queue = profile.protocol.first_queue.map(|(name, number)| {
             let name = QueueName::new(name.as_bytes()).expect("a first queue has a queue's name");
-            (name, key)
+            (name, number)
         });
         self.input(Input::Opened { connection, manner, ack_timeout_ms, first_queue })?;
         self.greet(connection);

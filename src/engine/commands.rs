@@ -37,20 +37,17 @@ impl Engine {
                 self.reserve_next(turn, asker, (&from, refuse_if_holding), (until, count.max(1)));
             }
             Command::ReserveMessage(id) => self.reserve_message(turn, asker, id),
-            Command::Acknowledge { id, queue } => {
-                self.acknowledge(turn, asker, id, queue.as_ref());
-            }
+            Command::Acknowledge(message) => self.acknowledge(turn, asker, &message),
             Command::Remove(id) => self.remove(turn, asker, id),
-            Command::Release { id, priority, delay_ms } => {
-                self.release(turn, asker, id, (priority, delay_ms));
+            Command::Release { message, priority, delay_ms } => {
+                self.release(turn, asker, &message, (priority, delay_ms));
             }
-            Command::Requeue { id, queue, time_to_live_ms } => {
-                self.requeue(turn, asker, id, (queue.as_ref(), time_to_live_ms));
+            Command::Requeue { message, time_to_live_ms } => {
+                self.requeue(turn, asker, &message, time_to_live_ms);
             }
-            Command::Bury { id, queue, priority } => {
-                self.bury(turn, asker, id, (queue.as_ref(), priority));
-            }
-            Command::Touch(id) => self.touch(turn, asker, id),
+            Command::Bury { message, priority } => self.bury(turn, asker, &message, priority),
+            Command::Fail { message, reason } => self.fail(turn, asker, &message, reason),
+            Command::Touch(message) => self.touch(turn, asker, &message),
             Command::Kick { queue, count } => self.kick_some(turn, asker, &queue, count),
             Command::KickMessage(id) => self.kick_one(turn, asker, id),
             Command::Pause { queue, for_ms } => self.pause(turn, asker, &queue, for_ms),
@@ -183,11 +180,12 @@ fn counted(command: &Command) -> Option<Counted> {
         Command::Reserve { timeout_ms: None, .. } => Counted::Reserve,
         Command::Reserve { .. } => Counted::ReserveWithTimeout,
         Command::ReserveMessage(_) => Counted::ReserveMessage,
-        Command::Acknowledge { .. } => Counted::Acknowledge,
+        Command::Acknowledge(_) => Counted::Acknowledge,
         Command::Remove(_) => Counted::Remove,
         Command::Release { .. } => Counted::Release,
         Command::Requeue { .. } => Counted::Requeue,
         Command::Bury { .. } => Counted::Bury,
+        Command::Fail { .. } => Counted::Fail,
         Command::Touch(_) => Counted::Touch,
         Command::Peek(_) => Counted::Peek,
         Command::PeekNext { state: MessageState::Delayed, .. } => Counted::PeekDelayed,

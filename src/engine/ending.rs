@@ -37,15 +37,8 @@ impl Engine {
     pub(super) fn end_session(&mut self, turn: &mut Turn<'_>, who: SessionSlot) {
         self.ledger.set_hold(who, Hold::Ended);
         self.ledger.note_work_at_end(who);
-        // The last one goes first: the one of number 0 is the last to go. In one order, whatever
-        // that of the map is: it shows in the order of dead letters.
-        let mut subscriptions: Vec<SubscriptionSlot> =
-            self.ledger.session(who).subscriptions().collect();
-        subscriptions.sort_by_key(|slot| match self.ledger.subscription(*slot).key {
-            Keyed::Number(number) => (0, number),
-            Keyed::Queue(queue) => (1, u64::from(queue)),
-            Keyed::Once => (2, 0),
-        });
+        // The last one goes first: the one of number 0 is the last to go.
+        let subscriptions = self.ledger.session(who).subscriptions().collect();
         self.begin_work(turn, Work::EndSession { session: who, subscriptions });
     }
 

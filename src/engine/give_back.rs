@@ -125,13 +125,13 @@ impl Engine {
         }
         self.ledger.place_ready(detached);
         // The others are ready after a restart without being written down.
-        if matches!(cause, Cause::Released { .. } | Cause::Kicked) {
+        if matches!(cause, Cause::Released { .. } | Cause::Failed | Cause::Kicked) {
             self.ledger.save(turn, slot);
         }
         Return::Ready
     }
 
-    /// Notes a failed attempt, where a policy applies, and tells what follows from it.
+    /// Notes a failed attempt, where a policy applies or its holder says so, and tells what follows from it.
     fn judge(&mut self, detached: &Detached, cause: Cause, was_in_work: bool) -> Verdict {
         if cause == Cause::Kicked {
             self.ledger.forget_attempts(detached);
@@ -140,6 +140,9 @@ impl Engine {
         let failed = cause.is_failed_attempt(was_in_work);
         let policy = if failed { self.policy_of(self.ledger.queue_of(slot)) } else { None };
         let Some(place) = policy else {
+            if cause == Cause::Failed {
+                self.ledger.note_failure(detached, cause);
+            }
             return match cause {
                 Cause::Rejected => Verdict::SetAside(None),
                 _ => Verdict::Wait(0),

@@ -183,7 +183,8 @@ impl Engine {
             return Failures::default();
         };
         let home = failure.home.as_ref().map(|home| self.ledger.queue(home.queue).name.clone());
-        Failures { attempts: failure.attempts, cause: failure.cause, origin: home }
+        let (attempts, cause, reason) = (failure.attempts, failure.cause, failure.reason.clone());
+        Failures { attempts, cause, reason, origin: home }
     }
 }
 

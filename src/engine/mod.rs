@@ -57,7 +57,7 @@ use std::sync::Arc;
 use crate::words::cause::ReturnCounts;
 use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
-use crate::words::command::{Handing, Manner, Options, Reply, Request, SubscriptionKey, Tag};
+use crate::words::command::{Handing, Manner, Options, Reply, Request, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
 use crate::words::policy::Policies;
@@ -82,9 +82,9 @@ pub enum Input {
         /// How long a window's oldest message may be out, in milliseconds; 0 = for ever.
         ack_timeout_ms: u64,
         /// The queue that it refers to and is subscribed to from its beginning, neither counted nor
-        /// answered, and the key of that subscription. From then on the queue stays even when
+        /// answered, and the number of that subscription. From then on the queue stays even when
         /// nobody needs it.
-        first_queue: Option<(QueueName, SubscriptionKey)>,
+        first_queue: Option<(QueueName, u64)>,
     },
     /// A connection asks for something.
     Request(ConnectionId, Request),
@@ -263,10 +263,10 @@ impl Engine {
             Input::Opened { connection, manner, ack_timeout_ms, first_queue } => {
                 self.totals.connections_accepted += 1;
                 let who = self.ledger.open_session(connection, manner, ack_timeout_ms);
-                if let Some((name, key)) = first_queue
+                if let Some((name, number)) = first_queue
                     && let Some(queue) = self.queue(&name)
                 {
-                    let key = Keyed::new(key, queue);
+                    let key = Keyed::Number(number);
                     let subscription = self.ledger.open_subscription(now.time, who, key);
                     self.ledger.subscribe(subscription, queue, Options::default());
                     self.ledger.keep_first(queue);

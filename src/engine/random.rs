@@ -8,18 +8,25 @@ use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
+use crate::words::cause::Reason;
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Manner, Put, Sources, Target};
+use crate::words::command::{
+    Command, Demand, Manner, MessageRef, Options, Put, Settlement, Sources, SubscriptionKey, Tag,
+    Target, Terms,
+};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::LimitValues;
 use crate::words::pattern::Pattern;
 use crate::words::policy::{Policies, Policy};
 use crate::words::refusal::Refusal;
 use crate::words::settings::{QueueLimits, QueueSetting};
+use crate::words::short_bytes::ShortBytes;
 use crate::words::statistics::{MessageStatistics, QueueStatistics};
 
 use super::Input;
-use super::model::{At, Model, NEVER, Queue, Session};
+use super::model::{At, Key, Model, NEVER, Queue, Session, Subscription};
+use super::state::reservation::Of;
+use super::state::session::Keyed;
 use super::tests::{SET, Talk, consume, ignore, peek_next, queue, watch};
 
 const NAMES: [&str; 5] = ["q", "r", "s", "t", "u"];
@@ -86,6 +93,63 @@ impl Random {
         Command::Configure { queue: self.name(), setting }
     }
 
+    /// A key of few, so that they are met again. Of those that are numbers, 0 is the first one of
+    /// a connection.
+    pub fn key(&mut self) -> SubscriptionKey {
+        match self.below(6) {
+            0..4 => SubscriptionKey::Number(self.below(3)),
+            4 => SubscriptionKey::Bytes(ShortBytes::from(self.pick(&[&b""[..], b"one", &[7; 40]]))),
+            _ => SubscriptionKey::Queue,
+        }
+    }
+
+    /// A subscription of any kind comes, changes or goes.
+    pub fn subscription(&mut self) -> Command {
+        let (key, queue) = (self.key(), self.name());
+        if self.one_in(3) {
+            return Command::Unsubscribe { key, queue, keep_last: self.one_in(2) };
+        }
+        use Demand::{OnRequest, WakeUp, Window};
+        use Terms::{AckTimeout, Given, MessageTimeToRun, Unlimited};
+        let options = Options {
+            demand: self.pick(&[OnRequest, WakeUp, Window(1), Window(3), Window(30)]),
+            settlement: self.settlement(),
+            terms: self.pick(&[MessageTimeToRun, Given(250), AckTimeout, Unlimited]),
+            tag: self.pick(&[None, Some(1), Some(2)]).map_or(Tag::None, Tag::Code),
+        };
+        Command::Subscribe { key, queue, options }
+    }
+
+    fn settlement(&mut self) -> Settlement {
+        self.pick(&[Settlement::ByConsumer, Settlement::ByConsumer, Settlement::WhenSent])
+    }
+
+    /// A reserve that names its queues itself.
+    pub fn reserve_once(&mut self) -> Command {
+        let names = (0..1 + self.below(3)).map(|_| self.name()).collect();
+        let from = Sources::Queues(names, self.settlement());
+        self.reserve(from)
+    }
+
+    /// A reserve from any subscription.
+    pub fn reserve_from(&mut self) -> Command {
+        let from = Sources::Subscription(self.key());
+        self.reserve(from)
+    }
+
+    fn reserve(&mut self, from: Sources) -> Command {
+        Command::Reserve {
+            from,
+            refuse_if_holding: self.one_in(2),
+            timeout_ms: self.pick(&[None, Some(0), Some(200), Some(3_000)]),
+            count: self.pick(&[1, 1, 2, 5]),
+        }
+    }
+
+    pub fn reason(&mut self) -> Option<Reason> {
+        (!self.one_in(3)).then(|| Reason::new(self.pick(&[&b"no such host"[..], b"\n"])))
+    }
+
     pub fn millis(&mut self, most: u64) -> u64 {
         1 + self.below(most)
     }
@@ -123,21 +187,27 @@ impl Pair {
             0..11 => return self.pass(),
             11 => return self.leap(),
             _ if !self.model.sessions.contains_key(&who) => self.open(who),
+            13 if self.model.sessions[&who].closing || self.random.one_in(3) => {
+                let count = 1 + self.random.below(3);
+                let told = self.talk.sent(who, usize::try_from(count).unwrap());
+                self.model.sent(who, usize::try_from(count).unwrap());
+                self.compare(&told, "sent");
+            }
             12 => {
                 let slow = self.random.one_in(2);
                 let told = self.talk.stall(who, slow);
                 self.model.stall(who, slow);
-                self.compare(&told, "stalled", true);
+                self.compare(&told, "stalled");
             }
             13 => {
                 let told = self.talk.hang_up(who);
                 self.model.hang_up(who);
-                self.compare(&told, "hung up", false);
+                self.compare(&told, "hung up");
             }
             14 => {
                 let told = self.talk.close(who);
                 self.model.close(who);
-                self.compare(&told, "closed", false);
+                self.compare(&told, "closed");
             }
             15 | 16 if !self.random.one_in(4) => {
                 let policies = self.random.policies();
@@ -149,13 +219,15 @@ impl Pair {
                 let refusal = self.model.refusing.then_some(Refusal::Draining);
                 self.talk.input(Input::RefusePuts(refusal));
             }
+            // What it waits for is that it has been sent something; nothing more is asked.
+            _ if self.model.sessions[&who].closing => {}
             _ => {
                 let serial = SERIAL.contains(&who);
                 let command = if serial { self.serial(who) } else { self.streaming(who) };
                 let what = format!("{who} asks {command:?}");
                 let told = self.talk.command(who, command.clone());
                 self.model.request(who, command);
-                self.compare(&told, &what, false);
+                self.compare(&told, &what);
             }
         }
         self.settle();
@@ -166,13 +238,23 @@ impl Pair {
         let ledger = &self.talk.engine.ledger;
         let queues = ledger.queues().iter_from(0);
         self.model.slots = queues.map(|(slot, queue)| (queue.name.clone(), slot)).collect();
-        let windows = ledger.subscriptions().iter().filter(|(_, here)| here.is_window());
-        let windows = windows.map(|(slot, here)| {
-            let queue = ledger.queue(here.queues[0].queue).name.clone();
-            let connection = ledger.session(here.session).connection;
-            ((super::tests::letter(connection), queue), slot)
-        });
-        self.model.windows = windows.collect();
+        let all = ledger.subscriptions().iter();
+        self.model.windows = all.map(|(slot, _)| (self.number(slot), slot)).collect();
+    }
+
+    /// What the model calls a subscription of the engine's.
+    fn number(&self, slot: u32) -> u64 {
+        let ledger = &self.talk.engine.ledger;
+        let here = ledger.subscription(slot);
+        let key = match &here.key {
+            Keyed::Number(number) => Key::Number(*number),
+            Keyed::Bytes(bytes) => Key::Bytes(bytes.clone()),
+            Keyed::Queue(queue) => Key::Queue(ledger.queue(*queue).name.clone()),
+            Keyed::Once => Key::Once,
+        };
+        let who = super::tests::letter(ledger.session(here.session).connection);
+        let number = self.model.subscription_of(who, &key);
+        number.unwrap_or_else(|| panic!("{who} has no subscription {key:?}"))
     }
 
     fn open(&mut self, who: char) {
@@ -213,7 +295,7 @@ impl Pair {
         self.learn_the_order();
         let told = self.talk.catch_up();
         self.model.settle();
-        self.compare(&told, "a pause", false);
+        self.compare(&told, "a pause");
         self.compare_figures("a pause");
     }
 
@@ -226,18 +308,14 @@ impl Pair {
             told = [told, self.talk.turn()].join(", ");
         }
         self.model.settle();
-        self.compare(&told, "time", false);
+        self.compare(&told, "time");
         self.compare_figures("time");
     }
 
     /// Compares what both have told and what both keep.
-    fn compare(&mut self, told: &str, what: &str, any_order: bool) {
-        let mut engine = by_peer(told.split(", "));
-        let mut model = by_peer(self.model.told.iter().map(String::as_str));
-        if any_order {
-            engine.values_mut().for_each(|lines| lines.sort());
-            model.values_mut().for_each(|lines| lines.sort());
-        }
+    fn compare(&mut self, told: &str, what: &str) {
+        let engine = by_peer(told.split(", "));
+        let model = by_peer(self.model.told.iter().map(String::as_str));
         assert_eq!(engine, model, "the engine (left) and the model told something else: {what}");
         self.model.told.clear();
         self.talk.changes.clear();
@@ -251,7 +329,8 @@ impl Pair {
             let slot = engine.ledger.find(MessageId(message.id));
             let slot = slot.unwrap_or_else(|| panic!("{} is gone: {what}", message.id));
             let left = match message.at {
-                At::Delayed(at) | At::Reserved(_, Some(at), _) => at.saturating_sub(model.now),
+                At::Delayed(at) => at.saturating_sub(model.now),
+                At::Reserved(held) if held.until != NEVER => held.until.saturating_sub(model.now),
                 _ => 0,
             };
             let figures = MessageStatistics {
@@ -270,6 +349,7 @@ impl Pair {
             let kept = &engine.ledger.message(slot);
             assert_eq!((kept.sequence.0, kept.expires.0), (message.seq, message.expires), "{what}");
         }
+        self.compare_subscriptions(what);
         assert_eq!(engine.ledger.queues().len(), model.queues.len(), "queues: {what}");
         for (name, here) in &model.queues {
             let reply = engine.queue_statistics(self.talk.now.time, name);
@@ -311,9 +391,40 @@ impl Pair {
         );
     }
 
+    fn compare_subscriptions(&self, what: &str) {
+        let (ledger, model) = (&self.talk.engine.ledger, &self.model);
+        let mut count = 0;
+        for (slot, here) in ledger.subscriptions().iter() {
+            let number = self.number(slot);
+            let there = &model.subscriptions[&number];
+            let names = here.queues.iter().map(|m| ledger.queue(m.queue).name.clone());
+            assert_eq!(names.collect::<Vec<_>>(), there.names(), "a set: {what}");
+            let is = (here.demand, here.settlement, here.terms, here.woken);
+            let should = (there.demand, there.settlement, there.terms, there.woken);
+            assert_eq!(is, should, "a subscription: {what}");
+            assert_eq!(here.lost_places as usize, model.lost_places(number), "lost: {what}");
+            let out = ledger.reservations().iter(&here.held, Of::Holder);
+            let out: Vec<u64> = out.map(|(_, held)| ledger.message(held.message).id.0).collect();
+            assert_eq!(out, model.out(number), "out through a window: {what}");
+            count += 1;
+        }
+        assert_eq!(count, model.subscriptions.len(), "subscriptions: {what}");
+        for (who, session) in &model.sessions {
+            let here = ledger.session_of(super::tests::connection(*who)).unwrap();
+            let sending = ledger.session(here).sending.iter().map(|id| id.0);
+            assert!(sending.eq(session.sending.iter().copied()), "what {who} is sent: {what}");
+        }
+    }
+
     fn queue(&self, name: &QueueName, here: &Queue) -> QueueStatistics {
         let sessions = || self.model.sessions.values();
-        let watching = || sessions().filter(|session| session.watched.contains(name));
+        let in_sets = |is: &dyn Fn(u64, &Subscription) -> bool| {
+            let all = self.model.subscriptions.iter().filter(|(_, s)| s.has(name));
+            all.filter(|(number, s)| is(**number, s)).count() as u64
+        };
+        let waits = |number: u64, s: &Subscription| {
+            self.model.sessions[&s.who].wait.is_some_and(|wait| wait.of == number)
+        };
         let mut messages = crate::words::statistics::StateCounts::default();
         for message in self.model.messages.iter().filter(|message| message.queue == *name) {
             match message.at {
@@ -322,7 +433,7 @@ impl Pair {
                     messages.urgent += u64::from(message.pri < 1_024);
                 }
                 At::Delayed(_) => messages.delayed += 1,
-                At::Reserved(..) => messages.reserved += 1,
+                At::Reserved(_) => messages.reserved += 1,
                 At::Buried(_) => messages.buried += 1,
             }
         }
@@ -331,8 +442,8 @@ impl Pair {
             messages,
             messages_put: here.puts,
             using: sessions().filter(|session| session.used.as_ref() == Some(name)).count() as u64,
-            watching: watching().count() as u64,
-            waiting: watching().filter(|session| session.wait.is_some()).count() as u64,
+            watching: in_sets(&|_, subscription| !subscription.is_window()),
+            waiting: in_sets(&waits),
             pause_ms: here.pause,
             pause_left_ms: here.paused_until.saturating_sub(self.model.now),
             removes: here.removes,
@@ -344,11 +455,8 @@ impl Pair {
 
     /// A message that this connection holds, or any other, or none.
     fn id(&mut self, who: char) -> MessageId {
-        let held = |at: At| matches!(at, At::Reserved(by, ..) if by == who);
-        let held = self.model.messages.iter().filter(|message| held(message.at));
-        let held: Vec<u64> = held.map(|message| message.id).collect();
-        let lost = self.model.sessions[&who].windows.values().flat_map(|window| &window.lost);
-        let lost: Vec<u64> = lost.copied().collect();
+        let held = self.model.held_as(|held| held.by == who);
+        let lost: Vec<u64> = self.model.sessions[&who].lost.keys().copied().collect();
         let all: Vec<u64> = self.model.messages.iter().map(|message| message.id).collect();
         let kind = self.random.below(10);
         MessageId(match kind {
@@ -374,21 +482,29 @@ impl Pair {
         })
     }
 
-    fn named(&mut self, id: MessageId) -> Option<QueueName> {
-        match self.random.below(8) {
-            0 => None,
-            1 => Some(self.random.name()),
-            _ => {
-                let known = self.model.find(id.0).map(|message| message.queue.clone());
-                Some(known.unwrap_or_else(|| self.random.name()))
-            }
+    /// A message in one's hands, or what is taken for one: `named` says whether rather with its
+    /// queue.
+    fn message(&mut self, who: char, named: bool) -> MessageRef {
+        let id = self.id(who);
+        let known = self.model.find(id.0).map(|message| message.queue.clone());
+        match self.random.below(16) {
+            0 | 1 => MessageRef::HeldOf(known.unwrap_or_else(|| self.random.name())),
+            2 => MessageRef::HeldOf(self.random.name()),
+            3 => MessageRef::IdOf(id, self.random.name()),
+            4 if named => MessageRef::Id(id),
+            5.. if !named => MessageRef::Id(id),
+            _ => MessageRef::IdOf(id, known.unwrap_or_else(|| self.random.name())),
         }
     }
 
     fn serial(&mut self, who: char) -> Command {
-        let id = self.id(who);
+        let (id, message) = (self.id(who), self.message(who, false));
         let random = &mut self.random;
-        match random.below(40) {
+        match random.below(48) {
+            40..44 => random.subscription(),
+            44 | 45 => random.reserve_once(),
+            46 => random.reserve_from(),
+            47 => Command::Fail { message, reason: random.reason() },
             0..5 => self.put(Target::Referred),
             5 => {
                 let name = random.name();
@@ -407,10 +523,10 @@ impl Pair {
             18..21 => Command::Remove(id),
             21..23 | 38 => {
                 let delay_ms = if random.one_in(2) { random.millis(3_000) } else { 0 };
-                Command::Release { id, priority: random.priority(), delay_ms }
+                Command::Release { message, priority: random.priority(), delay_ms }
             }
-            23..25 => Command::Bury { id, queue: None, priority: random.priority() },
-            25 => Command::Touch(id),
+            23..25 => Command::Bury { message, priority: random.priority() },
+            25 => Command::Touch(message),
             26 => Command::Peek(id),
             27 => {
                 use MessageState::{Buried, Delayed, Ready};
@@ -427,22 +543,25 @@ impl Pair {
             33 if random.one_in(9) => Command::FlushAll,
             34 => match random.below(3) {
                 0 => Command::ListQueues,
-                1 => Command::ListSubscribed(SET),
+                1 => Command::ListSubscribed(random.key()),
                 _ => Command::ShowReferred,
             },
             35 => consume(random.name(), 2),
             36 if random.one_in(2) => random.setting(),
-            36 => Command::Acknowledge { id, queue: None },
+            36 => Command::Acknowledge(message),
             37 => Command::Quit,
             _ => Command::Echo,
         }
     }
 
     fn streaming(&mut self, who: char) -> Command {
-        let id = self.id(who);
-        let queue = self.named(id);
+        let message = self.message(who, true);
         let random = &mut self.random;
-        match random.below(20) {
+        match random.below(26) {
+            20..23 => random.subscription(),
+            23 => random.reserve_once(),
+            24 => random.reserve_from(),
+            25 => Command::Fail { message, reason: random.reason() },
             0..4 => {
                 let name = random.name();
                 self.put(Target::Named(name))
@@ -451,12 +570,12 @@ impl Pair {
                 let window = random.pick(&[0, 1, 2, 3, 5]);
                 consume(random.name(), window)
             }
-            8..15 => Command::Acknowledge { id, queue },
+            8..15 => Command::Acknowledge(message),
             15..17 => {
                 let time_to_live_ms = random.one_in(2).then(|| random.millis(6_000));
-                Command::Requeue { id, queue, time_to_live_ms }
+                Command::Requeue { message, time_to_live_ms }
             }
-            17 => Command::Bury { id, queue, priority: None },
+            17 => Command::Bury { message, priority: None },
             _ => Command::Echo,
         }
     }
@@ -466,7 +585,7 @@ fn state(at: At) -> MessageState {
     match at {
         At::Ready => MessageState::Ready,
         At::Delayed(_) => MessageState::Delayed,
-        At::Reserved(..) => MessageState::Reserved,
+        At::Reserved(_) => MessageState::Reserved,
         At::Buried(_) => MessageState::Buried,
     }
 }

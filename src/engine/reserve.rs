@@ -33,13 +33,14 @@ impl Engine {
         let waits = until > turn.time();
         let from = match from {
             // A subscription without queues can be waited for all the same.
-            Sources::Subscription(SubscriptionKey::Number(number)) => {
-                let key = Keyed::Number(*number);
+            Sources::Subscription(key) => {
+                let key = match key {
+                    SubscriptionKey::Number(number) => Keyed::Number(*number),
+                    SubscriptionKey::Bytes(bytes) => Keyed::Bytes(bytes.clone()),
+                    // It names no queue here, and so can have no message.
+                    SubscriptionKey::Queue => return turn.reply(asker, Reply::TimedOut),
+                };
                 Some(self.ledger.open_subscription(turn.time(), who, key))
-            }
-            Sources::Subscription(SubscriptionKey::Queue) => {
-                // It names no queue here, and so can have no message.
-                return turn.reply(asker, Reply::TimedOut);
             }
             Sources::Queues(names, settlement) => {
                 self.subscribe_once(turn, who, (names, *settlement), waits)

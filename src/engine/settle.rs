@@ -1,26 +1,21 @@
 //! What a holder says about a message in its hands: done, back, later, aside, more time.
 
-use crate::words::cause::Cause;
+use crate::words::cause::{Cause, Reason};
 use crate::words::clock::Time;
-use crate::words::command::Reply;
+use crate::words::command::{MessageRef, Reply};
 use crate::words::ids::{MessageId, QueueName, Sequence};
 
 use super::ledger::Lost;
 use super::state::message::{Slot, State};
 use super::state::queue::QueueSlot;
+use super::state::reservation::Of;
 use super::state::session::SessionSlot;
 use super::{Asker, Engine, Turn};
 
 impl Engine {
-    pub(super) fn acknowledge(
-        &mut self,
-        turn: &mut Turn<'_>,
-        asker: Asker,
-        id: MessageId,
-        queue: Option<&QueueName>,
-    ) {
+    pub(super) fn acknowledge(&mut self, turn: &mut Turn<'_>, asker: Asker, message: &MessageRef) {
         let who = asker.session;
-        if let Some(slot) = self.held_by(who, id, queue) {
+        if let Some(slot) = self.held(who, message) {
             let of = self.ledger.queue_of(slot);
             let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
             self.ledger.forget(turn, detached);
@@ -29,7 +24,46 @@ impl Engine {
             return self.drop_if_unneeded(turn, of);
         }
         turn.reply(asker, Reply::NotHeld);
-        self.answer_late(turn, who, id, (queue, Late::Done));
+        self.answer_late(turn, who, message, Late::Done);
+    }
+
+    /// The message in a session's hands that a command names.
+    fn held(&self, who: SessionSlot, message: &MessageRef) -> Option<Slot> {
+        match message {
+            MessageRef::Id(id) => self.held_by(who, *id, None),
+            MessageRef::IdOf(id, queue) => self.held_by(who, *id, Some(queue)),
+            MessageRef::HeldOf(name) => {
+                let queue = self.ledger.queues().find(name)?;
+                let held = &self.ledger.session(who).held;
+                let held = self.ledger.reservations().iter(held, Of::Holder);
+                let mut slots = held.map(|(_, held)| held.message);
+                slots.find(|slot| {
+                    self.ledger.queue_of(*slot) == queue && !self.ledger.is_flushed(*slot)
+                })
+            }
+        }
+    }
+
+    /// The same for a command that is told when there is none. Where it has named the queue too,
+    /// as those do who take messages through windows, the place of one that was taken back is free
+    /// then.
+    fn held_or_answer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        message: &MessageRef,
+    ) -> Option<(Asker, Slot)> {
+        if let Some(slot) = self.held(asker.session, message) {
+            return Some((asker, slot));
+        }
+        if !matches!(message, MessageRef::IdOf(..)) {
+            turn.reply(asker, Reply::NotFound);
+            return None;
+        }
+        let who = asker.session;
+        turn.reply(asker, Reply::NotHeld);
+        self.answer_late(turn, who, message, Late::Undone);
+        None
     }
 
     /// So many messages more have been sent that are done then.
@@ -38,7 +72,7 @@ impl Engine {
             let Some(id) = self.ledger.end_sending(who) else { break };
             let Some(slot) = self.held_by(who, id, None) else {
                 // It was flushed meanwhile, or another command has settled it.
-                self.answer_late(turn, who, id, (None, Late::Done));
+                self.answer_late(turn, who, &MessageRef::Id(id), Late::Done);
                 continue;
             };
             let queue = self.ledger.queue_of(slot);
@@ -60,9 +94,17 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         who: SessionSlot,
-        id: MessageId,
-        (queue, late): (Option<&QueueName>, Late),
+        message: &MessageRef,
+        late: Late,
     ) {
+        let (id, queue) = match message {
+            MessageRef::Id(id) => (*id, None),
+            MessageRef::IdOf(id, queue) => (*id, Some(queue)),
+            MessageRef::HeldOf(_) => {
+                self.totals.foreign_acknowledgements += 1;
+                return;
+            }
+        };
         if let Some((slot, queue)) = self.flushed_in_hand_of(who, id, queue) {
             self.totals.late_acknowledgements += 1;
             let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
@@ -130,12 +172,10 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        id: MessageId,
+        message: &MessageRef,
         (priority, delay_ms): (Option<u32>, u64),
     ) {
-        let Some(slot) = self.held_by(asker.session, id, None) else {
-            return turn.reply(asker, Reply::NotFound);
-        };
+        let Some((asker, slot)) = self.held_or_answer(turn, asker, message) else { return };
         let queue = self.ledger.queue_of(slot);
         let history = self.ledger.history_mut(slot);
         history.releases += 1;
@@ -150,13 +190,13 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        id: MessageId,
-        (queue, time_to_live_ms): (Option<&QueueName>, Option<u64>),
+        message: &MessageRef,
+        time_to_live_ms: Option<u64>,
     ) {
         let who = asker.session;
-        let Some(slot) = self.held_by(who, id, queue) else {
+        let Some(slot) = self.held(who, message) else {
             turn.reply(asker, Reply::NotHeld);
-            return self.answer_late(turn, who, id, (queue, Late::Undone));
+            return self.answer_late(turn, who, message, Late::Undone);
         };
         let queue = self.ledger.queue_of(slot);
         // A re-queue without ids to draw a place from keeps the old one: it is a rare moment, and
@@ -181,17 +221,10 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        id: MessageId,
-        (queue, priority): (Option<&QueueName>, Option<u32>),
+        message: &MessageRef,
+        priority: Option<u32>,
     ) {
-        let who = asker.session;
-        let Some(slot) = self.held_by(who, id, queue) else {
-            if queue.is_none() {
-                return turn.reply(asker, Reply::NotFound);
-            }
-            turn.reply(asker, Reply::NotHeld);
-            return self.answer_late(turn, who, id, (queue, Late::Undone));
-        };
+        let Some((asker, slot)) = self.held_or_answer(turn, asker, message) else { return };
         let queue = self.ledger.queue_of(slot);
         let was_in_work = self.ledger.is_in_work(slot);
         let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
@@ -203,8 +236,25 @@ impl Engine {
         self.serve(turn, queue);
     }
 
-    pub(super) fn touch(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
-        let Some(slot) = self.held_by(asker.session, id, None) else {
+    /// The holder could not process the message; what follows is up to the policy of its queue.
+    pub(super) fn fail(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        message: &MessageRef,
+        reason: Option<Reason>,
+    ) {
+        let Some((asker, slot)) = self.held_or_answer(turn, asker, message) else { return };
+        let queue = self.ledger.queue_of(slot);
+        self.ledger.note_reason(slot, reason);
+        self.give_back(turn, slot, Cause::Failed);
+        turn.reply(asker, Reply::Released);
+        self.serve(turn, queue);
+        self.drop_if_unneeded(turn, queue);
+    }
+
+    pub(super) fn touch(&mut self, turn: &mut Turn<'_>, asker: Asker, message: &MessageRef) {
+        let Some(slot) = self.held(asker.session, message) else {
             return turn.reply(asker, Reply::NotFound);
         };
         let until = turn.time().plus(self.ledger.message(slot).time_to_run_ms);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::words::cause::Cause;
 use crate::words::clock::Time;
-use crate::words::command::{Reply, SubscriptionKey};
+use crate::words::command::Reply;
 use crate::words::ids::{QueueName, Sequence};
 use crate::words::pattern::matches;
 use crate::words::statistics::{QueueSummary, Survey};
@@ -260,10 +260,10 @@ impl Engine {
             return Slice::Left(Work::Unsubscribe { asker, slot: through, queue });
         }
         self.serve(turn, queue);
-        if let Keyed::Number(number) = self.ledger.subscription(through).key {
-            let count = self.ledger.subscription(through).queues.len() - 1;
-            self.say_subscribed(turn, asker, SubscriptionKey::Number(number), count);
-        }
+        let subscription = self.ledger.subscription(through);
+        let is_answered = !matches!(subscription.key, Keyed::Queue(_));
+        let count = subscription.queues.len() - 1;
+        self.say_subscribed(turn, asker, is_answered, count);
         self.leave(turn, through, queue);
         Slice::Done
     }

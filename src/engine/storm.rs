@@ -13,10 +13,10 @@ use std::sync::Arc;
 use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{
-    Command, Demand, Handing, Manner, Options, Put, Reply, Request, Settlement, Sources,
-    SubscriptionKey, Tag, Target, Terms,
+    Command, Handing, Manner, MessageRef, Put, Reply, Request, Sources, SubscriptionKey, Tag,
+    Target,
 };
-use crate::words::ids::{ConnectionId, MessageId, QueueName};
+use crate::words::ids::{ConnectionId, MessageId};
 use crate::words::limits::{LimitValues, Limits};
 
 use super::random::{Random, seed, steps};
@@ -102,7 +102,7 @@ impl Storm {
                 let manner = if who.0 <= SERIAL { Manner::Serial } else { Manner::Streaming };
                 let ack_timeout_ms = self.random.pick(&[0, 500, 3_000]);
                 self.unanswered.insert(who, VecDeque::new());
-                let first_queue = Some((self.random.name(), SET));
+                let first_queue = Some((self.random.name(), 0));
                 self.input(Input::Opened { connection: who, manner, ack_timeout_ms, first_queue });
             }
             _ => {
@@ -198,7 +198,11 @@ impl Storm {
         let all: Vec<MessageId> = self.stored.iter().copied().collect();
         let id = if all.is_empty() { MessageId(1) } else { random.pick(&all) };
         let name = random.name();
-        let queue = (!random.one_in(4)).then(|| random.name());
+        let message = match random.below(8) {
+            0 | 1 => MessageRef::Id(id),
+            2 => MessageRef::HeldOf(random.name()),
+            _ => MessageRef::IdOf(id, random.name()),
+        };
         let put = |random: &mut Random, queue: Target| {
             Command::Put(Put {
                 priority: Some(u32::try_from(random.below(3)).unwrap()),
@@ -210,15 +214,16 @@ impl Storm {
         };
         if who.0 > SERIAL {
             return match random.below(12) {
-                10.. => subscription(random, name),
+                10.. => random.subscription(),
                 0..3 => put(random, Target::Named(name)),
                 3..6 => {
                     let window = random.pick(&[0, 1, 2, 30]);
                     consume(name, window)
                 }
-                6..8 => Command::Acknowledge { id, queue },
-                8 => Command::Requeue { id, queue, time_to_live_ms: random.pick(&[None, Some(0)]) },
-                _ => Command::Bury { id, queue, priority: None },
+                6..8 => Command::Acknowledge(message),
+                8 => Command::Requeue { message, time_to_live_ms: random.pick(&[None, Some(0)]) },
+                _ if random.one_in(2) => Command::Fail { message, reason: random.reason() },
+                _ => Command::Bury { message, priority: None },
             };
         }
         use MessageState::{Buried, Delayed, Ready};
@@ -235,9 +240,10 @@ impl Storm {
             },
             33 => Command::ReserveMessage(id),
             34..37 => Command::Remove(id),
-            37 => Command::Release { id, priority: None, delay_ms: random.pick(&[0, 100]) },
-            38..41 => Command::Bury { id, queue: None, priority: None },
-            41 => Command::Touch(id),
+            37 => Command::Release { message, priority: None, delay_ms: random.pick(&[0, 100]) },
+            38 => Command::Fail { message: MessageRef::Id(id), reason: random.reason() },
+            39..41 => Command::Bury { message: MessageRef::Id(id), priority: None },
+            41 => Command::Touch(message),
             42 => Command::Peek(id),
             43 => peek_next(random.pick(&[Ready, Delayed, Buried])),
             46 => Command::Kick { queue: Target::Named(name), count: 1_000 },
@@ -253,8 +259,8 @@ impl Storm {
             55 => Command::QueueStatistics(name),
             57 => random.setting(),
             56 => consume(name, random.pick(&[0, 1, 30])),
-            59 => subscription(random, name),
-            58 => reserve_once(random, name),
+            59 => random.subscription(),
+            58 => random.reserve_once(),
             _ => Command::Echo,
         }
     }
@@ -287,44 +293,6 @@ impl Storm {
             assert!(self.engine.ledger.find(id).is_some(), "{id} is lost");
         }
     }
-}
-
-/// A reserve that names its queues itself.
-fn reserve_once(random: &mut Random, name: QueueName) -> Command {
-    let names = [name, random.name()].into();
-    let settlement = random.pick(&[Settlement::ByConsumer, Settlement::WhenSent]);
-    Command::Reserve {
-        from: Sources::Queues(names, settlement),
-        refuse_if_holding: random.one_in(2),
-        timeout_ms: random.pick(&[None, Some(0), Some(200)]),
-        count: random.pick(&[1, 3]),
-    }
-}
-
-/// A subscription of any kind comes, changes or goes.
-fn subscription(random: &mut Random, queue: QueueName) -> Command {
-    let key = SubscriptionKey::Number(random.below(3));
-    if random.one_in(3) {
-        return Command::Unsubscribe { key, queue, keep_last: random.one_in(2) };
-    }
-    let options = Options {
-        demand: random.pick(&[
-            Demand::OnRequest,
-            Demand::WakeUp,
-            Demand::Window(1),
-            Demand::Window(3),
-            Demand::Window(30),
-        ]),
-        settlement: random.pick(&[Settlement::ByConsumer, Settlement::WhenSent]),
-        terms: random.pick(&[
-            Terms::MessageTimeToRun,
-            Terms::Given(250),
-            Terms::AckTimeout,
-            Terms::Unlimited,
-        ]),
-        tag: Tag::None,
-    };
-    Command::Subscribe { key, queue, options }
 }
 
 #[test]

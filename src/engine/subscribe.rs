@@ -28,12 +28,13 @@ impl Engine {
         let Some(queue) = self.queue(name) else {
             return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
         };
+        let is_answered = key != SubscriptionKey::Queue;
         let keyed = Keyed::new(key, queue);
         let slot = self.ledger.open_subscription(turn.time(), asker.session, keyed);
         let demand = options.demand;
         self.ledger.subscribe(slot, queue, options);
         let count = self.ledger.subscription(slot).queues.len();
-        self.say_subscribed(turn, asker, key, count);
+        self.say_subscribed(turn, asker, is_answered, count);
         if demand != Demand::OnRequest {
             self.serve_subscription(turn, slot);
         }
@@ -46,17 +47,18 @@ impl Engine {
         (key, name): (SubscriptionKey, &QueueName),
         keep_last: bool,
     ) {
-        if key == SubscriptionKey::Queue {
+        let is_answered = key != SubscriptionKey::Queue;
+        if !is_answered {
             self.ledger.count_worker(asker.session);
         }
         let queue = self.ledger.queues().find(name);
         let Some(slot) = self.subscription(asker.session, key, queue) else {
-            return self.say_subscribed(turn, asker, key, 0);
+            return self.say_subscribed(turn, asker, is_answered, 0);
         };
         let subscription = self.ledger.subscription(slot);
         let count = subscription.queues.len();
         let Some(queue) = queue.filter(|queue| subscription.position(*queue).is_some()) else {
-            return self.say_subscribed(turn, asker, key, count);
+            return self.say_subscribed(turn, asker, is_answered, count);
         };
         if keep_last && count == 1 {
             return turn.reply(asker, Reply::Refused(Refusal::LastQueue));
@@ -64,7 +66,7 @@ impl Engine {
         if subscription.is_window() || !subscription.held.is_empty() {
             return self.begin_work(turn, Work::Unsubscribe { asker, slot, queue });
         }
-        self.say_subscribed(turn, asker, key, count - 1);
+        self.say_subscribed(turn, asker, is_answered, count - 1);
         self.leave(turn, slot, queue);
     }
 
@@ -73,10 +75,10 @@ impl Engine {
         &self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        key: SubscriptionKey,
+        is_answered: bool,
         count: usize,
     ) {
-        if key != SubscriptionKey::Queue {
+        if is_answered {
             turn.reply(asker, Reply::Subscribed(count));
         }
     }
@@ -90,9 +92,10 @@ impl Engine {
     ) -> Option<SubscriptionSlot> {
         let keyed = match (key, queue) {
             (SubscriptionKey::Number(number), _) => Keyed::Number(number),
+            (SubscriptionKey::Bytes(bytes), _) => Keyed::Bytes(bytes),
             (SubscriptionKey::Queue, queue) => Keyed::Queue(queue?),
         };
-        self.ledger.session(who).subscription(keyed)
+        self.ledger.session(who).subscription(&keyed)
     }
 
     /// Takes a queue, of which nothing is out, out of a subscription.

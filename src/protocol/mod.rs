@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::words::clock::Time;
 pub use crate::words::command::Manner;
-use crate::words::command::{Delivery, Reply, Requests, SubscriptionKey, Tag};
+use crate::words::command::{Delivery, Reply, Requests, Tag};
 use crate::words::limits::Limits;
 use crate::words::output::Output;
 use crate::words::refusal::Refusal;
@@ -48,9 +48,9 @@ pub struct Protocol {
     pub port_shared_with: Option<&'static str>,
     /// How its connections behave in the core.
     pub manner: Manner,
-    /// The queue that a connection refers to from its beginning, and the subscription that it is
-    /// in.
-    pub first_queue: Option<(&'static str, SubscriptionKey)>,
+    /// The queue that a connection refers to from its beginning, and the number of the subscription
+    /// that it is in.
+    pub first_queue: Option<(&'static str, u64)>,
     /// Makes the two halves for a new connection.
     pub connect: fn(&Setup) -> Halves,
     /// The keys of `[[listener]]` that are its own.

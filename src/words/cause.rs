@@ -1,5 +1,7 @@
 //! Why a message returns to its queue from its holder's hands, or from where it was set aside.
 
+use crate::words::limits::REASON_BYTES_MAX;
+
 /// Why a message returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
@@ -18,8 +20,6 @@ pub enum Cause {
     TimedOut,
     /// It was the oldest of a window for longer than `ack_timeout`.
     AckTimeout,
-    /// The lease under which it was held was over.
-    LeaseOver,
     /// The connection that held it ended.
     ConnectionLost,
     /// The connection that held it wants no more messages of its queue.
@@ -35,13 +35,12 @@ impl Cause {
     pub const COUNT: usize = Cause::WORDS.len();
 
     /// The words of all causes, in the order in which they are declared.
-    pub const WORDS: [&'static str; 10] = [
+    pub const WORDS: [&'static str; 9] = [
         "released",
         "failed",
         "rejected",
         "timed out",
         "ack_timeout",
-        "lease over",
         "connection lost",
         "subscription ended",
         "kicked",
@@ -61,11 +60,10 @@ impl Cause {
             Cause::Rejected => 2,
             Cause::TimedOut => 3,
             Cause::AckTimeout => 4,
-            Cause::LeaseOver => 5,
-            Cause::ConnectionLost => 6,
-            Cause::SubscriptionEnded => 7,
-            Cause::Kicked => 8,
-            Cause::Due => 9,
+            Cause::ConnectionLost => 5,
+            Cause::SubscriptionEnded => 6,
+            Cause::Kicked => 7,
+            Cause::Due => 8,
         }
     }
 
@@ -75,14 +73,36 @@ impl Cause {
     /// oldest.
     pub fn is_failed_attempt(self, was_in_work: bool) -> bool {
         match self {
-            Cause::Released { .. }
-            | Cause::Failed
-            | Cause::Rejected
-            | Cause::TimedOut
-            | Cause::LeaseOver => true,
+            Cause::Released { .. } | Cause::Failed | Cause::Rejected | Cause::TimedOut => true,
             Cause::AckTimeout | Cause::ConnectionLost => was_in_work,
             Cause::SubscriptionEnded | Cause::Kicked | Cause::Due => false,
         }
+    }
+}
+
+/// What a holder says of a message that it could not process: a line of text for people, of at
+/// most [`REASON_BYTES_MAX`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(Box<str>);
+
+impl Reason {
+    /// The beginning of a text of any kind. What is not UTF-8 is replaced by the sign for that, a
+    /// control character by a space, so that no text can break a line or command a terminal.
+    pub fn new(text: &[u8]) -> Reason {
+        let text = &text[..text.len().min(REASON_BYTES_MAX)];
+        let mut line: String = String::from_utf8_lossy(text)
+            .chars()
+            .map(|sign| if sign.is_control() { ' ' } else { sign })
+            .collect();
+        let end =
+            (0..=REASON_BYTES_MAX.min(line.len())).rev().find(|at| line.is_char_boundary(*at));
+        line.truncate(end.unwrap_or(0));
+        Reason(line.into())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -116,6 +136,16 @@ mod tests {
         }
         assert!(!Cause::SubscriptionEnded.is_failed_attempt(true));
         assert!(!Cause::Due.is_failed_attempt(true) && !Cause::Kicked.is_failed_attempt(true));
+    }
+
+    #[test]
+    fn a_reason_is_one_bounded_line_whatever_was_said() {
+        assert_eq!(Reason::new(b"no such host\n\x1b[2J").as_str(), "no such host  [2J");
+        assert_eq!(Reason::new(b"\xffx").as_str(), "\u{fffd}x");
+        // Each byte becomes a sign of three.
+        let long = Reason::new(&[0xff; 2 * REASON_BYTES_MAX]);
+        assert_eq!(long.as_str().len(), REASON_BYTES_MAX - REASON_BYTES_MAX % 3);
+        assert_eq!(Reason::new("ä".repeat(REASON_BYTES_MAX).as_bytes()).as_str().len(), 1_024);
     }
 
     #[test]

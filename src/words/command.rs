@@ -6,6 +6,7 @@
 //! nor dispatcher reads.
 
 use crate::words::body::{Body, BodyRef};
+use crate::words::cause::Reason;
 use crate::words::change::{Attributes, MessageState};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::REQUESTS_PER_BATCH_MAX;
@@ -45,6 +46,18 @@ pub enum Target {
     Referred,
     /// This queue.
     Named(QueueName),
+}
+
+/// A message in the connection's hands, as a command names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageRef {
+    /// This message.
+    Id(MessageId),
+    /// This message, if it is of this queue.
+    IdOf(MessageId, QueueName),
+    /// The message of this queue that the connection took on request, and the oldest of them if
+    /// there are several.
+    HeldOf(QueueName),
 }
 
 /// A message to be queued.
@@ -131,19 +144,14 @@ pub enum Command {
     ReserveMessage(MessageId),
     /// A held message is done. Window protocols name its queue and get no answer
     /// ([`Reply::Acknowledged`] is for those that want one).
-    Acknowledge {
-        /// The message.
-        id: MessageId,
-        /// The queue that it must be of, where the protocol says one.
-        queue: Option<QueueName>,
-    },
+    Acknowledge(MessageRef),
     /// Remove a message that nobody else holds, held by this connection or not. Answer:
     /// [`Reply::Removed`] or [`Reply::NotFound`].
     Remove(MessageId),
     /// Give a held message back to its old place. Answer: [`Reply::Released`].
     Release {
         /// The message.
-        id: MessageId,
+        message: MessageRef,
         /// Its new priority; `None` keeps the old.
         priority: Option<u32>,
         /// Milliseconds until it is ready again.
@@ -153,23 +161,27 @@ pub enum Command {
     /// ever). Answer: [`Reply::Released`].
     Requeue {
         /// The message.
-        id: MessageId,
-        /// The queue that it must be of, where the protocol says one.
-        queue: Option<QueueName>,
+        message: MessageRef,
         /// Milliseconds from now.
         time_to_live_ms: Option<u64>,
     },
     /// Set a held message aside until it is kicked. Answer: [`Reply::Buried`].
     Bury {
         /// The message.
-        id: MessageId,
-        /// The queue that it must be of, where the protocol says one.
-        queue: Option<QueueName>,
+        message: MessageRef,
         /// Its new priority; `None` keeps the old.
         priority: Option<u32>,
     },
+    /// A held message could not be processed. It goes back to its old place, or where the policy of
+    /// its queue sends it. Answer: [`Reply::Released`].
+    Fail {
+        /// The message.
+        message: MessageRef,
+        /// Why, for people.
+        reason: Option<Reason>,
+    },
     /// Start the time to run of a held message anew. Answer: [`Reply::Touched`].
-    Touch(MessageId),
+    Touch(MessageRef),
     /// Look at a message. Answer: a found message or [`Reply::NotFound`].
     Peek(MessageId),
     /// Look at the next message of the queue in that state (ready, delayed or buried). Answer: a

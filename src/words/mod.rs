@@ -14,6 +14,7 @@ pub mod pattern;
 pub mod policy;
 pub mod refusal;
 pub mod settings;
+pub mod short_bytes;
 pub mod statistics;
 pub mod subscription;
 pub mod tag;

@@ -1,6 +1,6 @@
 //! The figures that the core and the process tell of themselves: counts, statistics, listings.
 
-use crate::words::cause::{Cause, ReturnCounts};
+use crate::words::cause::{Cause, Reason, ReturnCounts};
 use crate::words::change::{Counters, MessageState};
 use crate::words::clock::Time;
 use crate::words::ids::{MessageId, QueueName};
@@ -25,6 +25,7 @@ pub enum Counted {
     Release,
     Requeue,
     Bury,
+    Fail,
     Touch,
     Peek,
     PeekReady,
@@ -245,13 +246,15 @@ pub struct MessageStatistics {
     pub failures: Failures,
 }
 
-/// How the processing of a message failed so far, as far as a policy counts that.
+/// How the processing of a message failed so far, as far as a policy counts that or its holders said so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failures {
     /// Failed attempts since it was put or kicked.
     pub attempts: u32,
     /// Why it returned last.
     pub cause: Option<Cause>,
+    /// What its holder said of that, if it failed.
+    pub reason: Option<Reason>,
     /// The queue that it was in before it was moved to its dead-letter queue.
     pub origin: Option<QueueName>,
 }

@@ -1,16 +1,19 @@
 //! What a connection wants: the words for its subscriptions.
 
 use crate::words::ids::QueueName;
+use crate::words::short_bytes::ShortBytes;
 use crate::words::tag::Tag;
 
 /// What a connection calls one of its subscriptions; the core compares it and reads nothing into
 /// it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubscriptionKey {
     /// The queue itself: one subscription a queue.
     Queue,
     /// A number of the protocol's own.
     Number(u64),
+    /// Bytes of the protocol's own.
+    Bytes(ShortBytes),
 }
 
 /// How a subscription is handed messages. A reserve can take from it in any case.

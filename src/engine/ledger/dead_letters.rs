@@ -4,7 +4,7 @@
 //! move. So the home stays while it has dead letters elsewhere, and each of them has its places
 //! there: one in the order of the queue, one among the buried.
 
-use crate::words::cause::Cause;
+use crate::words::cause::{Cause, Reason};
 use crate::words::clock::Time;
 use crate::words::ids::Sequence;
 
@@ -19,8 +19,16 @@ impl Ledger {
     pub fn note_failure(&mut self, detached: &Detached, cause: Cause) -> u32 {
         let failure = self.messages.failure_mut(detached.slot());
         failure.cause = Some(cause);
+        if cause != Cause::Failed {
+            failure.reason = None;
+        }
         failure.attempts = failure.attempts.saturating_add(1);
         failure.attempts
+    }
+
+    /// Notes what its holder says of a message that is about to fail.
+    pub fn note_reason(&mut self, slot: Slot, reason: Option<Reason>) {
+        self.messages.failure_mut(slot).reason = reason;
     }
 
     /// Forgets how the processing of a message failed, but not where it came from.

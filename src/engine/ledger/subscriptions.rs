@@ -20,10 +20,10 @@ impl Ledger {
         who: SessionSlot,
         key: Keyed,
     ) -> SubscriptionSlot {
-        if let Some(slot) = self.sessions[who].subscription(key) {
+        if let Some(slot) = self.sessions[who].subscription(&key) {
             return slot;
         }
-        let mut fresh = Subscription::new(who, key);
+        let mut fresh = Subscription::new(who, key.clone());
         (fresh.stamp, fresh.clock_since) = (self.draw_stamp(), now);
         let slot = self.subscriptions.insert(fresh);
         let session = &mut self.sessions[who];
@@ -88,10 +88,10 @@ impl Ledger {
         debug_assert!(subscription.held.is_empty(), "a subscription that has something out");
         self.deadlines.cancel(subscription.armed, Due::Window(slot));
         let session = &mut self.sessions[subscription.session];
-        match subscription.key {
+        match &subscription.key {
             Keyed::Number(0) => session.first = None,
             Keyed::Once => {}
-            other => drop(session.others.remove(&other)),
+            other => drop(session.others.remove(other)),
         }
         if subscription.lost_places > 0 {
             session.lost.retain(|_, places| {

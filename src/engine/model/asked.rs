@@ -1,14 +1,13 @@
 //! The model: what each command does.
 
-use crate::words::cause::Cause;
 use crate::words::change::Counters;
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Demand, Options, Put, SubscriptionKey, Target};
+use crate::words::command::{Command, Options, Put, Target};
 use crate::words::ids::QueueName;
 use crate::words::settings::QueueSetting;
 use crate::words::statistics::Failures;
 
-use super::{At, Message, Model, NEVER, Window};
+use super::{At, Key, Message, Model, NEVER};
 
 impl Model {
     fn put(&mut self, who: char, put: Put) {
@@ -45,42 +44,6 @@ impl Model {
         self.say(who, &format!("put {id}"));
         self.serve(&queue);
     }
-    fn consume(&mut self, who: char, name: &QueueName, max: u32) {
-        self.session(who).worker = true;
-        if max == 0 {
-            if !self.session(who).windows.contains_key(name) {
-                return;
-            }
-            self.session(who).windows.get_mut(name).unwrap().max = 0;
-            for id in self.out(who, name) {
-                self.take_back(id, false);
-                self.put_back(id, Cause::SubscriptionEnded, false);
-            }
-            self.serve(name);
-            self.session(who).windows.remove(name);
-            return;
-        }
-        let Some(queue) = self.queue(name) else { return self.say(who, "refused TooManyQueues") };
-        let (stamp, clock) = (self.stamp(), self.now);
-        let windows = &mut self.session(who).windows;
-        let fresh = Window { stamp, clock, ..Window::default() };
-        windows.entry(queue.clone()).or_insert(fresh).max = max as usize;
-        self.serve(&queue);
-    }
-    fn reserve(&mut self, who: char, timeout: Option<u64>, count: u32) {
-        self.session(who).worker = true;
-        let watched = self.session(who).watched.clone();
-        if let Some(id) = self.first_ready(&watched) {
-            self.hand(who, id, count);
-        } else if self.is_soon(who) {
-            self.say(who, "DeadlineSoon");
-        } else if timeout == Some(0) || self.session(who).hung_up {
-            self.say(who, "TimedOut");
-        } else {
-            let until = timeout.map_or(NEVER, |timeout| self.now + timeout);
-            self.session(who).wait = Some((self.stamp(), until, count));
-        }
-    }
     /// A buried message lives on.
     pub(super) fn start_clock(&mut self, id: u64) {
         let (now, message) = (self.now, self.message(id));
@@ -112,7 +75,7 @@ impl Model {
             queue.flushed_through = through;
         }
         for id in &doomed {
-            if matches!(self.message(*id).at, At::Reserved(..)) {
+            if matches!(self.message(*id).at, At::Reserved(_)) {
                 self.take_back(*id, true);
             }
             self.forget(*id);
@@ -122,17 +85,15 @@ impl Model {
     pub fn execute(&mut self, who: char, command: Command) {
         match command {
             Command::Put(put) => self.put(who, put),
-            Command::Subscribe {
-                queue,
-                options: Options { demand: Demand::Window(max), .. },
-                ..
-            } => {
-                self.consume(who, &queue, max);
+            Command::Subscribe { key, queue, options } => {
+                self.subscribe(who, &key, &queue, options);
             }
-            Command::Unsubscribe { key: SubscriptionKey::Queue, queue, .. } => {
-                self.consume(who, &queue, 0);
+            Command::Unsubscribe { key, queue, keep_last } => {
+                self.unsubscribe(who, &key, &queue, keep_last);
             }
-            Command::Reserve { timeout_ms, count, .. } => self.reserve(who, timeout_ms, count),
+            Command::Reserve { from, refuse_if_holding, timeout_ms, count } => {
+                self.reserve(who, &from, refuse_if_holding, (timeout_ms, count));
+            }
             Command::ReserveMessage(id) => self.reserve_message(who, id.0),
             Command::Kick { queue, count } => self.kick_some(who, queue, count),
             Command::Configure { queue, setting } => self.configure(who, &queue, setting),
@@ -144,150 +105,42 @@ impl Model {
             Command::Flush(queue) => self.flush(who, |name| *name == queue),
             Command::FlushAll => self.flush(who, |_| true),
             Command::Remove(id) => self.remove(who, id.0),
-            Command::Touch(id) => self.touch(who, id.0),
-            Command::Acknowledge { .. }
+            Command::Touch(message) => self.touch(who, &message),
+            Command::Acknowledge(_)
             | Command::Release { .. }
             | Command::Requeue { .. }
-            | Command::Bury { .. } => self.finish(who, command),
-            Command::Refer(_) | Command::Subscribe { .. } | Command::Unsubscribe { .. } => {
-                self.refer(who, command);
-            }
+            | Command::Bury { .. }
+            | Command::Fail { .. } => self.finish(who, command),
+            Command::Refer(name) => self.refer(who, &name),
             look => self.look(who, look),
         }
     }
 
-    fn refer(&mut self, who: char, command: Command) {
-        match command {
-            Command::Unsubscribe { queue, .. } => {
-                let watched = &mut self.session(who).watched;
-                if watched.len() == 1 && watched[0] == queue {
-                    return self.say(who, "refused LastQueue");
-                }
-                watched.retain(|watched| *watched != queue);
-                let count = watched.len();
-                self.say(who, &format!("watching {count}"));
-            }
-            Command::Refer(name) => {
-                let Some(queue) = self.queue(&name) else {
-                    return self.say(who, "refused TooManyQueues");
-                };
-                self.session(who).used = Some(queue.clone());
-                self.say(who, &format!("using {queue}"));
-            }
-            Command::Subscribe { queue, .. } => {
-                let Some(queue) = self.queue(&queue) else {
-                    return self.say(who, "refused TooManyQueues");
-                };
-                let watched = &mut self.session(who).watched;
-                watched.retain(|name| *name != queue);
-                watched.push(queue);
-                let count = watched.len();
-                self.say(who, &format!("watching {count}"));
-            }
-            _ => {}
-        }
+    fn refer(&mut self, who: char, name: &QueueName) {
+        let Some(queue) = self.queue(name) else { return self.say(who, "refused TooManyQueues") };
+        self.session(who).used = Some(queue.clone());
+        self.say(who, &format!("using {queue}"));
     }
 
     /// A connection begins with a queue.
     pub fn begin_with(&mut self, who: char, name: &QueueName) {
         let Some(queue) = self.queue(name) else { return };
         self.queues.get_mut(&queue).unwrap().is_first = true;
-        let session = self.session(who);
-        (session.used, session.watched) = (Some(queue.clone()), vec![queue]);
+        let number = self.open_subscription(who, Key::Number(0));
+        self.join(number, &queue, Options::default());
+        self.session(who).used = Some(queue);
     }
 
     fn reserve_message(&mut self, who: char, id: u64) {
         match self.find(id).map(|message| message.at) {
-            None | Some(At::Reserved(..)) => self.say(who, "NotFound"),
+            None | Some(At::Reserved(_)) => self.say(who, "NotFound"),
             Some(_) if self.is_over(id) => self.say(who, "NotFound"),
             Some(_) => {
                 self.session(who).worker = true;
                 self.start_clock(id);
-                self.hand(who, id, 1);
+                self.hand(who, None, id, 1);
             }
         }
-    }
-
-    /// What its holder says of a message: it comes out of its hands, and then goes where it is
-    /// said to.
-    fn finish(&mut self, who: char, command: Command) {
-        let (now, none) = (self.now, None);
-        let (id, queue, done) = match &command {
-            Command::Acknowledge { id, queue } => (id.0, queue, true),
-            Command::Requeue { id, queue, .. } | Command::Bury { id, queue, .. } => {
-                (id.0, queue, false)
-            }
-            Command::Release { id, .. } => (id.0, &none, false),
-            other => panic!("{other:?} is not about a held message"),
-        };
-        if !self.held(who, id, queue.as_ref()) {
-            let silent = matches!(command, Command::Acknowledge { .. } | Command::Requeue { .. });
-            if !silent && queue.is_none() {
-                return self.say(who, "NotFound");
-            }
-            self.say(who, "NotHeld");
-            return self.late(who, id, queue.as_ref(), done);
-        }
-        let in_work = self.is_in_work(id);
-        self.take_back(id, false);
-        let seq = self.next_id;
-        let message = self.message(id);
-        let of = message.queue.clone();
-        match command {
-            Command::Acknowledge { .. } => {
-                self.forget(id);
-                self.say(who, "Acknowledged");
-            }
-            Command::Release { priority, delay_ms, .. } => {
-                message.delay = delay_ms;
-                message.counters.releases += 1;
-                self.put_back(id, Cause::Released { priority, delay_ms }, in_work);
-                self.say(who, "Released");
-            }
-            Command::Requeue { time_to_live_ms, .. } => {
-                message.counters.releases += 1;
-                message.seq = seq;
-                message.expires = time_to_live_ms.map_or(NEVER, |ttl| now + ttl);
-                self.next_id += 1;
-                let cause = Cause::Released { priority: None, delay_ms: 0 };
-                self.put_back(id, cause, in_work);
-                self.say(who, "Released");
-            }
-            Command::Bury { priority, .. } => {
-                message.pri = priority.unwrap_or(message.pri);
-                self.put_back(id, Cause::Rejected, in_work);
-                self.say(who, "Buried");
-            }
-            _ => {}
-        }
-        self.serve(&of);
-    }
-
-    fn remove(&mut self, who: char, id: u64) {
-        let free = |message: &Message| !matches!(message.at, At::Reserved(..));
-        let held = self.held(who, id, None);
-        if !held && !self.find(id).is_some_and(free) {
-            return self.say(who, "NotFound");
-        }
-        let of = self.message(id).queue.clone();
-        if held {
-            self.take_back(id, false);
-        }
-        self.forget(id);
-        self.queues.get_mut(&of).unwrap().removes += 1;
-        self.say(who, "Removed");
-        self.serve(&of);
-    }
-
-    fn touch(&mut self, who: char, id: u64) {
-        let (now, held) = (self.now, self.held(who, id, None));
-        if held
-            && let message = self.message(id)
-            && let At::Reserved(_, Some(until), _) = &mut message.at
-        {
-            *until = now + message.ttr;
-        }
-        self.say(who, if held { "Touched" } else { "NotFound" });
     }
 
     fn kick_some(&mut self, who: char, target: Target, bound: u64) {
@@ -307,7 +160,7 @@ impl Model {
         let mut count = 0;
         for id in ids {
             // One that was kicked before may have made somebody take this one.
-            if !self.find(id).is_some_and(|m| !matches!(m.at, At::Reserved(..))) {
+            if !self.find(id).is_some_and(|m| !matches!(m.at, At::Reserved(_))) {
                 continue;
             }
             let home = self.kick(id).unwrap_or(queue.clone());
@@ -367,12 +220,11 @@ impl Model {
                 let what = used.map_or("NotFound".into(), |queue| format!("using {queue}"));
                 return self.say(who, &what);
             }
-            Command::ListQueues | Command::ListSubscribed(_) => {
-                let all = self.queues.keys().cloned().collect();
-                let watched = self.session(who).watched.clone();
-                let names = if command == Command::ListQueues { all } else { watched };
-                let names: Vec<&str> = names.iter().map(QueueName::as_str).collect();
-                return self.say(who, &format!("queues {}", names.join(" ")));
+            Command::ListQueues => return self.list(who, self.queues.keys().cloned().collect()),
+            Command::ListSubscribed(key) => {
+                let number = Key::new(&key, None).and_then(|key| self.subscription_of(who, &key));
+                let names = number.map(|number| self.subscriptions[&number].names());
+                return self.list(who, names.unwrap_or_default());
             }
             Command::Echo => return self.say(who, "Echo"),
             Command::Quit => return,
@@ -382,5 +234,10 @@ impl Model {
             Some(id) => self.show(who, id, "found"),
             None => self.say(who, "NotFound"),
         }
+    }
+
+    fn list(&mut self, who: char, names: Vec<QueueName>) {
+        let names: Vec<&str> = names.iter().map(QueueName::as_str).collect();
+        self.say(who, &format!("queues {}", names.join(" ")));
     }
 }

@@ -4,7 +4,7 @@ use crate::words::cause::Cause;
 use crate::words::ids::QueueName;
 use crate::words::limits::PAUSE_MS;
 
-use super::{At, Model, NEVER};
+use super::{At, Held, Model, NEVER};
 
 impl Model {
     /// The next thing that happens: when, of which kind, and to what.
@@ -14,9 +14,9 @@ impl Model {
         for m in &self.messages {
             match m.at {
                 At::Delayed(at) => due.push((at, 0, slot(&m.queue))),
-                At::Reserved(who, Some(until), _) => {
-                    let margin = if self.sessions[&who].wait.is_some() { 1_000 } else { 0 };
-                    due.push((until - margin.min(until), 2, u64::from(who)));
+                At::Reserved(Held { by, through: None, until, .. }) if until != NEVER => {
+                    let margin = if self.sessions[&by].wait.is_some() { 1_000 } else { 0 };
+                    due.push((until - margin.min(until), 2, u64::from(by)));
                 }
                 _ => {}
             }
@@ -27,18 +27,28 @@ impl Model {
         let paused = self.queues.iter().filter(|(_, q)| q.paused_until > 0);
         due.extend(paused.map(|(name, q)| (q.paused_until, 1, slot(name))));
         for (who, s) in &self.sessions {
-            due.extend(s.wait.map(|wait| (wait.1, 2, u64::from(*who))));
-            for (name, window) in s.windows.iter().filter(|_| s.ack_timeout > 0) {
-                let out = self.out(*who, name).len();
-                if out > 0 || window.max > 0 && out + window.lost.len() >= window.max {
-                    let at = window.clock + s.ack_timeout;
-                    let window = (*who, name.clone());
-                    let place = self.windows.get(&window).copied().unwrap_or(u32::MAX);
-                    due.push((at, 3, u64::from(place)));
-                }
-            }
+            due.extend(s.wait.map(|wait| (wait.until, 2, u64::from(*who))));
         }
+        let windows = self.subscriptions.keys();
+        due.extend(windows.map(|number| (self.window_end(*number), 3, self.place(*number))));
         due.into_iter().filter(|(at, ..)| *at != NEVER).min()
+    }
+    /// When the clock of a window runs out.
+    fn window_end(&self, number: u64) -> u64 {
+        let subscription = &self.subscriptions[&number];
+        let out = self.out(number);
+        if !subscription.has_one_clock() {
+            let ends = out.iter().filter_map(|id| Some(self.find(*id)?.at.held()?.until));
+            return ends.min().unwrap_or(NEVER);
+        }
+        let ack_timeout = self.sessions[&subscription.who].ack_timeout;
+        let is_full = !out.is_empty() || !self.has_room(number);
+        let runs = ack_timeout > 0 && subscription.is_window() && is_full;
+        if runs { subscription.clock + ack_timeout } else { NEVER }
+    }
+    /// Its place in the engine's order; new ones come last.
+    fn place(&self, number: u64) -> u64 {
+        self.windows.get(&number).map_or((1 << 32) + number, |slot| u64::from(*slot))
     }
     /// Does all that is due, then goes on with backlogs, until nothing is left.
     pub fn settle(&mut self) {
@@ -73,9 +83,9 @@ impl Model {
             }
             2 => self.session_clock(who(key)),
             3 => {
-                let here = self.windows.iter().find(|(_, place)| u64::from(**place) == key);
-                let (who, queue) = here.unwrap().0.clone();
-                self.window_clock(who, &queue, at);
+                let mut all = self.subscriptions.keys().copied();
+                let number = all.find(|number| self.place(*number) == key).unwrap();
+                self.window_clock(number, at);
             }
             _ => {
                 debug_assert_eq!(self.message(key).expires, at);
@@ -84,36 +94,36 @@ impl Model {
             }
         }
     }
-    /// When each reservation ends, the oldest first.
-    fn ends(&self, who: char) -> Vec<(u64, u64)> {
-        let held = self.messages.iter().filter_map(|m| match m.at {
-            At::Reserved(by, Some(until), order) if by == who => Some((order, until, m.id)),
-            _ => None,
-        });
-        let mut held: Vec<(u64, u64, u64)> = held.collect();
-        held.sort_unstable();
-        held.into_iter().map(|(_, until, id)| (until, id)).collect()
+    /// Of what somebody has taken on request, what ends by then, the oldest first.
+    fn ending(&self, who: char, by: u64) -> Vec<u64> {
+        self.held_as(|held| held.by == who && held.through.is_none() && held.until <= by)
+    }
+    fn time_out(&mut self, id: u64, cause: Cause) {
+        self.timeouts += 1;
+        self.message(id).counters.timeouts += 1;
+        self.take_back(id, true);
+        self.put_back(id, cause, true);
+    }
+    fn time_out_all(&mut self, over: Vec<u64>) {
+        let queues = over.iter().map(|id| self.find(*id).unwrap().queue.clone()).collect();
+        for id in over {
+            self.time_out(id, Cause::TimedOut);
+        }
+        self.serve_in_order(queues);
     }
     fn session_clock(&mut self, who: char) {
         let now = self.now;
-        let over: Vec<u64> =
-            self.ends(who).iter().filter(|(until, _)| *until <= now).map(|(_, id)| *id).collect();
-        let mut queues = Vec::new();
-        for id in over {
-            self.timeouts += 1;
-            self.message(id).counters.timeouts += 1;
-            queues.push(self.message(id).queue.clone());
-            self.put_back(id, Cause::TimedOut, true);
-        }
-        self.serve_in_order(queues);
+        self.time_out_all(self.ending(who, now));
         let soon = self.is_soon(who);
-        if self.session(who).wait.take_if(|wait| soon || wait.1 <= now).is_some() {
+        if let Some(wait) = self.session(who).wait.take_if(|wait| soon || wait.until <= now) {
+            self.update(wait.of);
             self.say(who, if soon { "DeadlineSoon" } else { "TimedOut" });
             self.resumable.push_back(who);
+            self.end_if_once(wait.of);
         }
     }
     pub(super) fn is_soon(&self, who: char) -> bool {
-        self.ends(who).iter().any(|(until, _)| *until <= self.now + 1_000)
+        !self.ending(who, self.now + 1_000).is_empty()
     }
     pub(super) fn serve_in_order(&mut self, mut queues: Vec<QueueName>) {
         queues.sort_by_key(|queue| self.slots.get(queue).copied());
@@ -121,19 +131,22 @@ impl Model {
             self.serve(&queue);
         }
     }
-    fn window_clock(&mut self, who: char, queue: &QueueName, at: u64) {
-        let Some(id) = self.out(who, queue).first().copied() else {
-            let now = self.now;
-            self.session(who).windows.get_mut(queue).unwrap().clock = now;
+    fn window_clock(&mut self, number: u64, at: u64) {
+        let now = self.now;
+        if !self.subscriptions[&number].has_one_clock() {
+            let is_over = |held: Held| held.through == Some(number) && held.until <= now;
+            return self.time_out_all(self.held_as(is_over));
+        }
+        let Some(id) = self.out(number).first().copied() else {
+            self.subscription(number).clock = now;
             if now - at < PAUSE_MS {
+                let who = self.subscriptions[&number].who;
                 self.say(who, "to be closed");
             }
             return;
         };
-        self.timeouts += 1;
-        self.message(id).counters.timeouts += 1;
-        self.take_back(id, true);
-        self.put_back(id, Cause::AckTimeout, true);
-        self.serve(queue);
+        let queue = self.message(id).queue.clone();
+        self.time_out(id, Cause::AckTimeout);
+        self.serve(&queue);
     }
 }

@@ -6,18 +6,22 @@
 
 mod asked;
 mod due;
+mod ending;
 mod returns;
+mod settled;
+mod wanted;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::words::cause::{Cause, ReturnCounts};
+use crate::words::cause::ReturnCounts;
 use crate::words::change::Counters;
-use crate::words::command::Command;
+use crate::words::command::{Command, Demand, Settlement, Tag};
 use crate::words::ids::QueueName;
 use crate::words::policy::Policies;
 use crate::words::settings::QueueLimits;
 use crate::words::statistics::Failures;
+
+pub use wanted::{Key, Subscription, Wait};
 
 pub const NEVER: u64 = u64::MAX;
 
@@ -41,14 +45,28 @@ pub struct Message {
 pub enum At {
     Ready,
     Delayed(u64),
-    /// By whom, until when (`None` is through a window), and its place among all hand-outs.
-    Reserved(char, Option<u64>, u64),
+    Reserved(Held),
     Buried(u64),
+}
+
+/// In whose hands a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub by: char,
+    /// Through the window of which subscription; `None` is on request.
+    pub through: Option<u64>,
+    /// When that ends by itself.
+    pub until: u64,
+    /// Its place among all hand-outs.
+    pub order: u64,
 }
 
 impl At {
     pub fn can_be_kicked(self) -> bool {
         matches!(self, At::Buried(_) | At::Delayed(_))
+    }
+    pub fn held(self) -> Option<Held> {
+        if let At::Reserved(held) = self { Some(held) } else { None }
     }
 }
 
@@ -57,24 +75,19 @@ pub struct Session {
     pub serial: bool,
     pub ack_timeout: u64,
     pub used: Option<QueueName>,
-    pub watched: Vec<QueueName>,
-    pub windows: BTreeMap<QueueName, Window>,
-    /// Stamp, end, count.
-    pub wait: Option<(u64, u64, u32)>,
+    pub wait: Option<Wait>,
+    /// Messages that were taken back, and the subscriptions whose places they still take.
+    pub lost: BTreeMap<u64, Vec<u64>>,
+    /// What is done when it has been sent.
+    pub sending: VecDeque<u64>,
     pub backlog: VecDeque<Command>,
     pub hung_up: bool,
     pub slow: bool,
     pub closing: bool,
+    /// Nothing can be sent any more.
+    pub gone: bool,
     pub producer: bool,
     pub worker: bool,
-}
-
-#[derive(Default)]
-pub struct Window {
-    pub max: usize,
-    pub lost: Vec<u64>,
-    pub stamp: u64,
-    pub clock: u64,
 }
 
 #[derive(Default)]
@@ -97,13 +110,16 @@ pub struct Model {
     pub stamps: u64,
     pub messages: Vec<Message>,
     pub sessions: BTreeMap<char, Session>,
+    pub subscriptions: BTreeMap<u64, Subscription>,
     pub queues: BTreeMap<QueueName, Queue>,
     pub queues_max: usize,
     /// The engine's order of queues, for what happens in the same millisecond.
     pub slots: BTreeMap<QueueName, u32>,
-    /// The engine's order of windows.
-    pub windows: BTreeMap<(char, QueueName), u32>,
+    /// The engine's order of subscriptions.
+    pub windows: BTreeMap<u64, u32>,
     pub resumable: VecDeque<char>,
+    /// Standing subscriptions of several queues that have room again.
+    pub entered: Vec<u64>,
     pub refusing: bool,
     pub timeouts: u64,
     pub expired: u64,
@@ -136,16 +152,17 @@ impl Model {
     fn forget(&mut self, id: u64) {
         self.messages.retain(|message| message.id != id);
     }
+    /// What is in somebody's hands, in the order in which it was handed out.
+    pub fn held_as(&self, is: impl Fn(Held) -> bool) -> Vec<u64> {
+        let held = self.messages.iter().filter_map(|m| Some((m.at.held()?, m.id)));
+        let mut held: Vec<(u64, u64)> =
+            held.filter(|(held, _)| is(*held)).map(|(held, id)| (held.order, id)).collect();
+        held.sort_unstable();
+        held.into_iter().map(|(_, id)| id).collect()
+    }
     /// What is out through a window, the oldest first.
-    pub fn out(&self, who: char, queue: &QueueName) -> Vec<u64> {
-        let mut out: Vec<(u64, u64)> = (self.messages.iter().filter(|m| m.queue == *queue))
-            .filter_map(|m| match m.at {
-                At::Reserved(by, None, order) if by == who => Some((order, m.id)),
-                _ => None,
-            })
-            .collect();
-        out.sort_unstable();
-        out.into_iter().map(|(_, id)| id).collect()
+    pub fn out(&self, through: u64) -> Vec<u64> {
+        self.held_as(|held| held.through == Some(through))
     }
     fn first_ready(&self, queues: &[QueueName]) -> Option<u64> {
         let open = |q: &QueueName| {
@@ -155,55 +172,90 @@ impl Model {
         let ready = self.messages.iter().filter(|m| m.at == At::Ready && m.expires > self.now);
         ready.filter(|m| open(&m.queue)).min_by_key(|m| (m.pri, m.seq)).map(|m| m.id)
     }
-    fn rotation(&self, queue: &QueueName) -> Option<(u64, char)> {
-        let mut rotation = Vec::new();
-        for (who, s) in &self.sessions {
-            if let Some(window) = s.windows.get(queue)
-                && !(s.slow || s.closing)
-                && self.out(*who, queue).len() + window.lost.len() < window.max
-            {
-                rotation.push((window.stamp, *who));
-            }
-            rotation.extend(s.wait.filter(|_| s.watched.contains(queue)).map(|w| (w.0, *who)));
-        }
-        rotation.into_iter().min()
+    /// The subscription that has waited longest since its last message, of those that want one.
+    fn rotation(&self, queue: &QueueName) -> Option<u64> {
+        let all = self.subscriptions.iter();
+        let here = all.filter(|(_, s)| s.has(queue) && s.leaving.as_ref() != Some(queue));
+        let wanting = here.filter(|(number, _)| self.wants(**number));
+        wanting.min_by_key(|(_, s)| s.stamp).map(|(number, _)| *number)
     }
     fn serve(&mut self, queue: &QueueName) {
         while self.queues.contains_key(queue)
             && let Some(id) = self.first_ready(std::slice::from_ref(queue))
-            && let Some((stamp, who)) = self.rotation(queue)
+            && let Some(number) = self.rotation(queue)
         {
-            if let Some((_, _, count)) = self.session(who).wait.take_if(|wait| wait.0 == stamp) {
+            let who = self.subscriptions[&number].who;
+            if let Some(wait) = self.session(who).wait.take_if(|wait| wait.of == number) {
                 self.resumable.push_back(who);
-                self.hand(who, id, count);
+                self.update(number);
+                self.hand(who, Some(number), id, wait.count);
+                self.end_if_once(number);
+            } else if self.subscriptions[&number].demand == Demand::WakeUp {
+                self.subscription(number).woken = true;
+                self.update(number);
+                let told = format!("woken{}", self.tag(number));
+                self.say(who, &told);
             } else {
-                let (now, order, first) = (self.now, self.stamp(), self.out(who, queue).is_empty());
-                let window = self.session(who).windows.get_mut(queue).unwrap();
-                window.stamp = order;
-                window.clock = if first { now } else { window.clock };
-                self.deliver(who, id, "dispatched", At::Reserved(who, None, order));
+                self.hand_through(number, id);
             }
         }
     }
-    fn hand(&mut self, who: char, id: u64, count: u32) {
+    fn hand_through(&mut self, number: u64, id: u64) {
+        let (now, order, queue) = (self.now, self.stamp(), self.message(id).queue.clone());
+        let is_first = self.out(number).is_empty();
+        let until = self.ends(number, id);
+        let subscription = self.subscription(number);
+        subscription.stamp = order;
+        subscription.queues.iter_mut().filter(|m| m.name == queue).for_each(|m| m.entered = false);
+        let has_one_clock = subscription.has_one_clock();
+        if has_one_clock && is_first {
+            subscription.clock = now;
+        }
+        let (by, when_sent) = (subscription.who, subscription.settlement == Settlement::WhenSent);
+        let until = if has_one_clock { NEVER } else { until };
+        self.deliver(id, "dispatched", Held { by, through: Some(number), until, order });
+        self.update(number);
+        if when_sent {
+            self.session(by).sending.push_back(id);
+        }
+    }
+    fn hand(&mut self, by: char, from: Option<u64>, id: u64, count: u32) {
         let at = self.told.len();
         let mut next = Some(id);
         let mut handed = 0;
         while let Some(id) = next {
-            let (until, order) = (self.now + self.message(id).ttr, self.stamp());
-            self.deliver(who, id, "reserved", At::Reserved(who, Some(until), order));
+            let run = self.now + self.message(id).ttr;
+            let until = from.map_or(run, |from| self.ends(from, id));
+            let order = self.stamp();
+            self.deliver(id, "reserved", Held { by, through: None, until, order });
             handed += 1;
-            let watched = self.session(who).watched.clone();
-            next = if handed < count { self.first_ready(&watched) } else { None };
+            let Some(from) = from else { break };
+            if self.subscriptions[&from].settlement == Settlement::WhenSent {
+                self.session(by).sending.push_back(id);
+            }
+            let names = self.subscriptions[&from].names();
+            next = if handed < count { self.first_ready(&names) } else { None };
         }
         if count != 1 {
-            self.told.insert(at, format!("{who} batch {handed}"));
+            self.told.insert(at, format!("{by} batch {handed}"));
         }
     }
-    fn deliver(&mut self, who: char, id: u64, how: &str, at: At) {
+    fn deliver(&mut self, id: u64, how: &str, held: Held) {
         let message = self.message(id);
-        (message.at, message.counters.reserves) = (at, message.counters.reserves + 1);
-        self.show(who, id, how);
+        message.at = At::Reserved(held);
+        message.counters.reserves += 1;
+        self.show(held.by, id, how);
+        if let (Some(number), Some(line)) = (held.through, self.told.last().cloned()) {
+            let tag = self.tag(number);
+            self.told.pop();
+            self.told.push(line + &tag);
+        }
+    }
+    fn tag(&self, number: u64) -> String {
+        match &self.subscriptions[&number].tag {
+            Tag::Code(code) => format!(" for {code}"),
+            _ => String::new(),
+        }
     }
     fn show(&mut self, who: char, id: u64, how: &str) {
         let (now, message) = (self.now, self.message(id));
@@ -216,22 +268,26 @@ impl Model {
     }
     /// Whether its holder took it on request, or it is the oldest of its window.
     fn is_in_work(&self, id: u64) -> bool {
-        let message = self.find(id).unwrap();
-        match message.at {
-            At::Reserved(who, None, _) => self.out(who, &message.queue)[0] == id,
-            At::Reserved(..) => true,
-            _ => false,
+        match self.find(id).unwrap().at.held() {
+            Some(Held { through: Some(number), .. }) => self.out(number)[0] == id,
+            Some(_) => true,
+            None => false,
         }
     }
     /// Out of its holder's hands; `lost` takes its place in the window.
     fn take_back(&mut self, id: u64, lost: bool) {
-        let (now, queue) = (self.now, self.message(id).queue.clone());
-        let At::Reserved(who, until, _) = self.message(id).at else { panic!("not out") };
-        if until.is_none() {
-            let first = self.out(who, &queue)[0] == id;
-            let window = self.session(who).windows.get_mut(&queue).unwrap();
-            window.clock = if first { now } else { window.clock };
-            window.lost.extend(lost.then_some(id));
+        let now = self.now;
+        let held = self.message(id).at.held().unwrap();
+        if let Some(number) = held.through {
+            let is_first = self.out(number)[0] == id;
+            self.message(id).at = At::Ready;
+            if is_first {
+                self.subscription(number).clock = now;
+            }
+            if lost {
+                self.session(held.by).lost.entry(id).or_default().push(number);
+            }
+            self.update(number);
         }
         self.message(id).at = At::Ready;
     }
@@ -242,19 +298,27 @@ impl Model {
         self.queues.entry(name.clone()).or_default();
         Some(name.clone())
     }
-    /// Lets unneeded queues go.
+    fn is_needed(&self, name: &QueueName) -> bool {
+        let here = &self.queues[name];
+        here.is_first
+            || here.paused
+            || here.limits != QueueLimits::NONE
+            || self.messages.iter().any(|m| m.queue == *name)
+            || self.messages.iter().any(|m| m.home.as_ref().is_some_and(|h| h.queue == *name))
+            || self.sessions.values().any(|s| s.used.as_ref() == Some(name))
+            || self.subscriptions.values().any(|s| s.has(name))
+    }
+    /// Lets a queue go if nobody needs it.
+    fn drop_if_unneeded(&mut self, name: &QueueName) {
+        if self.queues.contains_key(name) && !self.is_needed(name) {
+            self.queues.remove(name);
+        }
+    }
+    /// Lets all unneeded queues go.
     fn tidy(&mut self) {
-        let named = |s: &Session, q: &QueueName| {
-            s.used.as_ref() == Some(q) || s.watched.contains(q) || s.windows.contains_key(q)
-        };
-        self.queues.retain(|q, here| {
-            here.is_first
-                || here.paused
-                || here.limits != QueueLimits::NONE
-                || self.messages.iter().any(|m| m.queue == *q)
-                || self.messages.iter().any(|m| m.home.as_ref().is_some_and(|h| h.queue == *q))
-                || self.sessions.values().any(|s| named(s, q))
-        });
+        for name in self.queues.keys().cloned().collect::<Vec<_>>() {
+            self.drop_if_unneeded(&name);
+        }
     }
 
     pub fn request(&mut self, who: char, command: Command) {
@@ -267,91 +331,50 @@ impl Model {
         self.resume();
     }
     fn resume(&mut self) {
+        self.serve_entered();
         self.tidy();
         while let Some(who) = self.resumable.pop_front() {
             while self.sessions.get(&who).is_some_and(|session| session.wait.is_none()) {
                 if let Some(command) = self.session(who).backlog.pop_front() {
                     self.execute(who, command);
-                } else if self.session(who).closing {
+                    self.serve_entered();
+                } else if self.session(who).may_end() {
                     self.end(who);
                 } else {
                     break;
                 }
                 self.tidy();
             }
+            self.serve_entered();
         }
+        self.tidy();
     }
-    pub fn hang_up(&mut self, who: char) {
-        self.session(who).hung_up = true;
-        if self.session(who).wait.take().is_some() {
-            self.say(who, "TimedOut");
+    /// So many messages have been sent that are done then.
+    pub fn sent(&mut self, who: char, count: usize) {
+        for _ in 0..count {
+            let Some(id) = self.session(who).sending.pop_front() else { break };
+            if self.is_held(who, id) {
+                let queue = self.message(id).queue.clone();
+                self.take_back(id, false);
+                self.forget(id);
+                self.serve(&queue);
+                self.drop_if_unneeded(&queue);
+            } else {
+                self.late(who, id, None, true);
+            }
+        }
+        if self.session(who).has_sent_all() {
             self.resumable.push_back(who);
         }
         self.resume();
     }
-    pub fn close(&mut self, who: char) {
-        self.session(who).closing = true;
-        self.resumable.push_back(who);
-        self.hang_up(who);
+}
+
+impl Session {
+    fn has_sent_all(&self) -> bool {
+        self.gone || self.sending.is_empty()
     }
-    fn end(&mut self, who: char) {
-        // What was reserved first, then window by window, the last slot first.
-        let mut held: Vec<(Option<Reverse<u32>>, u64, u64, QueueName)> = (self.messages.iter())
-            .filter_map(|m| match m.at {
-                At::Reserved(by, until, order) if by == who => {
-                    let window = until.is_none().then(|| Reverse(self.slots[&m.queue]));
-                    Some((window, order, m.id, m.queue.clone()))
-                }
-                _ => None,
-            })
-            .collect();
-        held.sort_unstable();
-        let mut queues: Vec<QueueName> = Vec::new();
-        for (window, _, id, queue) in held {
-            // Behind the oldest message of a window nothing was begun.
-            let in_work = window.is_none() || queues.last() != Some(&queue);
-            self.put_back(id, Cause::ConnectionLost, in_work);
-            self.tidy();
-            if window.is_some() {
-                queues.push(queue);
-            } else {
-                // One by one, the first that was reserved first.
-                self.serve(&queue);
-            }
-        }
-        self.serve_in_order(queues);
-        self.sessions.remove(&who);
-        self.say(who, "finished");
-    }
-    pub fn stall(&mut self, who: char, slow: bool) {
-        self.session(who).slow = slow;
-        for queue in self.session(who).windows.keys().cloned().collect::<Vec<_>>() {
-            self.serve(&queue);
-        }
-        self.resume();
-    }
-    fn held(&self, who: char, id: u64, queue: Option<&QueueName>) -> bool {
-        self.find(id).is_some_and(|message| {
-            matches!(message.at, At::Reserved(by, ..) if by == who)
-                && queue.is_none_or(|queue| message.queue == *queue)
-        })
-    }
-    /// Frees a lost place, if there is one.
-    fn late(&mut self, who: char, id: u64, queue: Option<&QueueName>, done: bool) {
-        let lost = |(name, window): &(&QueueName, &Window)| {
-            queue.is_none_or(|queue| *queue == **name) && window.lost.contains(&id)
-        };
-        let found = self.sessions[&who].windows.iter().filter(lost).map(|(name, _)| name.clone());
-        let found = found.min_by_key(|name| self.slots[name]);
-        let Some(queue) = found else { return self.foreign += 1 };
-        self.late += 1;
-        let (now, empty) = (self.now, self.out(who, &queue).is_empty());
-        let window = self.session(who).windows.get_mut(&queue).unwrap();
-        window.lost.remove(window.lost.iter().position(|lost| *lost == id).unwrap());
-        window.clock = if empty { now } else { window.clock };
-        if done && self.find(id).is_some_and(|m| !matches!(m.at, At::Reserved(..))) {
-            self.forget(id);
-        }
-        self.serve(&queue);
+    fn may_end(&self) -> bool {
+        self.closing && self.has_sent_all()
     }
 }

@@ -16,6 +16,17 @@ pub struct Home {
     pub life: u64,
 }
 
+impl super::Message {
+    /// Notes a failed attempt.
+    fn note(&mut self, cause: Cause) {
+        self.failures.attempts += 1;
+        self.failures.cause = Some(cause);
+        if cause != Cause::Failed {
+            self.failures.reason = None;
+        }
+    }
+}
+
 impl Model {
     /// A message that is in nobody's hands any more goes back.
     pub(super) fn put_back(&mut self, id: u64, cause: Cause, in_work: bool) {
@@ -36,8 +47,7 @@ impl Model {
         let policy = self.policies.iter().find(|policy| policy.queues.matches(queue.as_str()));
         if let Some(policy) = policy.filter(|_| counts).cloned() {
             let message = self.message(id);
-            message.failures.attempts += 1;
-            message.failures.cause = Some(cause);
+            message.note(cause);
             let attempts = message.failures.attempts;
             if cause == Cause::Rejected || policy.is_exhausted(attempts) {
                 self.set_aside += 1;
@@ -50,6 +60,8 @@ impl Model {
             delay = delay.max(backoff);
         } else if cause == Cause::Rejected {
             return self.set_aside(id, None);
+        } else if cause == Cause::Failed {
+            self.message(id).note(cause);
         }
         self.message(id).at = if delay > 0 { At::Delayed(now + delay) } else { At::Ready };
     }
@@ -116,7 +128,7 @@ impl Model {
     /// The dead letters of a queue in their order that nobody holds.
     pub(super) fn dead_letters(&self, queue: &QueueName) -> Vec<u64> {
         let here = self.messages.iter().filter(|m| m.queue == *queue);
-        let free = here.filter(|m| !matches!(m.at, At::Reserved(..)));
+        let free = here.filter(|m| !matches!(m.at, At::Reserved(_)));
         let mut dead: Vec<(u64, u64)> =
             free.filter_map(|m| Some((m.home.as_ref()?.order, m.id))).collect();
         dead.sort_unstable();

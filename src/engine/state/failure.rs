@@ -1,10 +1,10 @@
 //! How the processing of messages failed so far, and where dead letters came from: kept of the few
-//! messages that a policy had to do with.
+//! messages that a policy had to do with, or that their holders could not process.
 //!
 //! In memory alone: after a restart attempts begin at 0, and a dead letter is buried in the queue
 //! that it came from.
 
-use crate::words::cause::Cause;
+use crate::words::cause::{Cause, Reason};
 use crate::words::clock::Time;
 use crate::words::ids::Sequence;
 
@@ -17,6 +17,8 @@ pub struct Failure {
     pub attempts: u32,
     /// Why it returned last.
     pub cause: Option<Cause>,
+    /// What its holder said of that, if it failed.
+    pub reason: Option<Reason>,
     /// Where it came from, if it is a dead letter.
     pub home: Option<Home>,
 }

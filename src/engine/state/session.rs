@@ -1,6 +1,6 @@
 //! A connection as the core sees it. Everything in here dies with the connection.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
@@ -8,6 +8,7 @@ use slab::Slab;
 use crate::words::clock::Time;
 use crate::words::command::{Manner, Put, Request, SubscriptionKey, Tag};
 use crate::words::ids::{ConnectionId, MessageId};
+use crate::words::short_bytes::ShortBytes;
 
 use super::queue::QueueSlot;
 use super::reservation::List;
@@ -28,8 +29,9 @@ pub struct Session {
     pub referred: Option<QueueSlot>,
     /// Its subscription number 0, which is the only one of most sessions.
     pub first: Option<SubscriptionSlot>,
-    /// Its other subscriptions.
-    pub others: FxHashMap<Keyed, SubscriptionSlot>,
+    /// Its other subscriptions. In an order, so that peers, who choose the keys, cannot make them
+    /// collide.
+    pub others: BTreeMap<Keyed, SubscriptionSlot>,
     /// Messages that were taken back although their places in windows are still taken, and whose
     /// places these are: the same message may have been lost more than once.
     pub lost: FxHashMap<MessageId, Vec<SubscriptionSlot>>,
@@ -102,10 +104,11 @@ pub struct Wait {
 }
 
 /// A subscription's key, within its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Keyed {
-    Queue(QueueSlot),
     Number(u64),
+    Bytes(ShortBytes),
+    Queue(QueueSlot),
     /// None: it is there for one reserve.
     Once,
 }
@@ -116,6 +119,7 @@ impl Keyed {
         match key {
             SubscriptionKey::Queue => Keyed::Queue(queue),
             SubscriptionKey::Number(number) => Keyed::Number(number),
+            SubscriptionKey::Bytes(bytes) => Keyed::Bytes(bytes),
         }
     }
 }
@@ -127,7 +131,7 @@ impl Session {
             manner,
             referred: None,
             first: None,
-            others: FxHashMap::default(),
+            others: BTreeMap::new(),
             lost: FxHashMap::default(),
             sending: VecDeque::new(),
             dispatched: 0,
@@ -143,14 +147,14 @@ impl Session {
     }
 
     /// The subscription of this key.
-    pub fn subscription(&self, keyed: Keyed) -> Option<SubscriptionSlot> {
+    pub fn subscription(&self, keyed: &Keyed) -> Option<SubscriptionSlot> {
         match keyed {
             Keyed::Number(0) => self.first,
-            other => self.others.get(&other).copied(),
+            other => self.others.get(other).copied(),
         }
     }
 
-    /// All its subscriptions, in no particular order but for the first, which comes first.
+    /// All its subscriptions, in the order of their keys.
     pub fn subscriptions(&self) -> impl Iterator<Item = SubscriptionSlot> {
         self.first.into_iter().chain(self.others.values().copied())
     }

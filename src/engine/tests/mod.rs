@@ -28,11 +28,12 @@ mod window;
 
 use std::sync::Arc;
 
+use crate::words::cause::Reason;
 use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{
-    Command, Handing, Manner, Options, Put, Reply, Request, Settlement, Sources, SubscriptionKey,
-    Tag, Target,
+    Command, Handing, Manner, MessageRef, Options, Put, Reply, Request, Settlement, Sources,
+    SubscriptionKey, Tag, Target,
 };
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{LimitValues, Limits};
@@ -107,7 +108,7 @@ impl Talk {
         ack_timeout_ms: u64,
         first: Option<QueueName>,
     ) -> String {
-        let (connection, first_queue) = (connection(letter), first.map(|name| (name, SET)));
+        let (connection, first_queue) = (connection(letter), first.map(|name| (name, 0)));
         self.input(Input::Opened { connection, manner, ack_timeout_ms, first_queue })
     }
 
@@ -322,7 +323,7 @@ fn tell(reply: &Reply) -> String {
 /// The command that a short text stands for: its words, then options as `name value`.
 pub fn command(text: &str) -> Command {
     let said = Said(text.split(' ').collect());
-    let (id, named) = (|| MessageId(said.number(1)), |at| said.name(at));
+    let id = || MessageId(said.number(1));
     match said.0[0] {
         "put" => Command::Put(said.put()),
         "use" => Command::Refer(queue(said.0[1])),
@@ -339,17 +340,18 @@ pub fn command(text: &str) -> Command {
             count: u32::try_from(said.option("count").unwrap_or(1)).unwrap(),
         },
         "take" => Command::ReserveMessage(id()),
-        "ack" => Command::Acknowledge { id: id(), queue: named(2) },
+        "ack" => Command::Acknowledge(said.message()),
         "remove" => Command::Remove(id()),
         "release" => {
             let delay_ms = said.option("delay").unwrap_or(0);
-            Command::Release { id: id(), priority: said.priority(), delay_ms }
+            Command::Release { message: said.message(), priority: said.priority(), delay_ms }
         }
         "requeue" => {
-            Command::Requeue { id: id(), queue: named(2), time_to_live_ms: said.option("ttl") }
+            Command::Requeue { message: said.message(), time_to_live_ms: said.option("ttl") }
         }
-        "bury" => Command::Bury { id: id(), queue: named(2), priority: said.priority() },
-        "touch" => Command::Touch(id()),
+        "bury" => Command::Bury { message: said.message(), priority: said.priority() },
+        "fail" => Command::Fail { message: said.message(), reason: said.reason() },
+        "touch" => Command::Touch(said.message()),
         "kick" => Command::Kick {
             queue: said.name(2).map_or(Target::Referred, Target::Named),
             count: said.number(1),
@@ -430,6 +432,22 @@ impl Said<'_> {
         self.0.get(at).filter(|word| !OPTIONS.contains(word)).map(|name| queue(name))
     }
 
+    /// By its id, also with its queue, or as the one held of a queue.
+    fn message(&self) -> MessageRef {
+        match self.0[1].parse() {
+            Err(_) => MessageRef::HeldOf(queue(self.0[1])),
+            Ok(id) => match self.name(2) {
+                None => MessageRef::Id(MessageId(id)),
+                Some(queue) => MessageRef::IdOf(MessageId(id), queue),
+            },
+        }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        let at = self.0.iter().position(|word| *word == "because")?;
+        Some(Reason::new(self.0[at + 1..].join(" ").as_bytes()))
+    }
+
     fn option(&self, name: &str) -> Option<u64> {
         let at = self.0.iter().position(|word| *word == name)?;
         Some(self.number(at + 1))
@@ -461,4 +479,4 @@ impl Said<'_> {
     }
 }
 
-const OPTIONS: [&str; 7] = ["pri", "delay", "ttr", "ttl", "bytes", "for", "count"];
+const OPTIONS: [&str; 8] = ["pri", "delay", "ttr", "ttl", "bytes", "for", "count", "because"];

@@ -100,7 +100,7 @@ fn each_failed_attempt_waits_longer_and_the_last_wait_repeats() {
         t.pass(1);
         assert_eq!(t.state(1), "Ready");
     }
-    let timed_out = Failures { attempts: 3, cause: Some(Cause::TimedOut), origin: None };
+    let timed_out = Failures { attempts: 3, cause: Some(Cause::TimedOut), ..Failures::default() };
     assert_eq!(failures(&mut t, 1), timed_out);
 }
 
@@ -177,6 +177,7 @@ fn a_dead_letter_is_ready_in_its_queue_and_buried_at_home_in_the_file() {
     let dead = Failures {
         attempts: 1,
         cause: Some(Cause::Released { priority: None, delay_ms: 0 }),
+        reason: None,
         origin: Some(queue("q")),
     };
     assert_eq!(failures(&mut t, 1), dead);
@@ -458,4 +459,27 @@ fn attempts_that_are_no_failure_leave_no_trace() {
     t.say('a', "reserve");
     t.say('a', "remove 1");
     assert_eq!(statistics(&mut t).returns.iter().map(|(_, count)| count).sum::<u64>(), 1);
+}
+
+#[test]
+fn a_failure_with_a_reason_is_an_attempt_and_the_reason_goes_along_to_the_dead_letters() {
+    let mut t = under("a", vec![policy("q", 2, &[1_000], "dead")]);
+    t.say('a', "put");
+    t.say('a', "reserve");
+    assert_eq!(t.say('a', "fail 1 because of this"), "a Released");
+    assert_eq!(t.state(1), "Delayed");
+    t.pass(1_000);
+    t.say('a', "reserve");
+    assert_eq!(t.say('a', "fail q because of that"), "a Released");
+    let failed = failures(&mut t, 1);
+    assert_eq!((failed.attempts, failed.cause), (2, Some(Cause::Failed)));
+    assert_eq!(failed.reason.as_ref().map(|reason| reason.as_str()), Some("of that"));
+    assert_eq!(failed.origin, Some(queue("q")));
+    t.say('a', "kick-one 1");
+    t.say('a', "reserve");
+    t.say('a', "fail 1 because of this");
+    t.pass(1_000);
+    t.say('a', "reserve");
+    t.say('a', "release 1");
+    assert_eq!(failures(&mut t, 1).reason, None, "the last attempt failed without one");
 }

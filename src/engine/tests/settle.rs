@@ -1,7 +1,9 @@
 //! What a holder says of its messages, and what others may say of them.
 
 use super::Talk;
+use crate::words::cause::{Cause, Reason};
 use crate::words::change::{Change, MessageState, StateRow};
+use crate::words::statistics::Failures;
 
 fn last_row(t: &Talk) -> StateRow {
     let mut rows = t.changes.iter().filter_map(|change| match change {
@@ -182,4 +184,84 @@ fn a_queue_too_many_is_refused() {
     t.say('a', "remove 1");
     t.say('a', "remove 2");
     assert_eq!(t.say('a', "put s"), "a put 3");
+}
+
+#[test]
+fn a_command_can_ask_for_the_message_of_a_queue_that_the_connection_took() {
+    let mut t = Talk::new().workers("ab");
+    for queue in ["r", "r", "s"] {
+        t.say('b', &format!("put {queue}"));
+    }
+    t.say('a', "take 2");
+    t.say('a', "take 1");
+    t.say('b', "take 3");
+    assert_eq!(t.say('a', "touch r"), "a Touched");
+    assert_eq!(t.say('a', "release r"), "a Released");
+    assert_eq!((t.state(1), t.state(2)), ("Reserved".into(), "Ready".into()), "the older one");
+    assert_eq!(t.say('a', "ack r"), "a Acknowledged");
+    assert_eq!(t.state(1), "gone");
+    assert_eq!(t.say('a', "ack r"), "a NotHeld");
+    assert_eq!(t.engine.totals.foreign_acknowledgements, 1);
+    for text in ["release r", "bury s", "fail s", "touch s", "release unknown"] {
+        assert_eq!(t.say('a', text), "a NotFound", "{text}");
+    }
+    assert_eq!(t.say('b', "requeue s"), "b Released");
+    assert_eq!(t.say('b', "requeue s"), "b NotHeld");
+}
+
+#[test]
+fn the_message_of_a_queue_is_not_one_that_was_flushed_or_came_through_a_window() {
+    let mut t = Talk::new().workers("ab").consumers("x");
+    t.say('a', "put r");
+    t.say('a', "take 1");
+    t.engine.budget = 0;
+    t.say('b', "flush r");
+    assert_eq!(t.say('a', "ack r"), "a NotHeld");
+    t.settle();
+    t.say('x', "consume r 5");
+    t.say('a', "put r");
+    assert_eq!(t.say('x', "ack r"), "x NotHeld");
+    assert_eq!(t.say('x', "ack 2 r"), "x Acknowledged");
+}
+
+#[test]
+fn a_message_that_could_not_be_processed_is_back_at_its_place_with_the_reason() {
+    let mut t = Talk::new().workers("a");
+    t.say('a', "put");
+    t.say('a', "put");
+    t.say('a', "reserve");
+    t.changes.clear();
+    assert_eq!(t.say('a', "fail 1 because no such host"), "a Released");
+    assert_eq!(last_row(&t).state, MessageState::Ready);
+    let failures = |t: &mut Talk| {
+        let slot = t.engine.ledger.find(crate::words::ids::MessageId(1)).unwrap();
+        t.engine.message_statistics(t.now.time, slot).failures
+    };
+    let failed = failures(&mut t);
+    assert_eq!((failed.attempts, failed.cause), (1, Some(Cause::Failed)));
+    assert_eq!(failed.reason, Some(Reason::new(b"no such host")));
+    assert_eq!(t.say('a', "reserve"), "a reserved 1", "before the other one");
+    assert_eq!(t.say('a', "fail 1"), "a Released");
+    assert_eq!((failures(&mut t).attempts, failures(&mut t).reason), (2, None));
+    t.say('a', "reserve");
+    t.say('a', "bury 1");
+    t.say('a', "kick-one 1");
+    assert_eq!(failures(&mut t), Failures::default());
+    assert_eq!(t.engine.statistics().returns.iter().nth(1), Some(("failed", 2)));
+}
+
+#[test]
+fn the_failure_of_a_message_that_was_taken_back_frees_its_place() {
+    let mut t = Talk::new().workers("p").consumers_timed("x", 100);
+    t.say('x', "consume q 1");
+    t.say('p', "put q");
+    t.say('p', "pause q 1000");
+    t.pass(100);
+    assert_eq!(t.state(1), "Ready");
+    t.pass(40);
+    assert_eq!(t.say('x', "fail 1 q"), "x NotHeld");
+    assert_eq!(t.say('x', "fail 1 q"), "x NotHeld");
+    let totals = &t.engine.totals;
+    assert_eq!((totals.late_acknowledgements, totals.foreign_acknowledgements), (1, 1));
+    assert_eq!(t.pass(860), "x dispatched 1");
 }

@@ -2,7 +2,9 @@
 //! wake up, reserves that name their queues, messages that are done when sent, terms.
 
 use super::{Talk, queue};
-use crate::words::command::{Command, Demand, Options, Settlement, Sources, Terms};
+use crate::words::command::{
+    Command, Demand, Options, Settlement, Sources, SubscriptionKey, Tag, Terms,
+};
 use crate::words::limits::LimitValues;
 
 fn window(size: u32) -> Options {
@@ -71,7 +73,7 @@ fn a_sign_to_wake_up_comes_once_and_again_after_the_next_command() {
     assert_eq!(t.say('p', "put r"), "p put 1, a woken for 1");
     assert_eq!(t.say('p', "put r"), "p put 2", "it knows");
     assert_eq!(t.state(1), "Ready", "it takes nothing");
-    let from = Sources::Subscription(crate::words::command::SubscriptionKey::Number(1));
+    let from = Sources::Subscription(SubscriptionKey::Number(1));
     let take = || Command::Reserve {
         from: from.clone(),
         refuse_if_holding: false,
@@ -276,4 +278,37 @@ fn a_subscription_that_changes_its_demand_is_counted_as_what_it_is() {
     t.subscribe('a', 1, "r", wake_up());
     assert_eq!(count(&mut t), (1, 0));
     assert_eq!(t.say('a', "put r"), "a put 2, a woken for 1");
+}
+
+#[test]
+fn subscriptions_are_told_apart_by_bytes_of_any_length() {
+    let mut t = Talk::new().consumers("x").workers("p");
+    let long = [b'k'; 300];
+    let keys = [&b""[..], b"0", &long].map(|key| SubscriptionKey::Bytes(key.into()));
+    for (code, key) in (1..).zip(&keys) {
+        let (key, queue) = (key.clone(), queue("q"));
+        let options = Options { tag: Tag::Code(code), ..window(1) };
+        assert_eq!(
+            t.command('x', Command::Subscribe { key, queue, options }),
+            "x watching 1",
+            "another one than that of number 0"
+        );
+    }
+    assert_eq!(t.say('p', "put q"), "p put 1, x dispatched 1 for 1");
+    assert_eq!(t.say('p', "put q"), "p put 2, x dispatched 2 for 2");
+    let [_, _, third] = keys;
+    let (key, queue) = (third.clone(), queue("r"));
+    let options = Options { tag: Tag::Code(9), ..window(1) };
+    assert_eq!(t.command('x', Command::Subscribe { key, queue, options }), "x watching 2");
+    assert_eq!(t.command('x', Command::ListSubscribed(third.clone())), "x queues q r");
+    assert_eq!(t.say('p', "put r"), "p put 3, x dispatched 3 for 9");
+    assert_eq!(t.say('x', "watched"), "x queues ");
+    let reserve = Command::Reserve {
+        from: Sources::Subscription(third),
+        refuse_if_holding: true,
+        timeout_ms: None,
+        count: 1,
+    };
+    assert_eq!(t.command('x', reserve), "x refused Holding");
+    assert_eq!(t.close('x'), "x finished");
 }

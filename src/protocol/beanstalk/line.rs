@@ -5,7 +5,7 @@
 
 use super::{Note, WATCH_LIST, is_tube_byte, is_tube_name};
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Options, Sources, Target};
+use crate::words::command::{Command, MessageRef, Options, Sources, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::WORK_PER_TURN_MAX;
 use crate::words::statistics::Counted;
@@ -144,7 +144,7 @@ fn parse_others(line: &[u8]) -> Parsed<'_> {
         return by_id(rest, Command::Remove);
     }
     if let Some(rest) = line.strip_prefix(b"touch ") {
-        return by_id(rest, Command::Touch);
+        return by_id(rest, |id| Command::Touch(MessageRef::Id(id)));
     }
     if let Some(rest) = line.strip_prefix(b"bury ") {
         return bury(rest).map_or(BAD_FORMAT, Parsed::Command);
@@ -208,18 +208,22 @@ fn put_head(rest: &[u8]) -> Option<PutHead> {
     })
 }
 
+fn by(id: u64) -> MessageRef {
+    MessageRef::Id(MessageId(id))
+}
+
 fn release(rest: &[u8]) -> Option<Command> {
     let (id, rest) = number(rest)?;
     let (priority, rest) = number_32(rest)?;
     let (delay_ms, rest) = seconds(rest)?;
-    let command = Command::Release { id: MessageId(id), priority: Some(priority), delay_ms };
+    let command = Command::Release { message: by(id), priority: Some(priority), delay_ms };
     rest.is_empty().then_some(command)
 }
 
 fn bury(rest: &[u8]) -> Option<Command> {
     let (id, rest) = number(rest)?;
     let (priority, rest) = number_32(rest)?;
-    let command = Command::Bury { id: MessageId(id), queue: None, priority: Some(priority) };
+    let command = Command::Bury { message: by(id), priority: Some(priority) };
     rest.is_empty().then_some(command)
 }
 
@@ -386,9 +390,12 @@ mod tests {
             ("reserve-batch 9 3", reserve(Some(3_000), 9)),
             ("reserve-job 7", Command::ReserveMessage(id)),
             ("delete 7", Command::Remove(id)),
-            ("release 7 5 2", Command::Release { id, priority: Some(5), delay_ms: 2_000 }),
-            ("bury 7 5", Command::Bury { id, queue: None, priority: Some(5) }),
-            ("touch 7", Command::Touch(id)),
+            (
+                "release 7 5 2",
+                Command::Release { message: by(7), priority: Some(5), delay_ms: 2_000 },
+            ),
+            ("bury 7 5", Command::Bury { message: by(7), priority: Some(5) }),
+            ("touch 7", Command::Touch(by(7))),
             ("peek 7", Command::Peek(id)),
             ("peek-ready", peek_next(MessageState::Ready)),
             ("peek-delayed", peek_next(MessageState::Delayed)),
@@ -434,7 +441,7 @@ mod tests {
         assert_eq!(command("delete   007"), Command::Remove(MessageId(7)));
         assert_eq!(
             command("release  1  2  3"),
-            Command::Release { id: MessageId(1), priority: Some(2), delay_ms: 3_000 }
+            Command::Release { message: by(1), priority: Some(2), delay_ms: 3_000 }
         );
     }
 

@@ -27,7 +27,7 @@ pub const PROTOCOL: Protocol = Protocol {
     default_address: "127.0.0.1:11300",
     manner: Manner::Serial,
     port_shared_with: None,
-    first_queue: Some((FIRST_TUBE, WATCH_LIST)),
+    first_queue: Some((FIRST_TUBE, WATCH_LIST_NUMBER)),
     options: &[],
     connect,
     // The original has no word for it; clients know this one as "try again later".
@@ -37,7 +37,8 @@ pub const PROTOCOL: Protocol = Protocol {
 /// The queue that a connection uses and watches before it names one.
 const FIRST_TUBE: &str = "default";
 /// The subscription whose queues are the watched tubes.
-const WATCH_LIST: SubscriptionKey = SubscriptionKey::Number(0);
+const WATCH_LIST: SubscriptionKey = SubscriptionKey::Number(WATCH_LIST_NUMBER);
+const WATCH_LIST_NUMBER: u64 = 0;
 /// The longest tube name, in bytes.
 const TUBE_BYTES_MAX: usize = 200;
 

@@ -301,6 +301,9 @@ fn failures(failures: &Failures) -> String {
         let (attempts, s) = (failures.attempts, if failures.attempts == 1 { "" } else { "s" });
         text += &format!("  {attempts} attempt{s}, {}", cause.word());
     }
+    if let Some(reason) = &failures.reason {
+        text += &format!(": {}", safe(reason.as_str()));
+    }
     if let Some(origin) = &failures.origin {
         text += &format!(", from {}", safe(origin.as_str()));
     }
@@ -387,7 +390,7 @@ fn store_state(store: &StoreFacts) -> &'static str {
 mod tests {
     use super::*;
     use crate::protocol::Encoder as _;
-    use crate::words::cause::Cause;
+    use crate::words::cause::{Cause, Reason};
     use crate::words::ids::{MessageId, QueueName};
     use crate::words::statistics::{ListedMessage, QueueSummary};
 
@@ -485,12 +488,13 @@ mod tests {
         listing.limits = QueueLimits { high: 3, normal: 2, low: 0 };
         listing.messages[1].failures = Failures {
             attempts: 3,
-            cause: Some(Cause::TimedOut),
+            cause: Some(Cause::Failed),
+            reason: Some(Reason::new(b"no such host")),
             origin: Some(QueueName::new(b"mail").unwrap()),
         };
         let text = written(&mut plain(), Draw::Show("failed".into()), Reply::Listing(listing));
         assert!(text.contains("show failed (paused, limits 3 2 0)\n"), "{text}");
-        assert!(text.contains("  3 attempts, timed out, from mail\n"), "{text}");
+        assert!(text.contains("  3 attempts, failed: no such host, from mail\n"), "{text}");
         assert_eq!(text.matches("attempt").count(), 1, "{text}");
     }
 

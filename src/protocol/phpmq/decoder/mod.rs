@@ -17,11 +17,13 @@ use crate::protocol::WireError;
 use crate::protocol::wire::{Content, Piece, Rest, decimal};
 use crate::words::change::Attributes;
 use crate::words::clock::Time;
-use crate::words::command::{Command, Options, Put, Requests, SubscriptionKey, Tag, Target};
+use crate::words::command::{
+    Command, MessageRef, Options, Put, Requests, SubscriptionKey, Tag, Target,
+};
 use crate::words::ids::{MessageId, QueueName, QueueNameError};
 use crate::words::limits::{Limits, QUEUE_NAME_BYTES_MAX};
 use crate::words::refusal::Refusal;
-use crate::words::tag::TagBytes;
+use crate::words::short_bytes::ShortBytes;
 
 use super::{
     CORRELATION_BYTES_MAX, MESSAGE_HEADER_BYTES, MessageKey, PACKET_HEADER_BYTES, Packet,
@@ -99,7 +101,7 @@ struct Message {
     id: MessageId,
     window: u32,
     time_to_live_ms: Option<u64>,
-    correlation: Option<TagBytes>,
+    correlation: Option<ShortBytes>,
 }
 
 impl Decoder {
@@ -266,7 +268,7 @@ impl Decoder {
                 message.time_to_live_ms =
                     (seconds > 0).then(|| seconds.min(TIME_TO_LIVE_S_MAX) * 1_000);
             }
-            Packet::Correlation => message.correlation = Some(TagBytes::from(&*content)),
+            Packet::Correlation => message.correlation = Some(ShortBytes::from(&*content)),
         }
         message.packets_left = message.packets_left.saturating_sub(1);
         if message.packets_left > 0 {
@@ -306,9 +308,13 @@ impl Decoder {
                     Command::Subscribe { key: SubscriptionKey::Queue, queue, options }
                 }
             },
-            Kind::Acknowledge => Command::Acknowledge { id, queue: Some(queue) },
-            Kind::Requeue => Command::Requeue { id, queue: Some(queue), time_to_live_ms },
-            Kind::DeadLetter => Command::Bury { id, queue: Some(queue), priority: None },
+            Kind::Acknowledge => Command::Acknowledge(MessageRef::IdOf(id, queue)),
+            Kind::Requeue => {
+                Command::Requeue { message: MessageRef::IdOf(id, queue), time_to_live_ms }
+            }
+            Kind::DeadLetter => {
+                Command::Bury { message: MessageRef::IdOf(id, queue), priority: None }
+            }
         };
         requests.push(tag, command);
         Ok(())

@@ -110,7 +110,7 @@ fn a_larger_window_than_there_can_be_is_the_largest() {
 
 #[test]
 fn acknowledge_requeue_and_dead_letter_name_message_and_queue() {
-    let (id, queue) = (MessageId(7), Some(name("q")));
+    let message_7 = || MessageRef::IdOf(MessageId(7), name("q"));
     let bytes = [
         message(4, &[(1, b"q"), (3, &wire_id(7))]),
         message(5, &[(1, b"q"), (3, &wire_id(7)), (5, b"3")]),
@@ -118,10 +118,10 @@ fn acknowledge_requeue_and_dead_letter_name_message_and_queue() {
     ];
     let time_to_live_ms = Some(3_000);
     let expected = vec![
-        request(Command::Acknowledge { id, queue: queue.clone() }),
+        request(Command::Acknowledge(message_7())),
         shown(2),
-        request(Command::Requeue { id, queue: queue.clone(), time_to_live_ms }),
-        request(Command::Bury { id, queue, priority: None }),
+        request(Command::Requeue { message: message_7(), time_to_live_ms }),
+        request(Command::Bury { message: message_7(), priority: None }),
     ];
     assert_eq!(decode(&bytes.concat()), (expected, None));
 }
@@ -132,7 +132,7 @@ fn an_id_that_does_not_check_is_the_id_of_no_message() {
     guessed[31] ^= 1;
     for id in [&guessed[..], &[b'0'; 32], b"7", b"", b"zzzz"] {
         let bytes = message(4, &[(1, b"q"), (3, id)]);
-        let expected = Command::Acknowledge { id: MessageId(0), queue: Some(name("q")) };
+        let expected = Command::Acknowledge(MessageRef::IdOf(MessageId(0), name("q")));
         assert_eq!(decode(&bytes), (vec![request(expected)], None));
     }
 }
