@@ -341,6 +341,10 @@ fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, Da
                 daemon and run phpmqd --recover, which brings it back from this copy";
                 "copy" => %copy.file.display(), "frames" => copy.frames,
                 "messages" => copy.messages, "missing" => copy.missing);
+            for dropped in &copy.dropped {
+                warn!(log, "an older copy of a damaged write-ahead log was removed: there were \
+                    too many of them, or the disk is almost full"; "copy" => %dropped.display());
+            }
         }
         match facts.renewed {
             Renewed::No => {}

@@ -5,6 +5,10 @@
 //!   NAME-wal.recovered-N   the same after a recovery: of no use but to people
 //! ```
 //!
+//! Each start may meet another damage, on a machine with bad memory say, and the copies would fill
+//! the disk. So there are at most [`COPIES_MAX`] of either kind, and older ones give way when the
+//! disk is almost full. The newest stay: they hold what was accepted last.
+//!
 //! # Failure
 //!
 //! A start without room for the copy fails like any that lacks room, before anything is written.
@@ -18,7 +22,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use super::error::Cause;
+use super::file::disk_free_bytes;
 use super::paths::{FILE_MODE, Paths, remove_if_there, rename};
+use super::room::SHARE_BYTES;
 use super::salvage::Ignored;
 use super::schema::stored;
 use super::{LogCopy, StoreError};
@@ -28,6 +34,9 @@ const RECOVERED: &str = "-wal.recovered-";
 /// A copy that is not complete yet.
 const UNFINISHED: &str = "-wal.damaged";
 const CHUNK_BYTES: usize = 1 << 20;
+/// Copies of either kind: enough to see whether damage repeats itself, in 512 MiB at most for logs of
+/// the usual size.
+const COPIES_MAX: usize = 8;
 
 /// Copies the log to a name of its own, unless an earlier start has done so, and says what the
 /// database in memory lacks of it.
@@ -43,16 +52,50 @@ pub(super) fn keep(
         missing(memory, ignored).map_err(|error| StoreError::database(paths.database(), error))?;
     let (frames, messages) = (ignored.frames, ignored.messages.len() as u64);
     let log = File::open(paths.wal()).map_err(|error| StoreError::system(&paths.wal(), error))?;
-    let mut copies = copies(paths)?;
-    copies.reverse();
-    let known = copies.into_iter().find(|copy| is_copied(&log, copy, ignored));
-    let file = known.map_or_else(|| make(paths, &log, ignored.end), Ok)?;
-    Ok(LogCopy { file, frames, messages, missing })
+    let copies = copies(paths)?;
+    let known = copies.iter().rfind(|copy| is_copied(&log, copy, ignored));
+    if let Some(file) = known.cloned() {
+        return Ok(LogCopy { file, frames, messages, missing, dropped: Vec::new() });
+    }
+    let dropped = make_room(paths, copies, ignored.end)?;
+    let file = make(paths, &log, ignored.end)?;
+    Ok(LogCopy { file, frames, messages, missing, dropped })
+}
+
+/// Removes the oldest copies until one more is not too many and leaves the disk some room. Returns
+/// those that were removed.
+fn make_room(paths: &Paths, copies: Vec<PathBuf>, bytes: u64) -> Result<Vec<PathBuf>, StoreError> {
+    let mut left = copies.len();
+    let mut dropped = Vec::new();
+    for copy in copies {
+        let is_almost_full = disk_free_bytes(paths)? < bytes.saturating_add(SHARE_BYTES);
+        if left < COPIES_MAX && !is_almost_full {
+            break;
+        }
+        remove_if_there(&copy)?;
+        dropped.push(copy);
+        left -= 1;
+    }
+    Ok(dropped)
 }
 
 /// The copies that no recovery has read, the oldest first.
 pub(super) fn copies(paths: &Paths) -> Result<Vec<PathBuf>, StoreError> {
-    let prefix = paths.with(DAMAGED);
+    named(paths, DAMAGED)
+}
+
+/// The files with this suffix and a number, in the order of the numbers.
+fn named(paths: &Paths, suffix: &str) -> Result<Vec<PathBuf>, StoreError> {
+    let numbers = numbers(paths, suffix)?;
+    Ok(numbers.into_iter().map(|number| numbered(paths, suffix, number.into())).collect())
+}
+
+fn numbered(paths: &Paths, suffix: &str, number: u64) -> PathBuf {
+    paths.with(&format!("{suffix}{number}"))
+}
+
+fn numbers(paths: &Paths, suffix: &str) -> Result<BTreeSet<u32>, StoreError> {
+    let prefix = paths.with(suffix);
     let prefix = prefix.file_name().unwrap_or_default().as_encoded_bytes();
     let failed = |error| StoreError::system(paths.directory(), error);
     let mut numbers = BTreeSet::new();
@@ -62,20 +105,27 @@ pub(super) fn copies(paths: &Paths) -> Result<Vec<PathBuf>, StoreError> {
         let number = number.and_then(|number| str::from_utf8(number).ok()?.parse::<u32>().ok());
         numbers.extend(number);
     }
-    Ok(numbers.into_iter().map(|number| paths.with(&format!("{DAMAGED}{number}"))).collect())
+    Ok(numbers)
 }
 
 /// Gives copies that were recovered another name, so that no recovery reads them again.
 pub(super) fn set_recovered(paths: &Paths, copies: &[PathBuf]) -> Result<(), StoreError> {
     for copy in copies {
-        rename(copy, &free_name(paths, RECOVERED))?;
+        rename(copy, &next_name(paths, RECOVERED)?)?;
+    }
+    let recovered = named(paths, RECOVERED)?;
+    let surplus = recovered.len().saturating_sub(COPIES_MAX);
+    for copy in recovered.iter().take(surplus) {
+        remove_if_there(copy)?;
     }
     if copies.is_empty() { Ok(()) } else { paths.sync_directory() }
 }
 
-fn free_name(paths: &Paths, suffix: &str) -> PathBuf {
-    let mut names = (1_u64..).map(|number| paths.with(&format!("{suffix}{number}")));
-    names.find(|name| !name.exists()).unwrap_or_else(|| paths.with(suffix))
+/// A name behind all that are there: numbers tell the age.
+fn next_name(paths: &Paths, suffix: &str) -> Result<PathBuf, StoreError> {
+    let last = numbers(paths, suffix)?.last().copied().unwrap_or(0);
+    let mut names = (u64::from(last) + 1..).map(|number| numbered(paths, suffix, number));
+    Ok(names.find(|name| !name.exists()).unwrap_or_else(|| paths.with(suffix)))
 }
 
 fn missing(memory: &Connection, ignored: &Ignored) -> rusqlite::Result<u64> {
@@ -113,7 +163,7 @@ fn read_chunk(file: &File, at: u64, end: u64, into: &mut Vec<u8>) -> io::Result<
 /// Makes a durable copy of the first bytes of the log.
 fn make(paths: &Paths, log: &File, bytes: u64) -> Result<PathBuf, StoreError> {
     let unfinished = paths.with(UNFINISHED);
-    let name = free_name(paths, DAMAGED);
+    let name = next_name(paths, DAMAGED)?;
     if let Err(error) = copy(paths, log, bytes, &unfinished) {
         let _ = remove_if_there(&unfinished);
         return Err(failed(&name, bytes, error));
@@ -272,6 +322,47 @@ mod tests {
             opened.file.unwrap().abandon();
         }
         assert!(!path.with_file_name("queue.db-wal.damaged-2").exists());
+    }
+
+    /// A disk or memory that damages each log filled the disk with copies.
+    #[test]
+    fn regression_10_only_the_newest_copies_are_kept() {
+        let (_directory, path) = damaged_in(40);
+        let log = path.with_file_name("queue.db-wal");
+        let before = [&path, &log].map(|file| fs::read(file).unwrap());
+        let copy = |number: usize| path.with_file_name(format!("queue.db-wal.damaged-{number}"));
+        for number in 1..=COPIES_MAX + 2 {
+            fs::write(&path, &before[0]).unwrap();
+            fs::write(&log, &before[1]).unwrap();
+            // Each time something else behind the damage.
+            flip(&log, frame_at(50 + number as u64) + 1_000);
+            let opened = reopen(&path);
+            let made = opened.log_copy.unwrap();
+            assert_eq!(made.file, copy(number));
+            let oldest = number.checked_sub(COPIES_MAX).filter(|oldest| *oldest > 0);
+            assert_eq!(made.dropped, Vec::from_iter(oldest.map(copy)));
+            opened.file.unwrap().abandon();
+        }
+        let paths = Paths::of(&path).unwrap();
+        assert_eq!(copies(&paths).unwrap(), (3..=COPIES_MAX + 2).map(copy).collect::<Vec<_>>());
+        recover(&path).unwrap();
+        assert_eq!(copies(&paths).unwrap(), Vec::<PathBuf>::new());
+        fs::write(copy(1), b"").unwrap();
+        set_recovered(&paths, &[copy(1)]).unwrap();
+        let recovered = named(&paths, RECOVERED).unwrap();
+        assert_eq!(recovered.len(), COPIES_MAX);
+        assert!(recovered[0].ends_with("queue.db-wal.recovered-2"));
+    }
+
+    #[test]
+    fn older_copies_give_way_before_the_disk_is_full() {
+        let (_directory, path) = folder();
+        let paths = Paths::of(&path).unwrap();
+        let made = [1, 2].map(|number| numbered(&paths, DAMAGED, number));
+        made.iter().for_each(|copy| fs::write(copy, b"old").unwrap());
+        assert_eq!(make_room(&paths, made.to_vec(), 1).unwrap(), Vec::<PathBuf>::new());
+        assert_eq!(make_room(&paths, made.to_vec(), u64::MAX).unwrap(), made);
+        assert!(made.iter().all(|copy| !copy.exists()));
     }
 
     /// What any crash may leave.

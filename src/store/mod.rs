@@ -89,6 +89,8 @@ pub struct LogCopy {
     pub messages: u64,
     /// How many of these the database lacks.
     pub missing: u64,
+    /// Older copies that were removed for it.
+    pub dropped: Vec<PathBuf>,
 }
 
 /// What was done at the start about a file that was marked as suspect.
