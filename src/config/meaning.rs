@@ -107,9 +107,14 @@ fn work_out(
     let nothing = Sections::default();
     let sections = file.as_ref().map_or(&nothing, |file| &file.sections);
     let storage = checker.storage(&sections.storage);
+    let mut limits = checker.limits(&sections.limits, &sections.queue);
+    let most = environment.process_bytes.map_or(u64::MAX, |most| most.max(MEMORY_LEAST.0));
+    let memory_typed = (limits.max_memory > most).then_some(limits.max_memory);
+    limits.max_memory = limits.max_memory.min(most);
     let config = Config {
         listeners: checker.listeners(&sections.listener, storage.durability),
-        limits: checker.limits(&sections.limits, &sections.queue),
+        limits,
+        memory_typed,
         policies: checker.policies(&sections.policy),
         log: checker.log(&sections.log),
         source: path,
@@ -220,8 +225,9 @@ impl Checker<'_> {
         self.times(typed, queue, &mut values);
         if values.max_memory == 0 {
             let Environment { machine_bytes, process_bytes, root, .. } = self.environment;
-            let half = memory::available_bytes(*machine_bytes, *process_bytes, root) / 2;
-            values.max_memory = half.max(MEMORY_LEAST.0);
+            let half = memory::available_bytes(*machine_bytes, root) / 2;
+            let most = process_bytes.unwrap_or(u64::MAX);
+            values.max_memory = half.min(most).max(MEMORY_LEAST.0);
         }
         values
     }

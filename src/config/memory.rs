@@ -1,5 +1,6 @@
-//! How much memory the daemon may think of as its own: the machine's, or its control group's or what
-//! the limits of the process leave where that is less. Read once per load of the configuration, for `limits.max_memory = 0`.
+//! How much memory the daemon may think of as its own: the machine's, or its control group's where
+//! that is less, for `limits.max_memory = 0`; and what the limits of the process leave for any
+//! `limits.max_memory`.
 
 use std::fs;
 use std::path::Path;
@@ -16,19 +17,20 @@ pub fn machine_bytes() -> Option<u64> {
     info.totalram.checked_mul(u64::from(info.mem_unit))
 }
 
-/// What the limits of this process (`ulimit -v`, `ulimit -d`) leave for messages and what belongs
-/// to them, in bytes. An eighth: they count address space, of which each of the first threads has
-/// the C library set 64 MiB aside, and beyond them an allocation ends the process.
+/// The largest `limits.max_memory` for which the limits of this process (`ulimit -v`, `ulimit -d`)
+/// leave room, in bytes: a quarter. Beyond them an allocation ends the process. Messages take one and
+/// a half times as much, and the rest is for the program, the stacks of its threads, the two arenas
+/// to which `build/malloc.c` holds the C library then, and buffers.
 pub fn process_bytes() -> Option<u64> {
     let limits = [Resource::As, Resource::Data].map(|resource| getrlimit(resource).current);
-    limits.into_iter().flatten().min().map(|limit| limit / 8)
+    limits.into_iter().flatten().min().map(|limit| limit / 4)
 }
 
-/// The bytes of memory that this process can have at most on a machine with this many. `root` is
-/// `/` but in tests.
-pub fn available_bytes(machine: Option<u64>, process: Option<u64>, root: &Path) -> u64 {
+/// The bytes of memory that there are on a machine with this many, or for the control groups of this
+/// process where that is less. `root` is `/` but in tests.
+pub fn available_bytes(machine: Option<u64>, root: &Path) -> u64 {
     let machine = machine.unwrap_or(UNKNOWN_MEMORY_BYTES);
-    [control_group_bytes(root), process].into_iter().flatten().fold(machine, u64::min)
+    control_group_bytes(root).into_iter().fold(machine, u64::min)
 }
 
 /// The smallest limit of the process's control groups and all above them.
@@ -80,7 +82,7 @@ mod tests {
 
     #[test]
     fn without_a_control_group_the_machine_counts() {
-        assert_eq!(available_bytes(MACHINE, None, machine(&[]).path()), 8_000_000_000);
+        assert_eq!(available_bytes(MACHINE, machine(&[]).path()), 8_000_000_000);
     }
 
     #[test]
@@ -91,7 +93,7 @@ mod tests {
             ("sys/fs/cgroup/system.slice/memory.max", "1000000\n"),
             ("sys/fs/cgroup/memory.max", "2000000\n"),
         ]);
-        assert_eq!(available_bytes(MACHINE, None, root.path()), 1_000_000);
+        assert_eq!(available_bytes(MACHINE, root.path()), 1_000_000);
     }
 
     #[test]
@@ -99,22 +101,14 @@ mod tests {
         let group = ("proc/self/cgroup", "5:cpu:/x\n4:memory:/docker/abc\n");
         let file = "sys/fs/cgroup/memory/memory.limit_in_bytes";
         let root = machine(&[group, (file, "5000000\n")]);
-        assert_eq!(available_bytes(MACHINE, None, root.path()), 5_000_000);
+        assert_eq!(available_bytes(MACHINE, root.path()), 5_000_000);
         let root = machine(&[group, (file, "9223372036854771712\n")]);
-        assert_eq!(available_bytes(MACHINE, None, root.path()), 8_000_000_000);
+        assert_eq!(available_bytes(MACHINE, root.path()), 8_000_000_000);
     }
 
     #[test]
     fn a_machine_that_says_nothing_gets_a_modest_guess() {
-        assert_eq!(available_bytes(None, None, machine(&[]).path()), UNKNOWN_MEMORY_BYTES);
-    }
-
-    #[test]
-    fn what_the_limits_of_the_process_leave_counts_where_it_is_less() {
-        let group = ("proc/self/cgroup", "0::/\n");
-        let root = machine(&[group, ("sys/fs/cgroup/memory.max", "5000000\n")]);
-        assert_eq!(available_bytes(MACHINE, Some(4_000_000), root.path()), 4_000_000);
-        assert_eq!(available_bytes(MACHINE, Some(6_000_000), root.path()), 5_000_000);
+        assert_eq!(available_bytes(None, machine(&[]).path()), UNKNOWN_MEMORY_BYTES);
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Bounds, and what messages get that bring no values of their own.
     pub limits: LimitValues,
+    /// `limits.max_memory` as it was typed, in bytes, where the limits of the process leave less.
+    pub memory_typed: Option<u64>,
     /// What becomes of messages whose processing fails.
     pub policies: Policies,
     /// What is logged, and how.
@@ -73,6 +75,13 @@ pub enum Questionable {
         memory: u64,
         /// The largest message that is accepted, in bytes.
         accepted: u64,
+    },
+    /// An allocation beyond the limits of the process would end it.
+    Memory {
+        /// `limits.max_memory` as it was typed, in bytes.
+        typed: u64,
+        /// What is used instead, in bytes.
+        used: u64,
     },
     /// All queues that a policy is for are those of an earlier one.
     PolicyWithoutQueues {
@@ -90,6 +99,11 @@ impl fmt::Display for Questionable {
                 f,
                 "limits.max_message_size exceeds what limits.max_memory ({memory} bytes) can hold: \
                  messages of more than {accepted} bytes are refused"
+            ),
+            Questionable::Memory { typed, used } => write!(
+                f,
+                "limits.max_memory ({typed} bytes) exceeds a quarter of what the limits of the \
+                 process (ulimit -v, ulimit -d) allow: {used} bytes are used instead"
             ),
             Questionable::PolicyWithoutQueues { queues, shadowed_by } => write!(
                 f,
@@ -164,7 +178,8 @@ pub struct Environment {
     pub default_config: Option<PathBuf>,
     /// The machine's memory in bytes, where it is known.
     pub machine_bytes: Option<u64>,
-    /// What the limits of the process leave of it in bytes, where there are any.
+    /// The largest `limits.max_memory` that the limits of the process leave room for, in bytes,
+    /// where there are any.
     pub process_bytes: Option<u64>,
     /// Where `/proc` and `/sys` are: `/`.
     pub root: PathBuf,
@@ -250,11 +265,13 @@ impl Config {
         let accepted = body_bytes_ever(memory);
         let size = (max_message_size as u64 > accepted)
             .then_some(Questionable::MessageSize { memory, accepted });
+        let typed = self.memory_typed;
+        let cut = typed.map(|typed| Questionable::Memory { typed, used: memory });
         let shadowed = self.policies.shadowed().map(|(queues, by)| {
             let [queues, shadowed_by] = [queues, by].map(ToString::to_string);
             Questionable::PolicyWithoutQueues { queues, shadowed_by }
         });
-        size.into_iter().chain(shadowed).collect()
+        cut.into_iter().chain(size).chain(shadowed).collect()
     }
 
     /// What a socket of this protocol that was passed in is to be: as the first configured listener
@@ -486,6 +503,27 @@ pub(crate) mod tests {
         let (memory, accepted) = (16 << 20, (15 << 20) - 200);
         let size = Questionable::MessageSize { memory, accepted };
         assert_eq!(questionable("[limits]\nmax_memory = \"16MiB\"\n"), [size]);
+    }
+
+    #[test]
+    fn no_limit_of_memory_is_beyond_those_of_the_process() {
+        let least = Environment { process_bytes: Some(20 << 20), ..environment() };
+        let load = |text: &str, environment: &Environment| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("x.toml");
+            std::fs::write(&path, text).unwrap();
+            let args = Args { config: Some(path), ..Args::default() };
+            load_with(&args, environment, TABLE).unwrap()
+        };
+        let config = load("[limits]\nmax_memory = \"64MiB\"\n", &least);
+        assert_eq!(config.limits.max_memory, 20 << 20);
+        let cut = Questionable::Memory { typed: 64 << 20, used: 20 << 20 };
+        assert_eq!(config.questionable(), [cut]);
+        let config = load("", &least);
+        assert_eq!((config.limits.max_memory, config.questionable()), (20 << 20, vec![]));
+        let much = Environment { process_bytes: Some(64 << 20), ..environment() };
+        let config = load("[limits]\nmax_memory = \"64MiB\"\n", &much);
+        assert_eq!((config.limits.max_memory, config.questionable()), (64 << 20, vec![]));
     }
 
     /// Every key of the file, set to something that is not its default, is named in one of the lists.

@@ -349,25 +349,46 @@ fn a_daemon_full_of_connections_is_warned_of_once() {
     assert_eq!(server.process.count_logged("limits.max_connections is reached"), 1);
 }
 
+/// With a `max_memory` that the process could not have, senders ended it: an allocation failed.
 #[test]
-fn the_default_of_max_memory_respects_the_limits_of_the_process() {
+fn max_memory_respects_the_limits_of_the_process() {
     let prefix = ["bash", "-c", "ulimit -v 400000; exec \"$0\" \"$@\""];
-    let server = Setup::new().prefix(&prefix).without_database().start();
-    let mut peer = server.beanstalk();
-    // A sixteenth of the address space: 25 MB.
-    let body = "x".repeat(1_000_000);
-    let mut accepted = 0;
-    let refused = loop {
-        let answer = peer.ask(&format!("put 0 0 60 1000000\r\n{body}"));
-        if !answer.starts_with("INSERTED") {
-            break answer;
+    for limit in ["max_memory = 0", "max_memory = \"1GiB\""] {
+        let server = Setup::new().prefix(&prefix).without_database().limits(limit).start();
+        if limit.contains("1GiB") {
+            server.process.logged("102400000 bytes are used instead");
         }
-        accepted += 1;
-    };
-    assert_eq!(refused, "OUT_OF_MEMORY");
-    assert!((18..27).contains(&accepted), "{accepted}");
-    let (id, _) = peer.reserve();
-    assert_eq!(peer.ask(&format!("delete {id}")), "DELETED");
+        // A quarter of the address space: 102 MB, from several threads.
+        let body = "x".repeat(1_000_000);
+        let mut peers: Vec<_> = (0..8).map(|_| server.beanstalk()).collect();
+        let mut accepted = 0;
+        let refused = loop {
+            let place = accepted % peers.len();
+            let answer = peers[place].ask(&format!("put 0 0 60 1000000\r\n{body}"));
+            if !answer.starts_with("INSERTED") {
+                break answer;
+            }
+            accepted += 1;
+        };
+        assert_eq!(refused, "OUT_OF_MEMORY");
+        assert!((80..103).contains(&accepted), "{accepted}");
+        let (id, _) = peers[0].reserve();
+        assert_eq!(peers[0].ask(&format!("delete {id}")), "DELETED");
+    }
+}
+
+/// `build/malloc.c` is linked, to which nothing in the program refers: without it each of the first
+/// threads has the C library set 64 MiB of address space aside.
+#[test]
+fn the_threads_of_a_limited_process_share_their_memory() {
+    let prefix = ["bash", "-c", "ulimit -v 8000000; exec \"$0\" \"$@\""];
+    let server = Setup::new().prefix(&prefix).without_database().start();
+    let mut peers: Vec<_> = (0..16).map(|_| server.beanstalk()).collect();
+    for peer in &mut peers {
+        peer.put("x");
+    }
+    let bytes = server.process.address_bytes();
+    assert!(bytes < 400 << 20, "{bytes} bytes of address space");
 }
 
 #[test]
