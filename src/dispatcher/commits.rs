@@ -12,13 +12,14 @@
 //! failed or for one that does not end, is given up: its peer is told that the outcome is unknown,
 //! and its change stays queued for the disk.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use slog::{crit, info};
 
 use crate::channels::{Event, Finished, Order};
 use crate::engine::Input;
-use crate::journal::Journal;
+use crate::journal::{Batch, Journal};
 use crate::store::{Memory, StoreError};
 use crate::words::change::{Change, MessageRow};
 use crate::words::clock::{Now, Time};
@@ -29,6 +30,7 @@ use crate::words::limits::{PAUSE_MS, TICK_BYTES_MAX};
 use crate::words::statistics::StoreFacts;
 
 use super::Dispatcher;
+use super::pace::Pace;
 use super::rewrite::Rewrite;
 use super::staging::{Inflow, Staged};
 
@@ -50,6 +52,8 @@ pub(super) struct Commits {
     pub lag_due: Time,
     /// The order under way.
     pub under_way: Option<UnderWay>,
+    /// How much of large work is recorded.
+    pub pace: Pace,
     /// The strictest level that an answer waits for.
     pub demanded: Option<Durability>,
     /// When the tick is due; never while all is on the disk.
@@ -114,6 +118,7 @@ impl Commits {
             inflow: Inflow::default(),
             lag_due: Time::NEVER,
             under_way: None,
+            pace: Pace::new(),
             demanded: None,
             tick: Time::NEVER,
             unsynced: false,
@@ -257,6 +262,24 @@ impl Commits {
         self.under_way = Some(under_way);
     }
 
+    /// Takes what was recorded, for an order.
+    pub fn take(&mut self, now: Time) -> Arc<Batch> {
+        self.pace.taken(now);
+        self.journal.take()
+    }
+
+    /// Until when large work waits, once the next batch is full of it: not for a commit that is
+    /// known to fail, or that has no end.
+    pub fn large_work_waits_until(&self) -> Time {
+        match self.under_way {
+            _ if self.failing || self.no_room || self.orders.is_none() => Time(0),
+            Some(_) => self.pace.waits_until(),
+            // The batch is handed over at the end of the turn, or has to wait for a new file.
+            None if self.rewrite.is_needed() => Time(0),
+            None => Time::NEVER,
+        }
+    }
+
     /// Notes that the batch under way is in the file, or that there is no file.
     fn batch_succeeded(&mut self, now: Time) -> CommitNumber {
         let number = self.journal.succeeded();
@@ -281,6 +304,7 @@ impl<'c> Dispatcher<'c> {
     fn order_succeeded(&mut self, under_way: UnderWay) -> Result<(), StoreError> {
         let now = self.time();
         let commits = &mut self.commits;
+        commits.pace.committed(now);
         let number = commits.batch_succeeded(now);
         let synced = match under_way {
             UnderWay::Slice { last: false } => {
@@ -415,7 +439,8 @@ impl<'c> Dispatcher<'c> {
         let tick_due = commits.tick <= now || bad_news;
         let demanded = commits.demanded.filter(|_| commits.is_demanded());
         let is_waiting = commits.failing || commits.no_room;
-        let is_much = commits.journal.recorded_bytes() > TICK_BYTES_MAX && !is_waiting;
+        let is_full = commits.journal.recorded_bytes() > TICK_BYTES_MAX || commits.pace.is_full();
+        let is_much = is_full && !is_waiting;
         if !tick_due && !is_much && demanded.is_none() {
             return;
         }
@@ -423,7 +448,7 @@ impl<'c> Dispatcher<'c> {
         let asks = bad_news || (commits.is_short_of_room() && tick_due);
         if commits.journal.is_empty() && !(sync && commits.unsynced) && !asks {
             // What was to be kept has come and gone: there is nothing that could get lost.
-            drop(commits.journal.take());
+            drop(commits.take(now));
             commits.committed = commits.journal.succeeded().into();
             commits.demanded = None;
             let again = commits.unsynced || commits.is_short_of_room();
@@ -434,7 +459,7 @@ impl<'c> Dispatcher<'c> {
             commits.clock_saved = now;
             commits.journal.note_clock(self.now);
         }
-        let batch = commits.journal.take();
+        let batch = commits.take(now);
         commits.send(Order::Commit { batch, sync }, UnderWay::Commit { sync });
         commits.demanded = None;
         if sync {

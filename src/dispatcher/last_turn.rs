@@ -31,6 +31,7 @@ pub enum Stopped {
 
 impl Dispatcher<'_> {
     pub(super) fn stop(mut self) -> Result<Stopped, StoreError> {
+        self.engine.hold_back(false);
         self.flush_outboxes()?;
         let unsaved: Vec<Change> = self.engine.unsaved_counters();
         for change in unsaved {

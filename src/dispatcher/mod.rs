@@ -15,6 +15,7 @@
 //! | `commits` | when changes go to persistence, and what waits for that |
 //! | `staging` | how changes get into the database in memory |
 //! | `rewrite` | a suspect file written anew |
+//! | `pace` | how fast large work goes |
 //! | `pressure` | who is held back when memory or journal are full, or the daemon drains |
 //! | `health` | what the service manager is told of all that |
 //! | `stop` | the last turn |
@@ -32,6 +33,7 @@ mod effects;
 mod events;
 mod health;
 mod last_turn;
+mod pace;
 mod peers;
 mod pressure;
 mod rewrite;
@@ -247,11 +249,15 @@ impl<'c> Dispatcher<'c> {
         self.note_time(now);
         self.turns.fetch_add(1, Ordering::Relaxed);
         self.taken = 0;
+        self.set_pace();
         self.catch_up()?;
         self.take_rounds(&time, first)?;
         self.engine.turn(self.now, &mut self.effects);
+        self.count_large_work();
         self.carry_out()?;
-        self.finish_turn()
+        self.finish_turn()?;
+        self.set_pace();
+        Ok(())
     }
 
     /// Takes what the clocks say. That somebody has set the wall clock is committed like a change:
@@ -270,10 +276,12 @@ impl<'c> Dispatcher<'c> {
     fn catch_up(&mut self) -> Result<(), StoreError> {
         for _ in 0..CATCH_UP_SLICES_MAX {
             let is_behind = self.engine.catch_up(self.now, &mut self.effects);
+            self.count_large_work();
             self.carry_out()?;
             if !is_behind {
                 break;
             }
+            self.set_pace();
         }
         Ok(())
     }
@@ -310,7 +318,7 @@ impl<'c> Dispatcher<'c> {
 
     /// Waits for an event, or until something is due.
     fn wait(&mut self) -> Option<Event> {
-        let due = self.engine.next_deadline().min(self.commits.deadline());
+        let due = self.engine_deadline().min(self.commits.deadline());
         let due = due.min(self.departures.deadline()).min(self.pressure.deadline());
         let is_ready = !self.later.is_empty() && !self.departures.is_awaited();
         if due <= self.now.time || is_ready {

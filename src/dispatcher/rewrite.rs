@@ -137,6 +137,7 @@ impl Dispatcher<'_> {
             commits.lag_due = now;
             return;
         }
+        commits.pace.taken(now);
         commits.staged = Some(Staged::slice(commits.journal.take_for_rewrite()));
         commits.tick = Time::NEVER;
         commits.ids_under_way = commits.ids_asked.take().or(commits.ids_under_way);

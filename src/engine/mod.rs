@@ -59,7 +59,7 @@ use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
 use crate::words::command::{Handing, Manner, Options, Reply, Request, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
-use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_PER_TURN_MAX};
+use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_HELD_BACK_MAX, WORK_PER_TURN_MAX};
 use crate::words::policy::Policies;
 use crate::words::refusal::Refusal;
 use crate::words::statistics::CommandCounts;
@@ -223,6 +223,8 @@ pub struct Engine {
     work_per_turn: usize,
     /// Units of work left in this turn.
     budget: usize,
+    /// Whether large work, and what is due, wait: see [`Engine::hold_back`].
+    held_back: bool,
     /// Counts the turns, for the sessions' allowances.
     turns: u64,
     /// Sessions that used up their allowance: they go on in the next turn.
@@ -251,6 +253,7 @@ impl Engine {
             policies: PolicyTable::default(),
             work_per_turn: WORK_PER_TURN_MAX,
             budget: WORK_PER_TURN_MAX,
+            held_back: false,
             turns: 1,
             exhausted: Vec::new(),
         }
@@ -308,22 +311,30 @@ impl Engine {
     /// Does what is due, and the next slice of large work. To be called once a turn.
     pub fn turn(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
-        self.budget = self.work_per_turn;
+        self.budget = if self.held_back { WORK_HELD_BACK_MAX } else { self.work_per_turn };
         self.turns += 1;
         for connection in std::mem::take(&mut self.exhausted) {
             if let Some(who) = self.ledger.session_of(connection) {
                 self.renew(turn, who);
             }
         }
-        self.run_clocks(turn);
-        self.run_works(turn);
+        if !self.held_back {
+            self.run_clocks(turn);
+            self.run_works(turn);
+        }
         self.resume(turn);
+    }
+
+    /// Holds back what is due and large work under way, until it is told otherwise. What is asked
+    /// for goes on.
+    pub fn hold_back(&mut self, held_back: bool) {
+        self.held_back = held_back;
     }
 
     /// Does a slice of what is due by now, and says whether some of it is left. For whoever is about
     /// to answer commands: none of them may show something as not due that has been due for long.
     pub fn catch_up(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
-        if !self.is_behind(now.time) {
+        if self.held_back || !self.is_behind(now.time) {
             return false;
         }
         let turn = &mut Turn { now, effects };
@@ -338,12 +349,15 @@ impl Engine {
         self.ledger.first_deadline().is_some_and(|(at, _)| at <= now)
     }
 
-    /// When [`Engine::turn`] is to be called again; a moment in the past means at once.
+    /// When [`Engine::turn`] is to be called again, unless it is held back; a moment in the past
+    /// means at once.
     pub fn next_deadline(&mut self) -> Time {
-        if !self.works.is_empty() || !self.exhausted.is_empty() {
-            return Time(0);
+        match (self.works.is_empty(), self.exhausted.is_empty()) {
+            (_, false) => Time(0),
+            _ if self.held_back => Time::NEVER,
+            (false, _) => Time(0),
+            (true, true) => self.first_clock(),
         }
-        self.first_clock()
     }
 
     /// Bytes of the bodies of all messages, and how many messages there are.

@@ -51,6 +51,8 @@ pub struct File<'c> {
     changed_bytes: u64,
     /// Commits with fsync since then.
     syncs: u64,
+    /// Messages that the last commit removed.
+    removals: u64,
     /// Bytes of the file when it was last measured.
     file_bytes: u64,
     pub(super) free_pages: Statement<'c>,
@@ -121,6 +123,7 @@ impl<'c> File<'c> {
             frames_guessed: u64::from(LOG_FRAMES_MIN),
             changed_bytes: 0,
             syncs: 0,
+            removals: 0,
             file_bytes: 0,
             free_pages: prepare("PRAGMA freelist_count")?,
             pages: prepare("PRAGMA page_count")?,
@@ -141,6 +144,7 @@ impl<'c> File<'c> {
     /// What failed; then nothing of the batch is in the file, unless the error makes the file
     /// suspect.
     pub fn commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
+        self.removals = batch.removals();
         if batch.is_empty() && !(sync && self.unsynced) {
             return Ok(());
         }
@@ -439,7 +443,10 @@ impl<'c> File<'c> {
         }
         let pages: u32 = self.pages.query_row([], |row| row.get(0))?;
         let kept = pages.saturating_sub(free);
-        Ok((kept <= free && kept <= SHRINK_KEPT_PAGES_MAX).then_some(kept))
+        // While many are being removed, less is left to be copied the later that is done.
+        let is_draining = self.removals >= REMOVALS_MANY;
+        let kept_max = if is_draining { SHRINK_KEPT_PAGES_FEW } else { SHRINK_KEPT_PAGES_MAX };
+        Ok((kept <= free && kept <= kept_max).then_some(kept))
     }
 
     fn vacuum(&mut self) -> Result<()> {
@@ -493,6 +500,10 @@ const FRAMES_PER_ROW: u64 = 4;
 const SHRINK_PAGES_MIN: u32 = 16 * 1024 * 1024 / PAGE_BYTES;
 /// More than 32 MB takes so long to copy that confirmations would be late.
 const SHRINK_KEPT_PAGES_MAX: u32 = 32 * 1024 * 1024 / PAGE_BYTES;
+/// The same after a commit that removed many messages, which others will follow.
+const SHRINK_KEPT_PAGES_FEW: u32 = 2 * 1024 * 1024 / PAGE_BYTES;
+/// So many are many.
+const REMOVALS_MANY: u64 = 1_000;
 /// Beyond what the database can tell apart.
 const TICK_END: u64 = i64::MAX as u64;
 const TICK: &str = "SELECT value FROM meta WHERE name = ?";
@@ -645,6 +656,23 @@ mod tests {
         drop(file);
         store_file.abandon();
         assert_eq!(ids(&path), [40, 41]);
+    }
+
+    #[test]
+    fn while_many_messages_are_removed_the_file_shrinks_only_when_little_is_left() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let mut changes = vec![queue(1, "q")];
+        changes.extend((1..=40).map(|id| put(id, 1, &vec![b'x'; 1024 * 1024])));
+        changes.extend((41..41 + REMOVALS_MANY).map(|id| put(id, 1, b"y")));
+        commit_to(&mut file, changes);
+        file.checkpoint_if_due().unwrap();
+        file.sizes().unwrap();
+        commit_to(&mut file, (11..41 + REMOVALS_MANY).map(removed).collect());
+        assert!(!file.shrink_if_worth_it().unwrap(), "ten megabytes would be copied");
+        file.commit(&batch(vec![]), true).unwrap();
+        assert!(file.shrink_if_worth_it().unwrap());
     }
 
     #[test]

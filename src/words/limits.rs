@@ -14,6 +14,8 @@ pub const REQUESTS_PER_BATCH_MAX: usize = 256;
 pub const EVENTS_PER_TURN_MAX: usize = 64;
 /// Units of large work (a flush, a mass kick, many expiries) done in one turn at most.
 pub const WORK_PER_TURN_MAX: usize = 1_000;
+/// The same while large work is held back: what small ones need that are asked for meanwhile.
+pub const WORK_HELD_BACK_MAX: usize = 100;
 /// A deadline that is seen so much after its moment, in milliseconds, has been slept over: the
 /// process was stopped. Threads wait for deadlines at most 1 second too long.
 pub const PAUSE_MS: u64 = 3_000;

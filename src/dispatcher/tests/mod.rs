@@ -9,6 +9,7 @@ mod clock;
 mod departures;
 mod ends;
 mod failure;
+mod large;
 mod pauses;
 mod pressure;
 mod slow;
@@ -213,7 +214,7 @@ impl Stage {
         loop {
             self.dispatcher.turn_at(self.now, next)?;
             next = self.dispatcher.events.try_recv().ok();
-            let busy = self.dispatcher.engine.next_deadline() == Time(0);
+            let busy = self.dispatcher.engine_deadline() == Time(0);
             let (commits, round) = (&self.dispatcher.commits, &self.dispatcher.departures);
             let due = commits.deadline().min(round.deadline()) <= self.now.time;
             if next.is_none() && !busy && !due {
