@@ -149,13 +149,14 @@ impl<'c> File<'c> {
             return Ok(());
         }
         let pages = pages_needed(batch);
+        self.room.note_commit(pages);
         let fits = self.has_room(pages)?;
         let mut result = if fits { self.commit_whole(batch, sync) } else { Err(self.no_room()) };
         if is_full(&result) {
             result = self.commit_in_parts(batch, sync);
             self.measure_room()?;
-        } else if self.room.is_all_there_is() {
-            // To the page, where each counts.
+        } else if self.room.is_all_there_is() || pages >= COUNTED_PAGES_MIN {
+            // To the page, where each counts and where a guess is far off.
             self.measure_room()?;
         } else {
             self.room.used += pages;
@@ -492,6 +493,9 @@ const CHANGED_BYTES_MANY: u64 = 2 * 1024 * 1024;
 /// Where so many commits were synced, a checkpoint's three syncs are no matter. But one in a log
 /// that grows takes several times as long as one in a log that is used again.
 const SYNCS_MANY: u64 = 64;
+/// After a commit that may have needed so many pages they are counted. Small messages need a quarter
+/// of what is guessed, and counting takes nothing beside such a commit.
+const COUNTED_PAGES_MIN: u64 = 256;
 /// What a commit of one row adds to the log at most, but for its body: the pages from the root to
 /// the row in two tables, and what is merged or split.
 const FRAMES_PER_COMMIT: u64 = 4;

@@ -180,3 +180,23 @@ impl File<'_> {
         told.map_err(|error| self.error(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{batch, folder, put, queue, reopen};
+    use super::*;
+
+    /// Answers once waited for a commit although nine tenths of what the last one was thought to have
+    /// used were still there.
+    #[test]
+    fn what_a_large_commit_has_used_is_counted() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let puts = (1..=10_000).map(|id| put(id, 1, b"small"));
+        file.commit(&batch(std::iter::once(queue(1, "q")).chain(puts)), false).unwrap();
+        let used = file.room.used;
+        file.measure_room().unwrap();
+        assert_eq!(used, file.room.used);
+    }
+}

@@ -33,6 +33,11 @@ use crate::journal::Batch;
 /// quarter of it is left the disk is asked for more, so that a full one is noticed while there still
 /// is room for what has been accepted.
 const AHEAD_PAGES: u64 = 16 * 1024 * 1024 / PAGE_BYTES as u64;
+/// Under load, enough for so many commits like the recent ones, ...
+const AHEAD_COMMITS: u64 = 4;
+/// ... but no more than 128 MiB: at level `periodic` answers wait for a commit when this is used up,
+/// and a disk can stall for as long as it takes to accept so much.
+const AHEAD_PAGES_MAX: u64 = 128 * 1024 * 1024 / PAGE_BYTES as u64;
 const AHEAD_PAGES_MIN: u64 = 32;
 /// The file owns no more ahead than this part of what the disk has left.
 const DISK_PARTS: u64 = 8;
@@ -62,6 +67,8 @@ pub(super) struct Room {
     pub pages_max: u32,
     /// Pages in use, at most so many.
     pub used: u64,
+    /// Pages that a recent commit may have needed: the most, less an eighth for each commit since.
+    pub recent: u64,
     /// Whether the disk had no more when it was last asked.
     pub short: bool,
     /// Bytes of the messages that found no room last, until there is enough for them.
@@ -99,10 +106,17 @@ impl Room {
         (wanted >= LOG_BYTES_MIN && wanted >= 2 * self.log_bytes).then_some(wanted)
     }
 
-    /// By how many pages the file is to own more than it needs: less on a small disk.
+    /// By how many pages the file is to own more than it needs: less on a small disk, more under
+    /// load.
     pub fn ahead(&self) -> u64 {
         let part = self.disk_free_bytes / DISK_PARTS / u64::from(PAGE_BYTES);
-        part.clamp(AHEAD_PAGES_MIN, AHEAD_PAGES)
+        let wanted = (AHEAD_COMMITS * self.recent).clamp(AHEAD_PAGES, AHEAD_PAGES_MAX);
+        part.clamp(AHEAD_PAGES_MIN, wanted)
+    }
+
+    /// Notes how many pages a commit may need.
+    pub fn note_commit(&mut self, pages: u64) {
+        self.recent = pages.max(self.recent - self.recent / 8);
     }
 
     /// Bytes of messages for which there is room, whatever becomes of the disk.
@@ -218,6 +232,22 @@ mod tests {
         assert_eq!(metadata.len(), 0);
         assert!(metadata.blocks() * 512 >= (10 + AHEAD_PAGES) * u64::from(PAGE_BYTES));
         assert!(!room.is_all_there_is());
+    }
+
+    #[test]
+    fn more_is_owned_ahead_under_load_and_less_afterwards() {
+        let mut room = Room { disk_free_bytes: u64::MAX, ..Room::default() };
+        room.note_commit(10);
+        assert_eq!(room.ahead(), AHEAD_PAGES);
+        room.note_commit(AHEAD_PAGES);
+        assert_eq!(room.ahead(), AHEAD_COMMITS * AHEAD_PAGES);
+        room.note_commit(u64::from(u32::MAX));
+        assert_eq!(room.ahead(), AHEAD_PAGES_MAX);
+        room.disk_free_bytes = DISK_PARTS * 100 * u64::from(PAGE_BYTES);
+        assert_eq!(room.ahead(), 100, "a small disk is not used up");
+        room.disk_free_bytes = u64::MAX;
+        (0..200).for_each(|_| room.note_commit(1));
+        assert_eq!(room.ahead(), AHEAD_PAGES);
     }
 
     #[test]
