@@ -248,8 +248,9 @@ impl Commits {
     }
 
     fn start_tick(&mut self, now: Time) {
-        // Where puts wait for room the tick is for asking for that, and later.
-        if self.tick == Time::NEVER || (self.no_room && !self.failing) {
+        // While commits fail they are tried later and later. On a disk that is short of room the
+        // tick is for measuring that, and later too, but changes do not wait for it.
+        if self.tick == Time::NEVER || !self.failing {
             self.tick = self.tick.min(now.plus(self.interval_ms));
         }
     }

@@ -1,6 +1,7 @@
 //! The tick: there only while something is not on the disk, and always ending in an fsync.
 
 use super::*;
+use crate::dispatcher::commits::MEASURE_AGAIN_MS;
 use Durability::{Periodic, Write};
 
 #[test]
@@ -39,6 +40,22 @@ fn what_was_written_without_fsync_is_synced_by_the_tick_when_traffic_has_stopped
     s.pass(TICK_MS);
     assert_eq!(s.commit(), (0, true), "an fsync alone");
     assert_eq!(s.wakes_in(), None);
+}
+
+/// On a disk that has been short of room the tick is for measuring it, and later. A message that was
+/// confirmed meanwhile waited for that.
+#[test]
+fn changes_do_not_wait_until_a_disk_is_measured_again() {
+    let settings = Settings { min_free_disk: 1_000, ..Settings::default() };
+    let mut s = Stage::with(settings).connect("a", "beanstalk", Periodic);
+    s.disk_has(999);
+    s.turn();
+    assert_eq!(s.wakes_in(), Some(MEASURE_AGAIN_MS));
+    s.disk_has(2_000);
+    s.turn();
+    s.say('a', put("x"));
+    assert_eq!(s.hear('a'), "INSERTED 1\r\n");
+    assert_eq!(s.wakes_in(), Some(TICK_MS));
 }
 
 #[test]
