@@ -166,6 +166,8 @@ impl Known {
             expires_ms: None,
             delay_ms: job.delay_ms,
             counters: job.counters,
+            queue: None,
+            failure: None,
         };
         let is_as_put = state == MessageState::Ready
             && row.delay_ms == 0

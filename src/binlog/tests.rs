@@ -80,7 +80,7 @@ fn every_state_comes_over_with_all_that_is_known_of_the_job() {
         else {
             panic!("{messages:?}")
         };
-        assert_eq!((tube.as_str(), &body[..], now.moved), ("mail", &b"now"[..], None));
+        assert_eq!((tube.as_str(), &body[..], now.moved.clone()), ("mail", &b"now"[..], None));
         assert_eq!((now.id, now.sequence, now.priority), (MessageId(2), Sequence(2), 10));
         assert_eq!((now.created_ms, now.time_to_run_ms), (THEN_MS as i64, 60_000));
         let moved = StateRow {
@@ -92,10 +92,12 @@ fn every_state_comes_over_with_all_that_is_known_of_the_job() {
             expires_ms: None,
             delay_ms: 5_000,
             counters: Counters { reserves: 1, timeouts: 2, releases: 3, buries: 4, kicks: 5 },
+            queue: None,
+            failure: None,
         };
-        assert_eq!((later.moved, later.time_to_run_ms), (Some(moved), 1_000));
+        assert_eq!((later.moved.clone(), later.time_to_run_ms), (Some(moved), 1_000));
         assert_eq!((odd.as_str(), &empty[..]), ("a+b/c;d.$_()-", &b""[..]));
-        let state = set_aside.moved.unwrap();
+        let state = set_aside.moved.clone().unwrap();
         assert_eq!((state.state, state.counters.buries), (MessageState::Buried, 1));
         assert_eq!(in_hand.moved, None, "ready again at its old place");
     }
@@ -129,7 +131,7 @@ fn the_last_record_of_a_job_holds_and_deleted_ones_do_not_come_back() {
         assert_eq!(next_id, 9, "ids of jobs that are gone are not used again");
         let [(_, message, body)] = &messages[..] else { panic!("{messages:?}") };
         assert_eq!((message.id.0, &body[..]), (2, &b"b"[..]));
-        let moved = message.moved.unwrap();
+        let moved = message.moved.clone().unwrap();
         assert_eq!((moved.priority, moved.counters.kicks), (3, 1));
     }
 }
@@ -150,7 +152,7 @@ fn buried_jobs_keep_the_order_of_their_burials() {
         ],
     )]);
     let places: Vec<_> =
-        messages.iter().map(|(_, message, _)| message.moved.unwrap().due).collect();
+        messages.iter().map(|(_, message, _)| message.moved.clone().unwrap().due).collect();
     assert!(places[1] < places[0], "{places:?}");
 }
 

@@ -31,7 +31,7 @@ use crate::engine::Engine;
 use crate::engine::load::Loader;
 use crate::journal::Journal;
 use crate::persistence::{self, Progress};
-use crate::store::{self, Held, Memory, Opened, Renewed, StoreError};
+use crate::store::{self, Held, Memory, Opened, Renewed, StoreError, Stored};
 use crate::wire::admission::Admission;
 use crate::wire::clients::Clients;
 use crate::wire::connection::Shared;
@@ -320,18 +320,19 @@ fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, Da
     }
     let engine =
         Engine::new(limits.clone(), facts.next_id, facts.ids_reserved, facts.next_queue_id);
-    let loader = std::cell::RefCell::new(Loader::new(engine, clock.beginning()));
-    store::scan(
-        &opened.memory,
-        |id, name| {
+    let mut loader = Loader::new(engine, clock.beginning());
+    store::scan(&opened.memory, |row| match row {
+        Stored::Queue(id, name) => {
             // The checks at start have refused rows whose names no queue can have.
             if let Ok(name) = QueueName::new(name.as_bytes()) {
-                loader.borrow_mut().queue(id, &name);
+                loader.queue(id, &name);
             }
-        },
-        |message| loader.borrow_mut().message(&message),
-    )?;
-    let (engine, dropped) = loader.into_inner().finish();
+        }
+        Stored::Message(message) => loader.message(message),
+        // Nobody sets any yet.
+        Stored::Setting(_) | Stored::Key(_) => {}
+    })?;
+    let (engine, dropped) = loader.finish();
     if let Some(path) = database {
         info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
             "clean_stop" => facts.clean_stop);
@@ -345,6 +346,10 @@ fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, Da
                 warn!(log, "an older copy of a damaged write-ahead log was removed: there were \
                     too many of them, or the disk is almost full"; "copy" => %dropped.display());
             }
+        }
+        if facts.migrated {
+            info!(log, "database migrated: it was of an earlier format";
+                "format" => store::FORMAT_VERSION);
         }
         match facts.renewed {
             Renewed::No => {}

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use super::keys::{Keys, Taken};
 use super::puts::Puts;
-use crate::words::change::{KeyRow, MessageRow, StateRow};
+use crate::words::change::{KeyRow, MessageRow, SettingRow, StateRow};
 use crate::words::clock::Now;
 use crate::words::ids::{CommitNumber, MessageId, Part, QueueId, QueueName};
 use crate::words::limits::MESSAGE_OVERHEAD_BYTES;
@@ -26,11 +26,14 @@ pub struct Batch {
     named: FxHashMap<QueueId, QueueName>,
     gone: Vec<QueueId>,
     keys: Keys,
+    settings: FxHashMap<QueueId, SettingRow>,
     pub(super) ids_reserved: Option<u64>,
     pub(super) clean_stop: Option<u64>,
     pub(super) clock: Option<Now>,
     bytes: u64,
     put_bytes: u64,
+    /// Bytes of what was said of messages that failed, at most so many.
+    text_bytes: u64,
 }
 
 /// What is to become of one message's rows.
@@ -82,10 +85,15 @@ impl Batch {
         (self.states.len() + self.sorted_states.len()) as u64
     }
 
+    /// Bytes of what was said of those of them that failed, at most so many.
+    pub fn text_bytes(&self) -> u64 {
+        self.text_bytes
+    }
+
     /// Rows that it writes or deletes.
     pub fn rows(&self) -> u64 {
         let states = self.states.len() + self.sorted_states.len();
-        let queues = self.named.len() + self.gone.len();
+        let queues = self.named.len() + self.gone.len() + self.settings.len();
         (self.puts.len() + states + self.removals.len() + queues + self.keys.len()) as u64
     }
 
@@ -96,9 +104,34 @@ impl Batch {
         named
     }
 
+    /// Those of them that messages are moved to, which were not put by this batch.
+    pub fn queues_moved_to(&self) -> Vec<(QueueId, &QueueName)> {
+        let moved = self.sorted_states.iter().filter(|row| self.message(row.id).is_none());
+        let named = moved.filter_map(|row| {
+            let id = row.queue?;
+            Some((id, self.named.get(&id)?))
+        });
+        let mut named: Vec<_> = named.collect();
+        named.sort_unstable_by_key(|(id, _)| *id);
+        named.dedup_by_key(|(id, _)| *id);
+        named
+    }
+
+    /// What operators have set of queues, by number, after all messages. A row may be the default.
+    pub fn settings(&self) -> Vec<SettingRow> {
+        let mut settings: Vec<SettingRow> = self.settings.values().copied().collect();
+        settings.sort_unstable_by_key(|row| row.queue);
+        settings
+    }
+
     /// Queues to remove, after all messages. They may not exist.
     pub fn queues_gone(&self) -> &[QueueId] {
         &self.gone
+    }
+
+    /// How many keys and settings of queues change.
+    pub fn settings_len(&self) -> u64 {
+        (self.keys.len() + self.settings.len()) as u64
     }
 
     /// What becomes of keys, by queue and key, after all messages. One that is free may have had no
@@ -172,23 +205,32 @@ impl Batch {
         let mut kept = Batch {
             number: self.number,
             removals: std::mem::take(&mut self.removals),
-            gone: std::mem::take(&mut self.gone),
             ..Batch::default()
         };
         self.ids_reserved = None;
         self.clock = None;
         if part >= Part::Moves {
+            // They are named once more with what is put.
+            let named = self.queues_moved_to().into_iter().map(|(id, name)| (id, name.clone()));
+            kept.named = named.collect();
+            kept.gone = std::mem::take(&mut self.gone);
             let puts = &self.puts;
             let moved = |row: &StateRow| puts.get(row.id).is_none();
             kept.sorted_states = self.sorted_states.extract_if(.., |row| moved(row)).collect();
         }
-        for batch in [&mut kept, self] {
-            let removals = (batch.removals.len() + batch.gone.len()) as u64 * REMOVAL_BYTES;
-            let queues = batch.named.len() as u64 * QUEUE_BYTES;
-            let keys = batch.keys.len() as u64 * KEY_BYTES;
-            batch.bytes = batch.put_bytes + removals + batch.moves() * STATE_BYTES + queues + keys;
-        }
+        kept.count_bytes();
+        self.count_bytes();
         kept
+    }
+
+    fn count_bytes(&mut self) {
+        let removals = (self.removals.len() + self.gone.len()) as u64 * REMOVAL_BYTES;
+        let states: u64 =
+            self.sorted_states.iter().chain(self.states.values()).map(state_bytes).sum();
+        let queues = self.named.len() as u64 * QUEUE_BYTES;
+        let settings = self.settings.len() as u64 * SETTING_BYTES;
+        let keys = self.keys.len() as u64 * KEY_BYTES;
+        self.bytes = self.put_bytes + removals + states + queues + settings + keys;
     }
 
     /// Empties it. The allocations stay unless a burst has made them far larger than what they were
@@ -201,11 +243,13 @@ impl Batch {
         self.named.clear();
         self.gone.clear();
         self.keys.clear();
+        self.settings.clear();
         self.ids_reserved = None;
         self.clean_stop = None;
         self.clock = None;
         self.bytes = 0;
         self.put_bytes = 0;
+        self.text_bytes = 0;
     }
 
     /// For how many messages it has room.
@@ -234,14 +278,18 @@ impl Batch {
     }
 
     pub(super) fn moved(&mut self, row: StateRow) {
-        if self.states.insert(row.id, row).is_none() {
-            self.bytes += STATE_BYTES;
+        self.bytes += state_bytes(&row);
+        self.text_bytes += text_bytes(&row);
+        if let Some(older) = self.states.insert(row.id, row) {
+            self.bytes -= state_bytes(&older);
         }
     }
 
     pub(super) fn removed(&mut self, id: MessageId, file_is_suspect: bool) {
-        if !self.states.is_empty() && self.states.remove(&id).is_some() {
-            self.bytes -= STATE_BYTES;
+        if !self.states.is_empty()
+            && let Some(row) = self.states.remove(&id)
+        {
+            self.bytes -= state_bytes(&row);
         }
         let put = self.puts.remove(id);
         if let Some(row) = &put {
@@ -269,6 +317,12 @@ impl Batch {
         if !named || file_is_suspect {
             self.gone.push(id);
             self.bytes += REMOVAL_BYTES;
+        }
+    }
+
+    pub(super) fn queue_set(&mut self, row: SettingRow) {
+        if self.settings.insert(row.queue, row).is_none() {
+            self.bytes += SETTING_BYTES;
         }
     }
 
@@ -309,6 +363,9 @@ impl Batch {
         for id in newer.gone.drain(..) {
             self.queue_gone(id, file_is_suspect);
         }
+        for (_, row) in newer.settings.drain() {
+            self.queue_set(row);
+        }
         let keys = self.keys.len();
         self.keys.add_all(&mut newer.keys, file_is_suspect);
         self.count_keys(keys);
@@ -338,8 +395,20 @@ pub(super) fn put_bytes(row: &MessageRow) -> u64 {
     (row.body.len() + attributes) as u64 + MESSAGE_OVERHEAD_BYTES
 }
 
+/// What a message that was moved takes, in bytes.
+fn state_bytes(row: &StateRow) -> u64 {
+    STATE_BYTES + row.failure.as_ref().map_or(0, |_| FAILURE_BYTES) + text_bytes(row)
+}
+
+fn text_bytes(row: &StateRow) -> u64 {
+    let text = row.failure.as_ref().and_then(|failure| failure.text.as_ref());
+    text.map_or(0, |text| text.len() as u64)
+}
+
 /// What entries of the other kinds take, in bytes: their size in the tables above, roughly.
-const STATE_BYTES: u64 = 150;
+const STATE_BYTES: u64 = 180;
+const FAILURE_BYTES: u64 = 120;
+const SETTING_BYTES: u64 = 50;
 const QUEUE_BYTES: u64 = 300;
 const KEY_BYTES: u64 = 350;
 const REMOVAL_BYTES: u64 = 16;

@@ -102,6 +102,7 @@ impl Journal {
             Change::KeyGone { queue, key } => {
                 self.current.key_gone(queue, key, self.file_is_suspect);
             }
+            Change::QueueSet(row) => self.current.queue_set(row),
         }
     }
 

@@ -27,6 +27,8 @@ fn moved(id: u64, priority: u32) -> Change {
         expires_ms: None,
         delay_ms: 0,
         counters: Counters::default(),
+        queue: None,
+        failure: None,
     })
 }
 

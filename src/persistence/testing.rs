@@ -10,7 +10,7 @@ use slog::Logger;
 use super::{Progress, run};
 use crate::channels::{self, Event, Finished, Order};
 use crate::journal::{Batch, Journal};
-use crate::store::{self, Held, StoreError, StoreFile};
+use crate::store::{self, Held, StoreError, StoreFile, Stored};
 use crate::words::change::{Change, MessageRow};
 use crate::words::ids::{MessageId, QueueId, QueueName};
 
@@ -81,6 +81,11 @@ pub(super) fn open(path: &Path) -> store::Opened {
 
 pub(super) fn messages(opened: &store::Opened) -> Vec<u64> {
     let mut ids = Vec::new();
-    store::scan(&opened.memory, |_, _| (), |message| ids.push(message.id.0)).unwrap();
+    store::scan(&opened.memory, |row| {
+        if let Stored::Message(message) = row {
+            ids.push(message.id.0);
+        }
+    })
+    .unwrap();
     ids
 }

@@ -14,6 +14,7 @@ use rusqlite::backup::{Backup, StepResult};
 use super::ballast::Ballast;
 use super::check::{self, Summary};
 use super::file::{self, Connected, Index, disk_free_bytes, while_alone};
+use super::format_1;
 use super::load::{check_version, corrupt};
 use super::memory;
 use super::origin::{self, Alone, Origin, Stand};
@@ -38,6 +39,8 @@ pub(super) struct Sound {
     pub stand: Stand,
     /// An error while the disk has no room for what a connection makes beside the file.
     pub connection: Writable,
+    /// Whether the file is still of the first format; what is in memory is of the newest.
+    pub migrates: bool,
 }
 
 /// A connection that can come to write, or why there is none yet.
@@ -77,14 +80,18 @@ pub(super) fn read_sound(
 ) -> Result<Sound, StoreError> {
     let alone = Alone::look(paths)?;
     let (connection, memory) = read(paths)?;
-    check_version(&memory, paths)?;
+    let version = check_version(&memory, paths)?;
     let stand = alone.with_log(&memory, paths)?;
-    let (summary, findings) = check::check(&memory, progress);
+    let (summary, findings) = check::check(&memory, version, progress);
     if findings.found > 0 {
         return Err(corrupt(paths, findings.damage, findings.found));
     }
     spare_rows::forget(&memory).map_err(|error| StoreError::database(paths.database(), error))?;
-    Ok(Sound { memory, summary, stand, connection })
+    let migrates = version == format_1::VERSION;
+    if migrates {
+        format_1::migrate_memory(&memory).map_err(memory::failed)?;
+    }
+    Ok(Sound { memory, summary, stand, connection, migrates })
 }
 
 /// Copies all into memory. Returns the connection to the file as well, unless the disk has no room
@@ -230,23 +237,37 @@ fn reserve_ids(
     summary: &Summary,
     origin: Origin,
 ) -> Result<Facts, StoreError> {
+    reserve_ids_after(connection, paths, summary, origin, |_| Ok(()))
+}
+
+/// The same, with something that has to be done to the tables before, in the same commit.
+pub(super) fn reserve_ids_after(
+    connection: &Connection,
+    paths: &Paths,
+    summary: &Summary,
+    origin: Origin,
+    prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> Result<Facts, StoreError> {
     let facts = facts(summary);
-    commit_origin(connection, paths, origin, |tables| {
+    commit_origin(connection, paths, origin, prepare, |tables| {
         tables.set_number(setting::IDS_RESERVED, facts.ids_reserved)?;
         tables.set_number(setting::CLEAN_STOP, 0)
     })?;
     Ok(facts)
 }
 
-/// Commits where file and log stand, with something more. The disk has it when this returns.
+/// Commits where file and log stand, with something before and something more. The disk has it when
+/// this returns.
 pub(super) fn commit_origin(
     connection: &Connection,
     paths: &Paths,
     origin: Origin,
+    prepare: impl FnOnce(&Connection) -> rusqlite::Result<()>,
     more: impl FnOnce(&mut Tables<'_>) -> rusqlite::Result<()>,
 ) -> Result<(), StoreError> {
     let write = || {
         connection.execute_batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+        prepare(connection)?;
         origin::set_cookie(connection, origin.cookie())?;
         let mut tables = Tables::new(connection)?;
         more(&mut tables)?;
@@ -291,5 +312,6 @@ fn facts(summary: &Summary) -> Facts {
         clean_stop,
         renewed: Renewed::No,
         messages: summary.messages,
+        migrated: false,
     }
 }

@@ -13,13 +13,15 @@ use rusqlite::{Connection, Result, Row, Rows};
 use rustc_hash::FxHashSet;
 
 use super::error::{DAMAGE_LISTED_MAX, Damage};
-use super::rows::numbers;
+use super::format_1;
+use super::rows::{TEXT, binding_row, key_row, numbers, setting_row, state_of};
 use super::schema::{
-    bytes_checksum, checksum, number_checksum, queue_checksum, setting, state_of_number,
-    strange_tables,
+    StateColumns, binding_checksum, bytes_checksum, checksum, key_checksum, key_columns,
+    number_checksum, queue_checksum, setting, setting_columns, stored, strange_tables,
 };
+use crate::words::change::{BindingRow, KeyRow, SettingRow, StateRow};
 use crate::words::clock::{Now, Time};
-use crate::words::ids::QueueName;
+use crate::words::ids::{QueueId, QueueName};
 
 /// What is wrong with a database.
 #[derive(Debug, Default)]
@@ -58,24 +60,29 @@ pub(super) struct Summary {
     pub clock: Option<Now>,
 }
 
-/// Looks at structure and rows. `progress` hears now and then how many messages were looked at.
-pub(super) fn check(connection: &Connection, progress: &mut dyn FnMut(u64)) -> (Summary, Findings) {
+/// Looks at structure and rows of a database of this format. `progress` hears now and then how many
+/// messages were looked at.
+pub(super) fn check(
+    connection: &Connection,
+    version: u32,
+    progress: &mut dyn FnMut(u64),
+) -> (Summary, Findings) {
     let mut summary = Summary::default();
     let mut findings = Findings::default();
     // Rows are only looked at in a sound structure: what a broken one shows would mislead.
-    if let Err(error) = check_structure(connection, &mut findings) {
+    if let Err(error) = check_structure(connection, version, &mut findings) {
         findings.add(Damage::Structure(error.to_string()));
     }
     if findings.found == 0
-        && let Err(error) = check_rows(connection, progress, &mut summary, &mut findings)
+        && let Err(error) = check_rows(connection, version, progress, &mut summary, &mut findings)
     {
         findings.add(Damage::Structure(error.to_string()));
     }
     (summary, findings)
 }
 
-fn check_structure(connection: &Connection, findings: &mut Findings) -> Result<()> {
-    for table in strange_tables(connection)? {
+fn check_structure(connection: &Connection, version: u32, findings: &mut Findings) -> Result<()> {
+    for table in strange_tables(connection, version)? {
         findings.add(Damage::Structure(format!("the table {table} is not as it was made")));
     }
     if findings.found > 0 {
@@ -95,31 +102,95 @@ fn check_structure(connection: &Connection, findings: &mut Findings) -> Result<(
 
 fn check_rows(
     connection: &Connection,
+    version: u32,
     progress: &mut dyn FnMut(u64),
     summary: &mut Summary,
     findings: &mut Findings,
 ) -> Result<()> {
     check_settings(connection, summary, findings)?;
     let queues = check_queues(connection, summary, findings)?;
+    let is_first_format = version == format_1::VERSION;
     let mut messages = connection.prepare(MESSAGES)?;
-    let mut states = connection.prepare(STATES)?;
-    let mut states = States::new(states.query([])?)?;
+    let mut states = connection.prepare(if is_first_format { format_1::STATES } else { STATES })?;
+    let mut states = States::new(states.query([])?, is_first_format, &queues)?;
     let mut rows = messages.query([])?;
     while let Some(row) = rows.next()? {
         let message = MessageChecked::of(row)?;
+        let is_elsewhere = states.up_to(message.id, findings)?;
         if !message.sound {
             findings.add(Damage::Message(message.id));
-        } else if !queues.contains(&message.queue) {
+        } else if !queues.contains(&message.queue) && !is_elsewhere {
             findings.add(Damage::MessageWithoutQueue(message.id));
         }
-        states.up_to(message.id, findings)?;
         summary.messages += 1;
+        // A queue that its messages have left for others may be gone; its number is not given again.
+        summary.queue_id_max = summary.queue_id_max.max(u64::try_from(message.queue).unwrap_or(0));
         summary.message_id_max = u64::try_from(message.id).unwrap_or(0);
         if summary.messages.is_multiple_of(PROGRESS_MESSAGES) {
             progress(summary.messages);
         }
     }
-    states.up_to(i64::MAX, findings)
+    states.up_to(i64::MAX, findings)?;
+    drop(states);
+    if is_first_format {
+        return Ok(());
+    }
+    check_small_tables(connection, summary, findings)
+}
+
+/// Looks at the tables of few rows, which all name a queue. It may be gone since, but its number is
+/// not given again.
+fn check_small_tables(
+    connection: &Connection,
+    summary: &mut Summary,
+    findings: &mut Findings,
+) -> Result<()> {
+    let mut check = |sql: &str, table: &'static str, queue_of: fn(&Row<'_>) -> Option<QueueId>| {
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            match queue_of(row) {
+                Some(queue) => summary.queue_id_max = summary.queue_id_max.max(queue.0),
+                None => findings.add(Damage::Row { table, number: row.get(0).unwrap_or(0) }),
+            }
+        }
+        Ok(())
+    };
+    check(KEYS, "key", |row| sound_key(row).map(|row| row.queue))?;
+    check(SETTINGS, "queue_setting", |row| sound_setting(row).map(|row| row.queue))?;
+    check(BINDINGS, "binding", |row| sound_binding(row).map(|row| row.queue))
+}
+
+/// The keys by queue and key.
+pub(super) const KEYS: &str = "SELECT queue, key, message, ends, until, crc FROM key \
+                               ORDER BY queue, key";
+/// What operators have set, by queue.
+pub(super) const SETTINGS: &str = "SELECT queue, paused, high, normal, low, crc \
+                                   FROM queue_setting ORDER BY queue";
+/// The bindings by number.
+pub(super) const BINDINGS: &str = "SELECT id, pattern, queue, crc, filter FROM binding ORDER BY id";
+
+/// The key of a row of [`KEYS`], if it is what was written.
+pub(super) fn sound_key(row: &Row<'_>) -> Option<KeyRow> {
+    let key = key_row(row)?;
+    let columns = key_columns(key.queue, key.message, key.until);
+    has_checksum(row, 5, key_checksum(&columns, &key.key)).then_some(key)
+}
+
+/// The settings of a row of [`SETTINGS`], if they are what was written.
+pub(super) fn sound_setting(row: &Row<'_>) -> Option<SettingRow> {
+    let setting = setting_row(row)?;
+    has_checksum(row, 5, checksum(&setting_columns(&setting), &[])).then_some(setting)
+}
+
+/// The binding of a row of [`BINDINGS`], if it is what was written.
+pub(super) fn sound_binding(row: &Row<'_>) -> Option<BindingRow> {
+    let binding = binding_row(row)?;
+    has_checksum(row, 3, binding_checksum(&binding)).then_some(binding)
+}
+
+fn has_checksum(row: &Row<'_>, place: usize, checksum: i64) -> bool {
+    row.get_ref(place) == Ok(ValueRef::Integer(checksum))
 }
 
 /// How many messages are looked at between two calls of `progress`.
@@ -127,8 +198,11 @@ pub(super) const PROGRESS_MESSAGES: u64 = 65_536;
 /// The fixed columns first, so that they can be read by their place.
 pub(super) const MESSAGES: &str = "SELECT id, queue, priority, sequence, created, expires, due, \
                                    ttr, crc, attributes, body FROM message ORDER BY id";
-pub(super) const STATES: &str = "SELECT id, state, priority, sequence, due, expires, delay, \
-                                 reserves, timeouts, releases, buries, kicks, crc \
+/// The states by id.
+pub(super) const STATES: &str = "SELECT id, queue, state, priority, sequence, due, expires, delay, \
+                                 reserves, timeouts, releases, buries, kicks, attempts, origin, \
+                                 origin_sequence, origin_place, \
+                                 origin_expires, cause, returned, crc, text \
                                  FROM message_state ORDER BY id";
 
 /// A row of `message`, looked at.
@@ -161,50 +235,69 @@ impl MessageChecked {
     }
 }
 
-/// Whether a row of [`STATES`] is what was written.
-pub(super) fn state_is_sound(row: &Row<'_>) -> bool {
-    numbers::<12>(row).is_some_and(|columns| {
-        row.get_ref(12) == Ok(ValueRef::Integer(checksum(&columns, &[])))
-            && columns[1].is_some_and(|state| state_of_number(state).is_some())
-    })
+/// The state of a row of [`STATES`], if it is what was written.
+pub(super) fn sound_state(row: &Row<'_>) -> Option<StateRow> {
+    let columns: StateColumns = numbers(row)?;
+    let text = row.get_ref(TEXT).ok()?.as_str_or_null().ok()?;
+    let crc = checksum(&columns, &[text.map(str::as_bytes)]);
+    if has_checksum(row, columns.len(), crc) { state_of(&columns, text) } else { None }
 }
 
 /// Walks the states along with the messages.
 struct States<'stmt> {
     rows: Rows<'stmt>,
-    /// The id and soundness of the row that the walk stands at.
-    next: Option<(i64, bool)>,
+    sound: fn(&Row<'_>) -> Option<StateRow>,
+    queues: &'stmt FxHashSet<i64>,
+    /// The id of the row that the walk stands at, and whether its message is in another queue than it
+    /// was put into; `None` for a row that is not sound.
+    next: Option<(i64, Option<bool>)>,
 }
 
 impl<'stmt> States<'stmt> {
-    fn new(rows: Rows<'stmt>) -> Result<States<'stmt>> {
-        let mut states = States { rows, next: None };
+    fn new(
+        rows: Rows<'stmt>,
+        is_first_format: bool,
+        queues: &'stmt FxHashSet<i64>,
+    ) -> Result<States<'stmt>> {
+        let sound = if is_first_format { format_1::sound_state } else { sound_state };
+        let mut states = States { rows, sound, queues, next: None };
         states.step()?;
         Ok(states)
     }
 
     fn step(&mut self) -> Result<()> {
         self.next = match self.rows.next()? {
-            Some(row) => Some((row.get(0)?, state_is_sound(row))),
+            Some(row) => {
+                let state = (self.sound)(row).filter(|state| has_queues(state, self.queues));
+                Some((row.get(0)?, state.map(|state| state.queue.is_some())))
+            }
             None => None,
         };
         Ok(())
     }
 
-    /// Looks at the states up to this message's.
-    fn up_to(&mut self, message: i64, findings: &mut Findings) -> Result<()> {
-        while let Some((id, sound)) = self.next
+    /// Looks at the states up to this message's, and says whether that is in another queue than it
+    /// was put into.
+    fn up_to(&mut self, message: i64, findings: &mut Findings) -> Result<bool> {
+        while let Some((id, state)) = self.next
             && id <= message
         {
-            if !sound {
-                findings.add(Damage::State(id));
-            } else if id < message {
-                findings.add(Damage::StateWithoutMessage(id));
-            }
             self.step()?;
+            match state {
+                None => findings.add(Damage::State(id)),
+                Some(_) if id < message => findings.add(Damage::StateWithoutMessage(id)),
+                Some(is_elsewhere) => return Ok(is_elsewhere),
+            }
         }
-        Ok(())
+        Ok(false)
     }
+}
+
+/// Whether the queues that a state names are there.
+fn has_queues(state: &StateRow, queues: &FxHashSet<i64>) -> bool {
+    let origin = state.failure.as_ref().and_then(|failure| failure.origin);
+    let mut named = state.queue.into_iter().chain(origin.map(|origin| origin.queue));
+    named.all(|queue| queues.contains(&stored(queue.0)))
 }
 
 fn check_queues(

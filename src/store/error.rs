@@ -184,6 +184,13 @@ pub enum Damage {
     Queue(i64),
     /// The message of this id is in a queue that does not exist.
     MessageWithoutQueue(i64),
+    /// A row of one of the other tables is not what was written.
+    Row {
+        /// The table.
+        table: &'static str,
+        /// The number in its first column.
+        number: i64,
+    },
     /// This setting is missing or not what was written.
     Setting(&'static str),
     /// There is a write-ahead log but the file itself is missing or empty.
@@ -495,12 +502,17 @@ impl fmt::Display for Damage {
         match self {
             Damage::Structure(text) => f.write_str(text),
             Damage::Message(id) => write!(f, "message {id} fails its checksum"),
-            Damage::State(id) => write!(f, "the state of message {id} fails its checksum"),
+            Damage::State(id) => {
+                write!(f, "the state of message {id} fails its checksum or has no queue")
+            }
             Damage::StateWithoutMessage(id) => {
                 write!(f, "message {id} is missing but has a state")
             }
             Damage::Queue(id) => write!(f, "queue {id} fails its checksum"),
             Damage::MessageWithoutQueue(id) => write!(f, "the queue of message {id} is missing"),
+            Damage::Row { table, number } => {
+                write!(f, "row {number} of {table} fails its checksum")
+            }
             Damage::Setting(name) => write!(f, "the setting {name} is missing or damaged"),
             Damage::LogWithoutFile => {
                 f.write_str("there is a write-ahead log but the file itself is missing or empty")

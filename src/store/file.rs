@@ -28,6 +28,7 @@ use super::room::{Allocated, allocate};
 use super::schema::setting;
 use super::standing::Seen;
 use super::swap;
+use super::tables::Tables;
 use crate::journal::Batch;
 use crate::words::clock::Now;
 
@@ -378,9 +379,8 @@ pub(super) fn adopt(place: &Place) -> Result<Connected, StoreError> {
         let origin = stand.wanted()?;
         let first_commit = |connection: &Connection| {
             let commit = || {
-                begin::commit_origin(connection, paths, origin, |tables| {
-                    tables.set_number(setting::TICK, 0)
-                })
+                let more = |tables: &mut Tables<'_>| tables.set_number(setting::TICK, 0);
+                begin::commit_origin(connection, paths, origin, |_| Ok(()), more)
             };
             let committed = begin::commit_or_do_without(connection, paths, commit)?;
             Ok(((), if committed.is_some() { origin } else { stand.found()? }))

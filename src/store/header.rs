@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use super::StoreError;
+use super::format_1;
 use super::lock::create_error;
 use super::paths::Paths;
 use super::schema::{APPLICATION_ID, FORMAT_VERSION};
@@ -60,7 +61,7 @@ pub(super) fn check_header(paths: &Paths) -> Result<(), StoreError> {
     }
     match number(USER_VERSION) {
         Some(version) if version > FORMAT_VERSION => Err(StoreError::Newer { file, version }),
-        Some(FORMAT_VERSION) => Ok(()),
+        Some(format_1::VERSION | FORMAT_VERSION) => Ok(()),
         _ => Err(StoreError::Foreign { file }),
     }
 }

@@ -13,9 +13,9 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::begin::{self, Sound};
-use super::check;
 use super::error::Damage;
 use super::file::{self, Connected, Place, Settings, StoreFile};
+use super::format_1;
 use super::guard::Guard;
 use super::header::{check_header, is_writable};
 use super::lock::Lock;
@@ -23,15 +23,12 @@ use super::log_copy;
 use super::memory;
 use super::origin::Alone;
 use super::paths::{Paths, file_bytes};
-use super::rows::{numbers, small, state_row, unsigned};
 use super::schema::{FORMAT_VERSION, setting};
 use super::successor;
 use super::suspect;
 use super::swap::{self, NewFile};
 use super::tables::Tables;
 use super::{Facts, LogCopy, Opened, Renewed, StoreError};
-use crate::words::change::StoredMessage;
-use crate::words::ids::{MessageId, QueueId, Sequence};
 
 /// Opens the database of this name, making it when there is none; `None` keeps nothing on disk.
 /// `progress` hears now and then how many messages have been looked at.
@@ -87,7 +84,7 @@ fn open_file(
         return Err(corrupt(paths, vec![Damage::Structure(what.to_owned())], 1));
     }
     let (mut sound, ignored) = begin::read_all(paths, progress)?;
-    let mut renewed = Renewed::No;
+    let (mut renewed, migrated) = (Renewed::No, sound.migrates);
     if let Some(ignored) = &ignored {
         // Before anything is written, and not for a file that is refused.
         *log_copy = Some(log_copy::keep(paths, ignored, &sound.memory)?);
@@ -95,18 +92,26 @@ fn open_file(
     if suspect::is_marked(paths) {
         (sound, renewed) = renew(sound, paths, lock, progress)?;
     }
-    let Sound { memory, mut summary, stand, connection } = sound;
+    let Sound { memory, mut summary, stand, connection, migrates } = sound;
     if let Some(ignored) = &ignored {
         begin::go_on_beyond(ignored, &mut summary);
     }
-    let without_file = Facts { renewed, ..begin::facts_without_ids(&summary) };
+    let without_file = Facts { renewed, migrated, ..begin::facts_without_ids(&summary) };
     let guarded = lock.guarded().map(Guard::file);
     let begun = connection.and_then(|connection| {
         begin::start_writing(paths, guarded, connection, |connection| {
+            if migrates {
+                return format_1::first_commit(
+                    connection, &memory, paths, guarded, &summary, stand,
+                );
+            }
             begin::reserve_ids_or_do_without(connection, paths, &summary, stand)
         })
     });
     let (connected, facts) = match begun {
+        Err(full @ StoreError::Full { .. }) if migrates => {
+            return Err(format_1::without_room(&memory, full));
+        }
         // Where there is nothing to serve, the start waits.
         Err(StoreError::Full { .. }) if summary.messages > 0 => {
             return Ok((memory, None, without_file));
@@ -116,7 +121,7 @@ fn open_file(
     if renewed != Renewed::No {
         suspect::unmark(paths)?;
     }
-    Ok((memory, Some(connected), Facts { renewed, ..facts }))
+    Ok((memory, Some(connected), Facts { renewed, migrated, ..facts }))
 }
 
 /// Brings to the disk what was read of a suspect file: in a new one, or where there is no room for
@@ -128,7 +133,7 @@ fn renew(
     lock: &mut Lock,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(Sound, Renewed), StoreError> {
-    let Sound { memory, summary, stand, connection } = sound;
+    let Sound { memory, summary, stand, connection, migrates } = sound;
     drop(connection);
     match successor::renew(&memory, paths, lock, &summary, progress) {
         Ok(()) => {
@@ -137,7 +142,9 @@ fn renew(
                 begin::with_index(paths, |index| Ok((file::connect(paths, index)?, index)))?;
             let stand = alone.with_log(&connection.0, paths)?;
             let connection = Ok(connection);
-            Ok((Sound { memory, summary, stand, connection }, Renewed::Anew))
+            // What was read is of the newest format, and so is the new file.
+            let migrates = false;
+            Ok((Sound { memory, summary, stand, connection, migrates }, Renewed::Anew))
         }
         Err(StoreError::Full { .. }) => match suspect::write_again(paths, lock) {
             Ok(()) => {
@@ -146,7 +153,8 @@ fn renew(
                 Ok((begin::read_sound(paths, progress)?, Renewed::InPlace))
             }
             Err(full @ StoreError::Full { .. }) => {
-                Ok((Sound { memory, summary, stand, connection: Err(full) }, Renewed::NotYet))
+                let connection = Err(full);
+                Ok((Sound { memory, summary, stand, connection, migrates }, Renewed::NotYet))
             }
             Err(error) => Err(error),
         },
@@ -165,6 +173,7 @@ fn open_without_file() -> Result<Opened, StoreError> {
         clean_stop: true,
         renewed: Renewed::No,
         messages: 0,
+        migrated: false,
     };
     Ok(Opened { memory, file: None, unopened: None, facts, log_copy: None })
 }
@@ -196,88 +205,34 @@ pub(super) fn random_key() -> Result<[u8; 16], StoreError> {
     Ok(key)
 }
 
-/// Looks at the version once more: a newer one may stand in the log alone.
-pub(super) fn check_version(connection: &Connection, paths: &Paths) -> Result<(), StoreError> {
+/// Looks at the version once more, and returns it: a newer one may stand in the log alone.
+pub(super) fn check_version(connection: &Connection, paths: &Paths) -> Result<u32, StoreError> {
     let file = paths.database().to_path_buf();
     let version: u32 = connection
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(|error| StoreError::database(&file, error))?;
-    if version == FORMAT_VERSION { Ok(()) } else { Err(StoreError::Newer { file, version }) }
+    match version {
+        format_1::VERSION | FORMAT_VERSION => Ok(version),
+        _ => Err(StoreError::Newer { file, version }),
+    }
 }
 
 pub(super) fn corrupt(paths: &Paths, damage: Vec<Damage>, found: u64) -> StoreError {
     StoreError::Corrupt { file: paths.database().to_path_buf(), damage, found }
 }
 
-/// Reads what the engine is built from: the queues, then all messages by id.
-///
-/// # Errors
-/// [`StoreError::Internal`]: the rows have been checked by [`open`] already.
-pub fn scan(
-    memory: &Connection,
-    mut queues: impl FnMut(QueueId, &str),
-    mut messages: impl FnMut(StoredMessage),
-) -> Result<(), StoreError> {
-    let mut scan = || {
-        let mut statement = memory.prepare("SELECT id, name FROM queue ORDER BY id")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let name = row.get_ref(1)?;
-            queues(QueueId(unsigned(row.get(0)?)), name.as_str()?);
-        }
-        scan_messages(memory, &mut messages)
-    };
-    scan().map_err(|source| StoreError::Internal { file: Path::new(":memory:").into(), source })
-}
-
-fn scan_messages(
-    memory: &Connection,
-    messages: &mut impl FnMut(StoredMessage),
-) -> rusqlite::Result<()> {
-    // The length of a body is known without reading it.
-    let mut statement = memory.prepare(
-        "SELECT id, queue, priority, sequence, created, expires, due, ttr, length(body) \
-         FROM message ORDER BY id",
-    )?;
-    let mut states = memory.prepare(check::STATES)?;
-    let mut states = states.query_map([], |row| Ok(numbers::<12>(row)))?;
-    let mut next_state = states.next().transpose()?.flatten();
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let id: i64 = row.get(0)?;
-        let moved = match next_state {
-            Some(columns) if columns[0] == Some(id) => {
-                next_state = states.next().transpose()?.flatten();
-                Some(state_row(&columns))
-            }
-            _ => None,
-        };
-        messages(StoredMessage {
-            id: MessageId(unsigned(id)),
-            queue: QueueId(unsigned(row.get(1)?)),
-            priority: small(row.get(2)?),
-            sequence: Sequence(unsigned(row.get(3)?)),
-            created_ms: row.get(4)?,
-            expires_ms: row.get(5)?,
-            due_ms: row.get(6)?,
-            time_to_run_ms: unsigned(row.get(7)?),
-            body_bytes: unsigned(row.get(8)?),
-            moved,
-        });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::check;
     use super::super::testing::{
         commit, folder, found, put, queue, removed, reopen, row, state, story, try_open,
     };
     use super::super::{Damage, File};
     use super::*;
     use crate::journal::Journal;
-    use crate::words::change::Change;
+    use crate::words::change::{Change, StoredMessage};
     use crate::words::clock::{Now, Time};
+    use crate::words::ids::QueueId;
     use crate::words::limits::ID_BLOCK;
     use std::fs;
 
@@ -464,13 +419,13 @@ mod tests {
         let (_directory, path) = folder();
         let opened = reopen(&path);
         let newer = Connection::open(&path).unwrap();
-        newer.execute_batch("PRAGMA user_version = 2").unwrap();
+        newer.execute_batch("PRAGMA user_version = 3").unwrap();
         opened.file.unwrap().abandon();
         let newer_in_the_log = assert_refused(&path, 65);
         newer.execute_batch("PRAGMA journal_mode = DELETE").unwrap();
         drop(newer);
         for error in [newer_in_the_log, assert_refused(&path, 65)] {
-            assert!(matches!(error, StoreError::Newer { version: 2, .. }), "{error}");
+            assert!(matches!(error, StoreError::Newer { version: 3, .. }), "{error}");
             assert!(matches!(super::super::recover(&path), Err(StoreError::Newer { .. })));
         }
     }
@@ -497,8 +452,9 @@ mod tests {
                  UPDATE message SET body = x'00' WHERE id = 3;
                  UPDATE message SET priority = 0 WHERE id = 5;
                  UPDATE message_state SET kicks = 9;
-                 INSERT INTO message_state SELECT 99, state, priority, sequence, due, expires, \
-                     delay, reserves, timeouts, releases, buries, kicks, crc FROM message_state;
+                 CREATE TEMP TABLE other AS SELECT * FROM message_state;
+                 UPDATE other SET id = 99;
+                 INSERT INTO message_state SELECT * FROM other;
                  UPDATE queue SET name = 'other' WHERE id = 1;
                  DELETE FROM queue WHERE id = 2;
                  DELETE FROM meta WHERE name = 'message_key';",

@@ -242,6 +242,8 @@ mod tests {
             expires_ms: None,
             delay_ms: 0,
             counters: Counters::default(),
+            queue: None,
+            failure: None,
         })
     }
 

@@ -17,6 +17,7 @@ mod commit;
 mod error;
 mod file;
 mod filling;
+mod format_1;
 mod guard;
 mod header;
 mod load;
@@ -33,6 +34,7 @@ mod recover;
 mod room;
 mod rows;
 mod salvage;
+mod scan;
 mod schema;
 mod slice;
 mod spare_rows;
@@ -48,13 +50,14 @@ pub use commit::{Checkpoint, File, OwnRoom};
 pub use error::{Cause, DAMAGE_LISTED_MAX, Damage, Remedy, StoreError};
 pub use file::{LockFile, Place, Sizes, StoreFile};
 pub use filling::{Filling, exists, share_owner};
-pub use load::{open, scan};
+pub use load::open;
 pub use memory::Memory;
 pub use quarantine::Quarantined;
 pub use recover::{Recovered, recover};
 pub use room::SHARE_BYTES;
 pub use rusqlite::Connection;
 pub use salvage::LogState;
+pub use scan::{Stored, scan};
 pub use schema::FORMAT_VERSION;
 pub use slice::{Slice, Slices};
 pub use standing::Ending;
@@ -125,4 +128,6 @@ pub struct Facts {
     pub renewed: Renewed,
     /// How many messages there are.
     pub messages: u64,
+    /// Whether the file was of format 1 before.
+    pub migrated: bool,
 }

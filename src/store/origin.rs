@@ -69,9 +69,18 @@ pub(super) struct Stand {
     /// The cookie of the file, if that is to get another one: it is a copy, or was made by an
     /// earlier version.
     adopts: Option<u32>,
+    /// What the header of the file alone says.
+    cookie: u32,
 }
 
 impl Stand {
+    /// As of a file that gets another cookie, because its tables are about to change: programs that
+    /// have it open read them anew then.
+    pub fn with_other_cookie(self) -> Stand {
+        let found = Origin { cookie: self.cookie, ..self.found };
+        Stand { found, adopts: Some(self.cookie), ..self }
+    }
+
     /// As it is, for a start that can not write on a full disk.
     ///
     /// # Errors
@@ -206,10 +215,10 @@ impl Alone {
         let is_its_own =
             self.has_log || together.is_some_and(|origin| origin.cookie == self.cookie);
         Ok(match together {
-            Some(found) if is_its_own => Stand { found, adopts: None },
+            Some(found) if is_its_own => Stand { found, adopts: None, cookie: self.cookie },
             together => {
                 let found = Origin { cookie: self.cookie, ..together.unwrap_or_default() };
-                Stand { found, adopts: Some(self.cookie) }
+                Stand { found, adopts: Some(self.cookie), cookie: self.cookie }
             }
         })
     }

@@ -63,27 +63,34 @@ impl File<'_> {
         self.in_slices(places, SLICE_ROWS, Means::Reserve, |tables, places| {
             tables.apply_rows(batch.part(places))
         })?;
-        let is_noted = batch.ids_reserved().is_none() && batch.clock().is_none();
-        if batch.queues_gone().is_empty() && is_noted {
+        if batch.ids_reserved().is_none() && batch.clock().is_none() {
             return Ok(());
         }
-        self.in_room(Means::Reserve, &|tables| {
-            tables.forget_queues(batch)?;
-            tables.note(batch)
-        })
+        self.in_room(Means::Reserve, &|tables| tables.note(batch))
     }
 
     fn commit_moves(&mut self, batch: &Batch) -> Result<(), StoreError> {
         // What is set aside for moves comes first: new messages may have been accepted for the rest.
         let pages = pages_needed(batch);
-        let mut rows = pages_of_moves(batch.moves()).div_ceil(ROW_PAGES);
+        let mut rows = pages_of_moves(batch, batch.moves()).div_ceil(ROW_PAGES);
         while rows > 0 && !self.has_room(pages)? && self.release_reserve(pages)? {
             rows -= 1;
+        }
+        // No message may be in a queue without a name at any moment.
+        let named = batch.queues_moved_to();
+        if !named.is_empty() {
+            self.in_room(Means::Reserve, &|tables| {
+                named.iter().try_for_each(|(id, name)| tables.queue_named(*id, name.as_str()))
+            })?;
         }
         let places = batch.places_of(Part::Moves);
         self.in_slices(places, SLICE_ROWS, Means::Reserve, |tables, places| {
             tables.apply_rows(batch.part(places).filter(|row| !is_of_a_put(batch, row)))
-        })
+        })?;
+        if batch.queues_gone().is_empty() {
+            return Ok(());
+        }
+        self.in_room(Means::Reserve, &|tables| tables.forget_queues(batch))
     }
 
     fn commit_puts(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -108,6 +115,7 @@ impl File<'_> {
         self.in_slices(places, SLICE_ROWS, Means::Room, |tables, places| {
             tables.apply_rows(batch.part(places).filter(|row| is_of_a_put(batch, row)))
         })?;
+        self.in_room(Means::Room, &|tables| tables.apply_settings(batch))?;
         match batch.clean_stop() {
             Some(next_id) => {
                 self.in_room(Means::Room, &|tables| tables.set_number(setting::CLEAN_STOP, next_id))

@@ -57,8 +57,10 @@ pub const SHARE_BYTES: u64 = 16 * 1024 * 1024;
 const PAGES_MAX: u32 = u32::MAX - 1;
 /// Pages that a commit may need for more than its rows: new roots, and halves of split pages.
 const PAGES_PER_COMMIT: u64 = 4;
-/// What a moved message takes at most, in bytes.
-pub(super) const STATE_BYTES: u64 = 96;
+/// What a moved message takes at most, in bytes, without the text of its last return.
+pub(super) const STATE_BYTES: u64 = 144;
+/// What a key takes at most, in bytes, if it is not a very long one.
+const KEY_BYTES: u64 = 300;
 
 /// What the file owns.
 #[derive(Debug, Default)]
@@ -202,7 +204,15 @@ pub(super) fn pages_needed(batch: &Batch) -> u64 {
 
 /// The same with so many moves alone; the others are in the file already.
 pub(super) fn pages_needed_with(batch: &Batch, moves: u64) -> u64 {
-    PAGES_PER_COMMIT + pages_of_puts(batch) + pages_of_moves(moves)
+    PAGES_PER_COMMIT
+        + pages_of_puts(batch)
+        + pages_of_moves(batch, moves)
+        + pages_of_settings(batch)
+}
+
+/// Pages that the keys and the settings of queues of this batch need.
+fn pages_of_settings(batch: &Batch) -> u64 {
+    2 * batch.settings_len() * KEY_BYTES / u64::from(PAGE_BYTES)
 }
 
 /// Pages that the messages of this batch need. A page that holds several is more than half full,
@@ -212,9 +222,10 @@ pub(super) fn pages_of_puts(batch: &Batch) -> u64 {
     (2 * pages).min(pages + batch.puts()) + u64::from(batch.puts() > 0)
 }
 
-/// Pages that so many moves need. Pages that were split are half full.
-pub(super) fn pages_of_moves(moves: u64) -> u64 {
-    2 * moves * STATE_BYTES / u64::from(PAGE_BYTES) + u64::from(moves > 0)
+/// Pages that so many moves of this batch need. Pages that were split are half full.
+pub(super) fn pages_of_moves(batch: &Batch, moves: u64) -> u64 {
+    let bytes = moves * STATE_BYTES + batch.text_bytes();
+    2 * bytes / u64::from(PAGE_BYTES) + u64::from(moves > 0)
 }
 
 #[cfg(test)]

@@ -5,29 +5,41 @@
 //!                   ▲
 //!   message        queue, priority, sequence, created, expires, due, ttr, attributes, body
 //!                   ▲     one row per message: written once, deleted once
-//!   message_state  id ─── state, priority, sequence, due, expires, delay, counters
+//!   message_state  id ─── queue, state, priority, sequence, due, expires, delay, counters,
+//!                         attempts, origin, last return
 //!                         only for messages that were moved after they were put; stands for the
 //!                         columns of the same name in message
+//!   key            queue, key ─── message, how long it is taken
+//!   binding        id ─── pattern, queue, filter
+//!   queue_setting  queue ─── what an operator has set
 //!   meta           name ─ value      ids_reserved, clean_stop, message_key, clock_time,
-//!                                    clock_offset, tick
+//!                                    clock_offset, log, tick
 //! ```
 //!
-//! A move never rewrites a body. There is no second index: each would cost more on every write
-//! than all orders together, which are kept in memory by the engine. Every row carries the CRC-32C
-//! of its other columns, since the file's structure alone does not show a flipped bit in a body.
+//! A move never rewrites a body, also not one to another queue. There is no second index: each would
+//! cost more on every write than all orders together, which are kept in memory by the engine. Every
+//! row carries the CRC-32C of its other columns, since the file's structure alone does not show a
+//! flipped bit in a body.
 //!
-//! The checksum covers the columns in the order of the table (the body and the attributes last):
-//! an integer as its 8 bytes, big-endian; NULL as the smallest integer; a text or blob as its
-//! length, like an integer, and its bytes.
+//! The checksum covers the integers in the order of the table, then texts and blobs: an integer as
+//! its 8 bytes, big-endian; NULL as the smallest integer; a text or blob as its length, like an
+//! integer, and its bytes.
+//!
+//! Format 1 had other states of messages and not the last three tables: `format_1.rs`.
 
 use rusqlite::Connection;
 
-use crate::words::change::{MessageRow, MessageState, StateRow};
+use super::format_1;
+use crate::words::cause::Cause;
+use crate::words::change::{
+    BindingRow, KeyUntil, MessageRow, MessageState, OriginRow, SettingRow, StateRow,
+};
+use crate::words::ids::{MessageId, QueueId};
 
 /// Marks a file as ours: "pHMQ".
 pub(super) const APPLICATION_ID: u32 = 0x7048_4d51;
 /// The version of the format below, which is `user_version` in the file.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Larger pages hold several messages and waste less on overflow; measured the best compromise.
 pub(super) const PAGE_BYTES: u32 = 8 * 1024;
 
@@ -44,32 +56,59 @@ const TABLES: &str = "
         sequence INTEGER NOT NULL, created INTEGER NOT NULL, expires INTEGER, due INTEGER,
         ttr INTEGER NOT NULL, crc INTEGER NOT NULL, attributes BLOB, body BLOB NOT NULL
     ) STRICT;
+";
+
+/// What [`TABLES`] lacks of format 2, with the tables that only that has.
+const TABLES_2: &str = "
     CREATE TABLE message_state(
-        id INTEGER PRIMARY KEY, state INTEGER NOT NULL, priority INTEGER NOT NULL,
+        id INTEGER PRIMARY KEY, queue INTEGER, state INTEGER NOT NULL, priority INTEGER NOT NULL,
         sequence INTEGER NOT NULL, due INTEGER, expires INTEGER, delay INTEGER NOT NULL,
         reserves INTEGER NOT NULL, timeouts INTEGER NOT NULL, releases INTEGER NOT NULL,
-        buries INTEGER NOT NULL, kicks INTEGER NOT NULL, crc INTEGER NOT NULL
+        buries INTEGER NOT NULL, kicks INTEGER NOT NULL, attempts INTEGER NOT NULL,
+        origin INTEGER, origin_sequence INTEGER, origin_place INTEGER, origin_expires INTEGER,
+        cause INTEGER, returned INTEGER, crc INTEGER NOT NULL, text TEXT
+    ) STRICT;
+    CREATE TABLE key(
+        queue INTEGER NOT NULL, key BLOB NOT NULL, message INTEGER, ends INTEGER NOT NULL,
+        until INTEGER, crc INTEGER NOT NULL, PRIMARY KEY(queue, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE binding(
+        id INTEGER PRIMARY KEY, pattern TEXT NOT NULL, queue INTEGER NOT NULL,
+        crc INTEGER NOT NULL, filter BLOB
+    ) STRICT;
+    CREATE TABLE queue_setting(
+        queue INTEGER PRIMARY KEY, paused INTEGER NOT NULL, high INTEGER NOT NULL,
+        normal INTEGER NOT NULL, low INTEGER NOT NULL, crc INTEGER NOT NULL
     ) STRICT;
 ";
 
 /// Makes the tables in an empty database that is not in WAL mode yet, so that the application id
 /// and the version stand in the file's first page from the start.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT_VERSION}; \
-         {TABLES} COMMIT;"
-    ))
+    connection
+        .execute_batch(&format!("BEGIN; PRAGMA application_id = {APPLICATION_ID}; {TABLES}"))?;
+    create_format_2(connection)?;
+    connection.execute_batch("COMMIT")
 }
 
-/// The names of the tables that are not as [`create`] makes them. What a table says about itself is
+/// Makes what format 2 has beside the tables of all formats, within a transaction.
+pub(super) fn create_format_2(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("{TABLES_2} PRAGMA user_version = {FORMAT_VERSION};"))
+}
+
+/// The names of the tables that are not as that format has them. What a table says about itself is
 /// run by the database library, so it is looked at before anything else.
-pub(super) fn strange_tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+pub(super) fn strange_tables(
+    connection: &Connection,
+    version: u32,
+) -> rusqlite::Result<Vec<String>> {
     let one_line = |sql: &str| sql.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut statement = connection
         .prepare("SELECT sql FROM sqlite_schema WHERE type = 'table' AND rootpage > 0")?;
     let found = statement.query_map([], |row| Ok(one_line(row.get_ref(0)?.as_str()?)))?;
     let found = found.collect::<rusqlite::Result<Vec<String>>>()?;
-    let ours = TABLES.split(';').map(one_line).filter(|sql| !sql.is_empty());
+    let rest = if version == format_1::VERSION { format_1::TABLES } else { TABLES_2 };
+    let ours = TABLES.split(';').chain(rest.split(';')).map(one_line).filter(|sql| !sql.is_empty());
     let strange = ours.filter(|sql| !found.contains(sql));
     let name = |sql: String| sql.split([' ', '(']).nth(2).unwrap_or_default().to_owned();
     Ok(strange.map(name).collect())
@@ -99,10 +138,41 @@ pub(super) fn state_of_number(number: i64) -> Option<MessageState> {
     }
 }
 
+/// The stored number of a cause.
+pub(super) fn cause_number(cause: Cause) -> i64 {
+    match cause {
+        Cause::Released { .. } => 0,
+        Cause::Failed => 1,
+        Cause::Rejected => 2,
+        Cause::TimedOut => 3,
+        Cause::AckTimeout => 4,
+        Cause::ConnectionLost => 5,
+        Cause::SubscriptionEnded => 6,
+        Cause::Kicked => 7,
+        Cause::Due => 8,
+    }
+}
+
+/// The cause of a stored number, without what was asked for with a release.
+pub(super) fn cause_of_number(number: i64) -> Option<Cause> {
+    let causes = [
+        Cause::Released { priority: None, delay_ms: 0 },
+        Cause::Failed,
+        Cause::Rejected,
+        Cause::TimedOut,
+        Cause::AckTimeout,
+        Cause::ConnectionLost,
+        Cause::SubscriptionEnded,
+        Cause::Kicked,
+        Cause::Due,
+    ];
+    causes.into_iter().find(|cause| cause_number(*cause) == number)
+}
+
 /// The fixed columns of a `message` row, without its crc, as they are stored.
 pub(super) type MessageColumns = [Option<i64>; 8];
-/// The columns of a `message_state` row, without its crc, as they are stored.
-pub(super) type StateColumns = [Option<i64>; 12];
+/// The integer columns of a `message_state` row, without its crc, as they are stored.
+pub(super) type StateColumns = [Option<i64>; 20];
 
 /// What is stored of a message beside attributes, body and checksum.
 pub(super) fn message_columns(row: &MessageRow) -> MessageColumns {
@@ -118,10 +188,17 @@ pub(super) fn message_columns(row: &MessageRow) -> MessageColumns {
     ]
 }
 
-/// What is stored of a state beside the checksum.
+/// The number of columns of a `message_state` row.
+pub(super) const STATE_COLUMNS: usize = 22;
+
+/// What is stored of a state beside the checksum and the text.
 pub(super) fn state_columns(row: &StateRow) -> StateColumns {
+    let failure = row.failure.as_deref();
+    let origin: Option<OriginRow> = failure.and_then(|failure| failure.origin);
+    let cause = failure.and_then(|failure| failure.cause);
     [
         Some(stored(row.id.0)),
+        row.queue.map(|queue| stored(queue.0)),
         Some(state_number(row.state)),
         Some(i64::from(row.priority)),
         Some(stored(row.sequence.0)),
@@ -133,15 +210,70 @@ pub(super) fn state_columns(row: &StateRow) -> StateColumns {
         Some(i64::from(row.counters.releases)),
         Some(i64::from(row.counters.buries)),
         Some(i64::from(row.counters.kicks)),
+        Some(failure.map_or(0, |failure| i64::from(failure.attempts))),
+        origin.map(|origin| stored(origin.queue.0)),
+        origin.map(|origin| stored(origin.sequence.0)),
+        origin.map(|origin| stored(origin.burial)),
+        origin.and_then(|origin| origin.life_left_ms),
+        cause.map(cause_number),
+        failure.and_then(|failure| failure.returned_ms),
     ]
+}
+
+/// What was said about the last return of a message.
+pub(super) fn state_text(row: &StateRow) -> Option<&str> {
+    row.failure.as_deref()?.text.as_deref()
+}
+
+/// The integer columns of a `key` row but its crc: queue, message, ends, until.
+pub(super) fn key_columns(
+    queue: QueueId,
+    message: Option<MessageId>,
+    until: KeyUntil,
+) -> [Option<i64>; 4] {
+    let (ends, until) = match until {
+        KeyUntil::Taken => (0, None),
+        KeyUntil::Done => (1, None),
+        KeyUntil::Moment(moment) => (2, Some(moment)),
+    };
+    [Some(stored(queue.0)), message.map(|id| stored(id.0)), Some(ends), until]
+}
+
+/// How long a key is taken, of these stored numbers.
+pub(super) fn key_until(ends: i64, until: Option<i64>) -> Option<KeyUntil> {
+    match (ends, until) {
+        (0, None) => Some(KeyUntil::Taken),
+        (1, None) => Some(KeyUntil::Done),
+        (2, Some(moment)) => Some(KeyUntil::Moment(moment)),
+        _ => None,
+    }
+}
+
+/// The checksum of a `key` row.
+pub(super) fn key_checksum(columns: &[Option<i64>; 4], key: &[u8]) -> i64 {
+    checksum(columns, &[Some(key)])
+}
+
+/// The columns of a `queue_setting` row but its crc: queue, paused, high, normal, low.
+pub(super) fn setting_columns(row: &SettingRow) -> [Option<i64>; 5] {
+    let limits = [row.limits.high, row.limits.normal, row.limits.low].map(i64::from).map(Some);
+    let [high, normal, low] = limits;
+    [Some(stored(row.queue.0)), Some(i64::from(row.paused)), high, normal, low]
+}
+
+/// The checksum of a `binding` row.
+pub(super) fn binding_checksum(row: &BindingRow) -> i64 {
+    let columns = [Some(stored(row.id)), Some(stored(row.queue.0))];
+    checksum(&columns, &[Some(row.pattern.as_bytes()), row.filter.as_deref()])
 }
 
 /// The checksum of integer columns followed by blob columns (`None` is NULL).
 pub(super) fn checksum<const N: usize>(columns: &[Option<i64>; N], blobs: &[Option<&[u8]>]) -> i64 {
     const NUMBER_BYTES: usize = size_of::<i64>();
+    const COLUMNS_MAX: usize = size_of::<StateColumns>() / size_of::<Option<i64>>();
     // One buffer for all numbers: a call per number costs more than the checksum itself.
-    let mut bytes = [0_u8; 12 * NUMBER_BYTES];
-    const { assert!(N <= 12) };
+    let mut bytes = [0_u8; COLUMNS_MAX * NUMBER_BYTES];
+    const { assert!(N <= COLUMNS_MAX) };
     for (place, column) in bytes.chunks_exact_mut(NUMBER_BYTES).zip(columns) {
         place.copy_from_slice(&column.unwrap_or(i64::MIN).to_be_bytes());
     }
@@ -226,6 +358,25 @@ mod tests {
     fn numbers_too_large_for_the_database_are_cut() {
         assert_eq!(stored(u64::MAX), i64::MAX);
         assert_eq!(stored(7), 7);
+    }
+
+    /// They are part of the format: no new cause may change one.
+    #[test]
+    fn causes_have_the_documented_numbers() {
+        let words: Vec<&str> = (0..9).map(|n| cause_of_number(n).unwrap().word()).collect();
+        let expected = [
+            "released",
+            "failed",
+            "rejected",
+            "timed out",
+            "ack_timeout",
+            "connection lost",
+            "subscription ended",
+            "kicked",
+            "due",
+        ];
+        assert_eq!(words, expected);
+        assert_eq!(cause_of_number(9), None);
     }
 
     #[test]

@@ -15,9 +15,9 @@ use rusqlite::{OptionalExtension as _, Result, Statement};
 use super::StoreError;
 use super::memory::{Memory, failed};
 use super::quarantine::{self, Quarantined};
-use super::rows::{message_row, numbers, state_row, unsigned};
+use super::rows::{binding_row, key_row, message_row, setting_row, state_row, unsigned};
 use super::schema::stored;
-use crate::words::change::{MessageRow, StateRow};
+use crate::words::change::{BindingRow, KeyRow, MessageRow, SettingRow, StateRow};
 use crate::words::ids::{QueueId, QueueName};
 use crate::words::limits::WORK_PER_TURN_MAX;
 
@@ -28,6 +28,12 @@ pub struct Slice {
     pub queues: Vec<(QueueId, QueueName)>,
     /// Messages by id, each with its state if it was moved.
     pub messages: Vec<(MessageRow, Option<StateRow>)>,
+    /// What operators have set of queues.
+    pub settings: Vec<SettingRow>,
+    /// Keys that are taken, by queue and key.
+    pub keys: Vec<KeyRow>,
+    /// Bindings, by number.
+    pub bindings: Vec<BindingRow>,
     /// What a repair has set aside.
     pub quarantine: Vec<Quarantined>,
     /// Whether this is the first slice of a new file.
@@ -45,6 +51,9 @@ pub struct Slices {
     queue_last: u64,
     message_cursor: u64,
     message_last: u64,
+    setting_cursor: u64,
+    key_cursor: (u64, Box<[u8]>),
+    binding_cursor: u64,
     /// The last row of the quarantine that is in a slice.
     quarantine_cursor: i64,
     started: bool,
@@ -57,6 +66,9 @@ pub(super) struct Reader<'c> {
     queues: Statement<'c>,
     messages: Statement<'c>,
     state: Statement<'c>,
+    settings: Statement<'c>,
+    keys: Statement<'c>,
+    bindings: Statement<'c>,
     quarantine: Option<Statement<'c>>,
 }
 
@@ -78,6 +90,9 @@ impl Slices {
             queue_last: unsigned(queue_last),
             message_cursor: 0,
             message_last: unsigned(message_last),
+            setting_cursor: 0,
+            key_cursor: (0, Box::default()),
+            binding_cursor: 0,
             quarantine_cursor: i64::MIN,
             started: false,
         })
@@ -101,6 +116,9 @@ impl Slices {
         if slice.queues.len() < SLICE_ROWS_MAX {
             self.queue_cursor = self.queue_last;
             slice.last = self.read_messages(reader, &mut slice)?
+                && self.read_settings(reader, &mut slice)?
+                && self.read_keys(reader, &mut slice)?
+                && self.read_bindings(reader, &mut slice)?
                 && self.read_quarantine(reader, &mut slice)?;
         }
         Ok(slice)
@@ -132,9 +150,48 @@ impl Slices {
             let message = message_row(row)?;
             self.message_cursor = message.id.0;
             bytes += message.body.len();
-            let columns = state.query_row([stored(message.id.0)], |row| Ok(numbers::<12>(row)));
-            let state = columns.optional()?.flatten().map(|columns| state_row(&columns));
-            slice.messages.push((message, state));
+            let state = state.query_row([stored(message.id.0)], |row| Ok(state_row(row)));
+            slice.messages.push((message, state.optional()?.flatten()));
+        }
+        Ok(true)
+    }
+
+    /// Says whether these were the last settings of queues.
+    fn read_settings(&mut self, reader: &mut Reader<'_>, slice: &mut Slice) -> Result<bool> {
+        let mut rows = reader.settings.query([stored(self.setting_cursor)])?;
+        while let Some(row) = rows.next()? {
+            if slice.settings.len() >= SLICE_ROWS_MAX {
+                return Ok(false);
+            }
+            self.setting_cursor = unsigned(row.get(0)?);
+            slice.settings.extend(setting_row(row));
+        }
+        Ok(true)
+    }
+
+    /// Says whether these were the last keys.
+    fn read_keys(&mut self, reader: &mut Reader<'_>, slice: &mut Slice) -> Result<bool> {
+        let (queue, key) = &self.key_cursor;
+        let mut rows = reader.keys.query((stored(*queue), key))?;
+        while let Some(row) = rows.next()? {
+            if slice.keys.len() >= SLICE_ROWS_MAX {
+                return Ok(false);
+            }
+            self.key_cursor = (unsigned(row.get(0)?), row.get_ref(1)?.as_bytes()?.into());
+            slice.keys.extend(key_row(row));
+        }
+        Ok(true)
+    }
+
+    /// Says whether these were the last bindings.
+    fn read_bindings(&mut self, reader: &mut Reader<'_>, slice: &mut Slice) -> Result<bool> {
+        let mut rows = reader.bindings.query([stored(self.binding_cursor)])?;
+        while let Some(row) = rows.next()? {
+            if slice.bindings.len() >= SLICE_ROWS_MAX {
+                return Ok(false);
+            }
+            self.binding_cursor = unsigned(row.get(0)?);
+            slice.bindings.extend(binding_row(row));
         }
         Ok(true)
     }
@@ -174,10 +231,12 @@ impl<'c> Reader<'c> {
                 "SELECT id, queue, priority, sequence, created, expires, due, ttr, crc, \
                  attributes, body FROM message WHERE id > ? AND id <= ? ORDER BY id",
             )?,
-            state: connection.prepare(
-                "SELECT id, state, priority, sequence, due, expires, delay, reserves, timeouts, \
-                 releases, buries, kicks FROM message_state WHERE id = ?",
-            )?,
+            state: connection.prepare("SELECT * FROM message_state WHERE id = ?")?,
+            settings: connection
+                .prepare("SELECT * FROM queue_setting WHERE queue > ? ORDER BY queue")?,
+            keys: connection
+                .prepare("SELECT * FROM key WHERE (queue, key) > (?, ?) ORDER BY queue, key")?,
+            bindings: connection.prepare("SELECT * FROM binding WHERE id > ? ORDER BY id")?,
             quarantine: quarantine::reader(connection),
         })
     }

@@ -19,7 +19,7 @@ pub(super) const ROW_PAGES: u64 = 32;
 const ROW_BYTES: u64 = ROW_PAGES * 8 * 1024;
 /// What is taken at once, so that nobody waits for long.
 const ROWS_AT_ONCE: u64 = 4;
-/// 16 MiB: moves of more than 170,000 messages.
+/// 16 MiB: moves of more than 120,000 messages.
 const ROWS_MAX: u64 = 64;
 /// So few messages are moved in what room there always is.
 const MESSAGES_FEW: u64 = 32;

@@ -20,6 +20,7 @@ use super::check;
 use super::file::{LOG_KEPT_BYTES, Sizes, StoreFile, disk_free_bytes, harden};
 use super::guard::{self, Guard, Identity};
 use super::paths::Paths;
+use super::schema::FORMAT_VERSION;
 use super::{Held, StoreError};
 
 /// What was seen of the files when they were last looked at.
@@ -177,7 +178,7 @@ fn look(path: &Path) -> Result<Option<Metadata>, StoreError> {
 /// Reads a closed file with nothing but what is in it.
 fn read_again(paths: &Paths, messages: Option<u64>) -> Result<(), StoreError> {
     let connection = connect_without_log(paths)?;
-    let (summary, findings) = check::check(&connection, &mut |_| ());
+    let (summary, findings) = check::check(&connection, FORMAT_VERSION, &mut |_| ());
     let is_complete = messages.is_none_or(|messages| messages == summary.messages);
     if findings.found > 0 || !is_complete {
         return Err(StoreError::Altered { file: paths.database().to_path_buf() });

@@ -218,6 +218,11 @@ fn write_slice(connection: &Connection, slice: &Slice) -> Result<()> {
             tables.moved(state)?;
         }
     }
+    slice.settings.iter().try_for_each(|row| tables.queue_set(row))?;
+    for row in &slice.keys {
+        tables.key_taken(row.queue, &row.key, row.message, row.until)?;
+    }
+    slice.bindings.iter().try_for_each(|row| tables.bound(row))?;
     quarantine::keep(connection, &slice.quarantine)
 }
 

@@ -10,11 +10,12 @@ use rusqlite::{Connection, MAIN_DB, Result, Statement};
 use rustc_hash::FxHashSet;
 
 use super::schema::{
-    PAGE_BYTES, bytes_checksum, checksum, message_columns, number_checksum, queue_checksum,
-    setting, state_columns, stored,
+    PAGE_BYTES, binding_checksum, bytes_checksum, checksum, key_checksum, key_columns,
+    message_columns, number_checksum, queue_checksum, setting, setting_columns, state_columns,
+    state_text, stored,
 };
 use crate::journal::{Batch, Row};
-use crate::words::change::{MessageRow, StateRow};
+use crate::words::change::{BindingRow, KeyUntil, MessageRow, SettingRow, StateRow};
 use crate::words::clock::Now;
 use crate::words::ids::{MessageId, QueueId};
 use crate::words::limits::BODY_STREAMED_BYTES_MIN;
@@ -25,9 +26,14 @@ pub(super) struct Tables<'c> {
     put: Statement<'c>,
     remove: Statement<'c>,
     move_to: Statement<'c>,
+    move_failed: Statement<'c>,
     forget_state: Statement<'c>,
     name_queue: Statement<'c>,
     forget_queue: Statement<'c>,
+    take_key: Statement<'c>,
+    free_key: Statement<'c>,
+    set_queue: Statement<'c>,
+    unset_queue: Statement<'c>,
     set: Statement<'c>,
     /// The messages that have a state, where they are known: most have none, and looking for it in
     /// the database would cost a removal a third of its time.
@@ -41,14 +47,27 @@ pub(super) struct Tables<'c> {
 const PUT: &str = "INSERT OR REPLACE INTO message(id, queue, priority, sequence, created, expires, \
                    due, ttr, crc, attributes, body) VALUES (?,?,?,?,?,?,?,?,?,?,?)";
 const REMOVE: &str = "DELETE FROM message WHERE id = ?";
-const MOVE: &str = "INSERT OR REPLACE INTO message_state(id, state, priority, sequence, due, \
-                    expires, delay, reserves, timeouts, releases, buries, kicks, crc) \
-                    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)";
+/// A move of a message that is where it was put and did not fail; the other columns are NULL.
+const MOVE: &str = "INSERT OR REPLACE INTO message_state(id, queue, state, priority, sequence, due, \
+                    expires, delay, reserves, timeouts, releases, buries, kicks, attempts, crc) \
+                    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+const MOVE_FAILED: &str = "INSERT OR REPLACE INTO message_state \
+                           VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 const FORGET_STATE: &str = "DELETE FROM message_state WHERE id = ?";
 const NAME_QUEUE: &str = "INSERT OR REPLACE INTO queue(id, name, crc) VALUES (?,?,?)";
 const FORGET_QUEUE: &str = "DELETE FROM queue WHERE id = ?";
+const TAKE_KEY: &str = "INSERT OR REPLACE INTO key(queue, message, ends, until, key, crc) \
+                        VALUES (?,?,?,?,?,?)";
+const FREE_KEY: &str = "DELETE FROM key WHERE queue = ? AND key = ?";
+const SET_QUEUE: &str = "INSERT OR REPLACE INTO queue_setting(queue, paused, high, normal, low, crc) \
+                         VALUES (?,?,?,?,?,?)";
+const UNSET_QUEUE: &str = "DELETE FROM queue_setting WHERE queue = ?";
+const BIND: &str = "INSERT OR REPLACE INTO binding(id, pattern, queue, crc, filter) \
+                    VALUES (?,?,?,?,?)";
 const SET: &str = "INSERT OR REPLACE INTO meta(name, value, crc) VALUES (?,?,?)";
 
+/// The columns of a state that stand before those of messages that failed.
+const COLUMNS_OF_ALL: usize = 14;
 /// Bodies from this size on are not left bound to the statement, in bytes.
 const BOUND_BYTES_KEPT: usize = 64 * 1024;
 /// What the cache holds beside the pages of the largest body: those of the trees, in pages.
@@ -62,9 +81,14 @@ impl<'c> Tables<'c> {
             put: connection.prepare(PUT)?,
             remove: connection.prepare(REMOVE)?,
             move_to: connection.prepare(MOVE)?,
+            move_failed: connection.prepare(MOVE_FAILED)?,
             forget_state: connection.prepare(FORGET_STATE)?,
             name_queue: connection.prepare(NAME_QUEUE)?,
             forget_queue: connection.prepare(FORGET_QUEUE)?,
+            take_key: connection.prepare(TAKE_KEY)?,
+            free_key: connection.prepare(FREE_KEY)?,
+            set_queue: connection.prepare(SET_QUEUE)?,
+            unset_queue: connection.prepare(UNSET_QUEUE)?,
             set: connection.prepare(SET)?,
             moved: None,
             spill_pages: 0,
@@ -95,9 +119,21 @@ impl<'c> Tables<'c> {
         }
         self.apply_rows(batch.part(places.clone()))?;
         if places.end >= batch.places() {
+            self.apply_settings(batch)?;
             self.forget_queues(batch)?;
         }
         Ok(())
+    }
+
+    /// Takes and frees the keys of a batch, and carries out what operators have set.
+    pub fn apply_settings(&mut self, batch: &Batch) -> Result<()> {
+        for (queue, key, taken) in batch.keys() {
+            match taken {
+                Some((message, until)) => self.key_taken(queue, key, message, until)?,
+                None => self.key_free(queue, key)?,
+            }
+        }
+        batch.settings().iter().try_for_each(|row| self.queue_set(row))
     }
 
     /// Carries out what some places of a batch say.
@@ -114,10 +150,8 @@ impl<'c> Tables<'c> {
 
     /// Names the queues that a batch names.
     pub fn name_queues(&mut self, batch: &Batch) -> Result<()> {
-        for (id, name) in batch.queues_named() {
-            self.queue_named(id, name.as_str())?;
-        }
-        Ok(())
+        let mut named = batch.queues_named().into_iter();
+        named.try_for_each(|(id, name)| self.queue_named(id, name.as_str()))
     }
 
     /// Removes the queues that are gone with a batch.
@@ -190,9 +224,18 @@ impl<'c> Tables<'c> {
     /// A message was moved.
     pub fn moved(&mut self, row: &StateRow) -> Result<()> {
         let columns = state_columns(row);
-        bind_numbers(&mut self.move_to, &columns)?;
-        self.move_to.raw_bind_parameter(13, checksum(&columns, &[]))?;
-        self.move_to.raw_execute()?;
+        let text = state_text(row);
+        let crc = checksum(&columns, &[text.map(str::as_bytes)]);
+        if row.failure.is_none() {
+            bind_numbers(&mut self.move_to, &columns[..COLUMNS_OF_ALL])?;
+            self.move_to.raw_bind_parameter(COLUMNS_OF_ALL + 1, crc)?;
+            self.move_to.raw_execute()?;
+        } else {
+            bind_numbers(&mut self.move_failed, &columns)?;
+            self.move_failed.raw_bind_parameter(columns.len() + 1, crc)?;
+            self.move_failed.raw_bind_parameter(columns.len() + 2, text)?;
+            self.move_failed.raw_execute()?;
+        }
         if let Some(moved) = &mut self.moved {
             moved.insert(row.id);
         }
@@ -227,6 +270,52 @@ impl<'c> Tables<'c> {
         Ok(())
     }
 
+    /// A key is taken.
+    pub fn key_taken(
+        &mut self,
+        queue: QueueId,
+        key: &[u8],
+        message: Option<MessageId>,
+        until: KeyUntil,
+    ) -> Result<()> {
+        let columns = key_columns(queue, message, until);
+        bind_numbers(&mut self.take_key, &columns)?;
+        self.take_key.raw_bind_parameter(5, key)?;
+        self.take_key.raw_bind_parameter(6, key_checksum(&columns, key))?;
+        self.take_key.raw_execute().map(drop)
+    }
+
+    /// A key is free.
+    fn key_free(&mut self, queue: QueueId, key: &[u8]) -> Result<()> {
+        self.free_key.raw_bind_parameter(1, stored(queue.0))?;
+        self.free_key.raw_bind_parameter(2, key)?;
+        self.free_key.raw_execute().map(drop)
+    }
+
+    /// An operator has set something of a queue.
+    pub fn queue_set(&mut self, row: &SettingRow) -> Result<()> {
+        if row.is_default() {
+            self.unset_queue.raw_bind_parameter(1, stored(row.queue.0))?;
+            return self.unset_queue.raw_execute().map(drop);
+        }
+        let columns = setting_columns(row);
+        bind_numbers(&mut self.set_queue, &columns)?;
+        self.set_queue.raw_bind_parameter(6, checksum(&columns, &[]))?;
+        self.set_queue.raw_execute().map(drop)
+    }
+
+    /// A topic is bound to a queue.
+    pub fn bound(&mut self, row: &BindingRow) -> Result<()> {
+        let values = (
+            stored(row.id),
+            &row.pattern,
+            stored(row.queue.0),
+            binding_checksum(row),
+            row.filter.as_deref(),
+        );
+        self.connection.prepare(BIND)?.execute(values).map(drop)
+    }
+
     /// Sets how the clock stands.
     pub fn set_clock(&mut self, now: Now) -> Result<()> {
         self.set_signed(setting::CLOCK_TIME, now.time.stored())?;
@@ -256,10 +345,7 @@ impl<'c> Tables<'c> {
     }
 }
 
-fn bind_numbers<const N: usize>(
-    statement: &mut Statement<'_>,
-    columns: &[Option<i64>; N],
-) -> Result<()> {
+fn bind_numbers(statement: &mut Statement<'_>, columns: &[Option<i64>]) -> Result<()> {
     for (index, column) in columns.iter().enumerate() {
         statement.raw_bind_parameter(index + 1, *column)?;
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::paths::Paths;
-use super::{Connection, File, Opened, StoreError, open, scan};
+use super::{Connection, File, Opened, StoreError, Stored, open, scan};
 use crate::journal::{Batch, Journal};
 use crate::words::change::Counters;
 use crate::words::change::{Attributes, Change, MessageRow, MessageState, StateRow, StoredMessage};
@@ -61,8 +61,12 @@ pub(crate) type Found = (Vec<(u64, String)>, Vec<(StoredMessage, Attributes, Vec
 pub(crate) fn found(memory: &Connection) -> Found {
     let mut queues = Vec::new();
     let mut messages = Vec::new();
-    scan(memory, |id, name| queues.push((id.0, name.to_owned())), |message| messages.push(message))
-        .unwrap();
+    scan(memory, |row| match row {
+        Stored::Queue(id, name) => queues.push((id.0, name.to_owned())),
+        Stored::Message(message) => messages.push(message.clone()),
+        Stored::Setting(_) | Stored::Key(_) => {}
+    })
+    .unwrap();
     let mut memory = super::Memory::new(memory).unwrap();
     let with_body = messages.into_iter().map(|message| {
         let kept = memory.body(message.id, |attributes, body| (attributes.clone(), body.to_vec()));
@@ -109,6 +113,8 @@ pub(super) fn state(id: u64) -> StateRow {
         expires_ms: None,
         delay_ms: 250,
         counters: Counters { reserves: 1, timeouts: 2, releases: 3, buries: 4, kicks: 5 },
+        queue: None,
+        failure: None,
     }
 }
 

@@ -5,7 +5,9 @@
 //! ([`clock`](crate::words::clock)), which outlives the process as the rows do.
 
 use crate::words::body::Body;
+use crate::words::cause::Cause;
 use crate::words::ids::{MessageId, QueueId, QueueName, Sequence};
+use crate::words::settings::QueueLimits;
 
 /// One change of stored data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Change {
         /// The key.
         key: Box<[u8]>,
     },
+    /// What an operator has set of a queue. One of which nothing is set has no row.
+    QueueSet(SettingRow),
 }
 
 /// What is kept of a deduplication key of a queue.
@@ -85,11 +89,44 @@ pub struct MessageRow {
     pub body: Body,
 }
 
+/// What is kept of what an operator has set of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SettingRow {
+    /// The queue.
+    pub queue: QueueId,
+    /// Whether nothing of it is handed out.
+    pub paused: bool,
+    /// How many messages it may hold.
+    pub limits: QueueLimits,
+}
+
+impl SettingRow {
+    /// Whether this is what a queue is that nobody has set anything of.
+    pub fn is_default(self) -> bool {
+        self == SettingRow { queue: self.queue, ..SettingRow::default() }
+    }
+}
+
+/// What is kept of the binding of a topic to a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingRow {
+    /// Its number.
+    pub id: u64,
+    /// The topics whose messages it takes.
+    pub pattern: String,
+    /// The queue that it puts them into.
+    pub queue: QueueId,
+    /// Which of them it takes, in its protocol's words; `None` is all.
+    pub filter: Option<Box<[u8]>>,
+}
+
 /// What is kept of a message that was moved after it was put. It stands for all of these fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateRow {
     /// The message.
     pub id: MessageId,
+    /// The queue that it is in; `None` is the one that it was put into.
+    pub queue: Option<QueueId>,
     /// Never reserved: what was in somebody's hands is ready after a restart.
     pub state: MessageState,
     /// Its priority now.
@@ -98,16 +135,46 @@ pub struct StateRow {
     pub sequence: Sequence,
     /// Delayed: when it is ready. Buried: its place among the buried. Else `None`.
     pub due: Option<i64>,
-    /// When it expires; `None` is never.
+    /// When it expires; `None` is never. Of a buried message, the milliseconds that it had left.
     pub expires_ms: Option<i64>,
     /// The delay it was last given, in milliseconds.
     pub delay_ms: u64,
     /// What happened to it so far.
     pub counters: Counters,
+    /// How its processing failed; `None` for most.
+    pub failure: Option<Box<FailureRow>>,
+}
+
+/// What is kept of how the processing of a message failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FailureRow {
+    /// Failed attempts since it was put or kicked.
+    pub attempts: u32,
+    /// Why it returned last.
+    pub cause: Option<Cause>,
+    /// When that was.
+    pub returned_ms: Option<i64>,
+    /// What was said about it then.
+    pub text: Option<Box<str>>,
+    /// Where it came from, if it is a dead letter.
+    pub origin: Option<OriginRow>,
+}
+
+/// Where a dead letter goes back to when it is kicked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginRow {
+    /// The queue that it came from.
+    pub queue: QueueId,
+    /// Its place there.
+    pub sequence: Sequence,
+    /// Its place among the messages that were set aside: they are kicked in this order.
+    pub burial: u64,
+    /// The milliseconds that it had left to live there; `None` is for ever.
+    pub life_left_ms: Option<i64>,
 }
 
 /// A message as a restart finds it: everything but its body and attributes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredMessage {
     /// Its id.
     pub id: MessageId,
@@ -169,7 +236,9 @@ pub enum MessageState {
 /// A small map of names to bytes that a protocol must give back with a message; usually empty.
 ///
 /// Kept as the bytes that are stored: for each entry a length byte and the name, two length bytes
-/// (big-endian) and the value.
+/// (big-endian) and the value. Where the two bytes are 255 and 255, four more follow with the length
+/// of a value that is too long for two. So what the first format of the file has, which knew no such
+/// values, is read and written as ever, and short values take no more room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes(Option<Box<[u8]>>);
 
@@ -184,14 +253,21 @@ impl Attributes {
         self.0.as_deref()
     }
 
-    /// Adds an entry; names are at most 255 bytes and values at most 65,535, longer ones are cut.
+    /// Adds an entry. Names are at most 255 bytes, longer ones are cut; protocols make them up.
     pub fn push(&mut self, name: &str, value: &[u8]) {
         let name = &name.as_bytes()[..name.len().min(255)];
-        let value = &value[..value.len().min(65_535)];
+        let value = &value[..value.len().min(u32::MAX as usize)];
         let mut bytes = self.0.take().map(Vec::from).unwrap_or_default();
         bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
         bytes.extend_from_slice(name);
-        bytes.extend_from_slice(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+        match u16::try_from(value.len()) {
+            Ok(length) if length < LONG => bytes.extend_from_slice(&length.to_be_bytes()),
+            _ => {
+                let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+                bytes.extend_from_slice(&LONG.to_be_bytes());
+                bytes.extend_from_slice(&length.to_be_bytes());
+            }
+        }
         bytes.extend_from_slice(value);
         self.0 = Some(bytes.into());
     }
@@ -217,10 +293,18 @@ type Entry<'a> = (&'a [u8], &'a [u8]);
 fn split_entry(bytes: &[u8]) -> Option<(Entry<'_>, &[u8])> {
     let (name_len, rest) = bytes.split_first()?;
     let (name, rest) = rest.split_at_checked(usize::from(*name_len))?;
-    let (value_len, rest) = rest.split_first_chunk::<2>()?;
-    let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*value_len)))?;
+    let (short, mut rest) = rest.split_first_chunk::<2>()?;
+    let mut length = u32::from(u16::from_be_bytes(*short));
+    if length == u32::from(LONG) {
+        let (long, after) = rest.split_first_chunk::<4>()?;
+        (length, rest) = (u32::from_be_bytes(*long), after);
+    }
+    let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
     Some(((name, value), rest))
 }
+
+/// The two length bytes before the four of a value that is too long for two.
+const LONG: u16 = u16::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -239,8 +323,32 @@ mod tests {
     }
 
     #[test]
+    fn values_of_any_length_come_back_whole() {
+        for length in [0, 255, 65_534, 65_535, 65_536, 200_000] {
+            let value: Vec<u8> = (0..length).map(|at: u32| at.to_le_bytes()[0]).collect();
+            let mut attributes = Attributes::default();
+            attributes.push("before", b"1");
+            attributes.push("long", &value);
+            attributes.push("after", b"2");
+            let again = Attributes::from_stored(attributes.stored().unwrap());
+            assert!(again.find("long") == Some(&value[..]), "{length} bytes");
+            assert_eq!(again.find("after"), Some(&b"2"[..]), "{length} bytes");
+        }
+    }
+
+    /// What the daemon has written before there were long values.
+    #[test]
+    fn short_values_are_stored_as_ever() {
+        let mut attributes = Attributes::default();
+        attributes.push("phpmq.revision", b"2");
+        assert_eq!(attributes.stored(), Some(&b"\x0ephpmq.revision\0\x012"[..]));
+    }
+
+    #[test]
     fn damaged_attributes_end_early_and_do_no_harm() {
         assert_eq!(Attributes::from_stored(b"\x05ab").iter().count(), 0);
         assert_eq!(Attributes::from_stored(b"\x01a\x00\x09b").iter().count(), 0);
+        assert_eq!(Attributes::from_stored(b"\x01a\xff\xff\0\0").iter().count(), 0);
+        assert_eq!(Attributes::from_stored(b"\x01a\xff\xff\xff\xff\xff\xffb").iter().count(), 0);
     }
 }

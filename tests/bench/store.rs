@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use phpmq::journal::Journal;
-use phpmq::store::{self, File, Memory};
+use phpmq::store::{self, File, Memory, Stored};
 use phpmq::words::change::{Attributes, Change, MessageRow};
 use phpmq::words::ids::{MessageId, QueueId, QueueName, Sequence};
 
@@ -134,7 +134,8 @@ fn load(path: &Path, messages: u64) {
     say("start: copy, check, reserve ids", start, messages);
     let start = now();
     let mut count = 0;
-    store::scan(&opened.memory, |_, _| (), |_| count += 1).expect("the database is sound");
+    let count_messages = |row: Stored<'_>| count += u64::from(matches!(row, Stored::Message(_)));
+    store::scan(&opened.memory, count_messages).expect("the database is sound");
     say("start: scan for the engine", start, count);
 }
 

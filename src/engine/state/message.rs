@@ -203,7 +203,18 @@ impl Messages {
             let (state, due) = (MessageState::Buried, i64::try_from(home.burial).ok());
             let mortal = home.life_left != Time::NEVER;
             let expires_ms = mortal.then(|| i64::try_from(home.life_left.0).ok()).flatten();
-            return StateRow { id, state, priority, sequence, due, expires_ms, delay_ms, counters };
+            return StateRow {
+                id,
+                queue: None,
+                state,
+                priority,
+                sequence,
+                due,
+                expires_ms,
+                delay_ms,
+                counters,
+                failure: None,
+            };
         }
         let (state, due) = match message.state {
             // What is in somebody's hands is ready after a restart.
@@ -217,7 +228,18 @@ impl Messages {
             _ => Some(message.expires.stored()),
         };
         let sequence = message.sequence;
-        StateRow { id, state, priority, sequence, due, expires_ms, delay_ms, counters }
+        StateRow {
+            id,
+            queue: None,
+            state,
+            priority,
+            sequence,
+            due,
+            expires_ms,
+            delay_ms,
+            counters,
+            failure: None,
+        }
     }
 
     pub fn place(&self, slot: Slot) -> Place {

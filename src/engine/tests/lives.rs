@@ -159,9 +159,11 @@ impl World {
                     };
                     self.rows.insert(row.id, stored);
                 }
-                Change::Moved(row) => self.rows.get_mut(&row.id).unwrap().moved = Some(row),
+                Change::Moved(row) => {
+                    self.rows.get_mut(&row.id).unwrap().moved = Some(row.clone());
+                }
                 Change::Removed(id) => drop(self.rows.remove(&id)),
-                Change::KeySet(_) | Change::KeyGone { .. } => panic!("nobody has asked for a key"),
+                change => panic!("nobody has asked for {change:?}"),
             }
         }
     }

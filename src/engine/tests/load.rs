@@ -43,6 +43,8 @@ fn moved(id: u64, state: MessageState) -> StoredMessage {
         expires_ms: None,
         delay_ms: 0,
         counters: Counters::default(),
+        queue: None,
+        failure: None,
     };
     StoredMessage { moved: Some(row), ..stored(id) }
 }

@@ -61,7 +61,7 @@ fn fill(t: &mut Talk, count: u64) {
 /// The row that was last written of a message.
 fn row(t: &Talk, id: u64) -> StateRow {
     let rows = t.changes.iter().rev().filter_map(|change| match change {
-        Change::Moved(row) if row.id.0 == id => Some(*row),
+        Change::Moved(row) if row.id.0 == id => Some(row.clone()),
         _ => None,
     });
     rows.into_iter().next().expect("its state was written")

@@ -7,7 +7,7 @@ use crate::words::statistics::Failures;
 
 fn last_row(t: &Talk) -> StateRow {
     let mut rows = t.changes.iter().filter_map(|change| match change {
-        Change::Moved(row) => Some(*row),
+        Change::Moved(row) => Some(row.clone()),
         _ => None,
     });
     rows.next_back().unwrap()

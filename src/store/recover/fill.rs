@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension as _, Result, Statement};
+use rusqlite::{Connection, OptionalExtension as _, Result, Statement, ToSql};
 use rustc_hash::FxHashSet;
 
 use super::{Recovered, foreign};
 use crate::store::LogState;
 use crate::store::check::{self, Setting};
+use crate::store::format_1;
 use crate::store::quarantine;
 use crate::store::rows::unsigned;
 use crate::store::salvage::{Collect, Damaged, DamagedLog, Found, SoundRow, Table, Trees};
@@ -57,11 +58,15 @@ pub(super) struct Filled {
 /// So far beyond what was seen do ids begin that may have been handed out without leaving a trace:
 /// more than any log holds.
 const ID_MARGIN: u64 = 1 << 32;
-const WITHOUT_MESSAGE: &str = "SELECT id, state, priority, sequence, due, expires, delay, \
-     reserves, timeouts, releases, buries, kicks, crc FROM message_state \
+const WITHOUT_MESSAGE: &str = "SELECT * FROM message_state \
      WHERE NOT EXISTS (SELECT 1 FROM message WHERE message.id = message_state.id)";
-const QUEUES_MISSING: &str = "SELECT DISTINCT queue FROM message \
-     WHERE NOT EXISTS (SELECT 1 FROM queue WHERE queue.id = message.queue) ORDER BY queue";
+const QUEUES_MISSING: &str = "SELECT queue FROM (SELECT queue FROM message \
+     UNION SELECT queue FROM message_state UNION SELECT origin FROM message_state \
+     UNION SELECT queue FROM queue_setting) \
+     WHERE queue NOT NULL AND queue NOT IN (SELECT id FROM queue) ORDER BY queue";
+const HAS_KEY: &str = "SELECT 1 FROM key WHERE queue = ? AND key = ?";
+const HAS_SETTING: &str = "SELECT 1 FROM queue_setting WHERE queue = ?";
+const HAS_BINDING: &str = "SELECT 1 FROM binding WHERE id = ?";
 
 impl<'c> Filling<'c> {
     /// Fills a new database, which has its tables. `file_alone` is the file without a log that is
@@ -187,6 +192,24 @@ impl<'c> Filling<'c> {
         }
     }
 
+    /// Takes a row of a table of few rows, unless a newer one of it is there.
+    fn small_row(&mut self, row: &SoundRow, found: Found) -> Result<()> {
+        let has = |sql, values: &[&dyn ToSql]| {
+            let is_there = || self.connection.prepare(sql)?.exists(values);
+            Ok::<bool, rusqlite::Error>(found != Found::InTree && is_there()?)
+        };
+        match row {
+            SoundRow::Key(row) if !has(HAS_KEY, &[&stored(row.queue.0), &&*row.key])? => {
+                self.new.key_taken(row.queue, &row.key, row.message, row.until)
+            }
+            SoundRow::QueueSetting(row) if !has(HAS_SETTING, &[&stored(row.queue.0)])? => {
+                self.new.queue_set(row)
+            }
+            SoundRow::Binding(row) if !has(HAS_BINDING, &[&stored(row.id)])? => self.new.bound(row),
+            _ => Ok(()),
+        }
+    }
+
     /// A state tells something of a message that is lost, unless the message may have been acknowledged.
     fn states_without_message(&mut self) -> Result<()> {
         let mut statement = self.connection.prepare(WITHOUT_MESSAGE)?;
@@ -293,6 +316,9 @@ impl Collect for Filling<'_> {
                 self.setting(name, value, found);
                 Ok(())
             }
+            SoundRow::Key(_) | SoundRow::QueueSetting(_) | SoundRow::Binding(_) => {
+                self.small_row(&row, found)
+            }
         }
     }
 
@@ -302,14 +328,28 @@ impl Collect for Filling<'_> {
             self.settings.entry(name).or_insert(Setting::Damaged);
             return Ok(());
         }
-        // One that was put there twice is counted once.
-        if !self.damaged.insert((table, id)) {
+        let id = match (table, values.first()) {
+            // Its rows have no numbers.
+            (Table::Key, Some(ValueRef::Integer(queue))) => *queue,
+            _ => id,
+        };
+        // One that was put there twice is counted once. Keys have no number to tell.
+        if !self.damaged.insert((table, id)) && table != Table::Key {
             return Ok(());
         }
         let (source, names) = match table {
             Table::State => {
                 self.recovered.states_quarantined += 1;
-                ("message_state", STATE_COLUMNS)
+                let is_first_format = values.len() == format_1::STATE_COLUMNS;
+                ("message_state", if is_first_format { STATE_COLUMNS_1 } else { STATE_COLUMNS })
+            }
+            Table::Key | Table::QueueSetting | Table::Binding => {
+                self.recovered.others_quarantined += 1;
+                match table {
+                    Table::Key => ("key", KEY_COLUMNS),
+                    Table::Binding => ("binding", BINDING_COLUMNS),
+                    _ => ("queue_setting", SETTING_COLUMNS),
+                }
             }
             _ => {
                 self.recovered.messages_quarantined += 1;
@@ -338,9 +378,36 @@ const MESSAGE_COLUMNS: &[&str] = &[
     "body",
 ];
 const STATE_COLUMNS: &[&str] = &[
+    "id",
+    "queue",
+    "state",
+    "priority",
+    "sequence",
+    "due",
+    "expires",
+    "delay",
+    "reserves",
+    "timeouts",
+    "releases",
+    "buries",
+    "kicks",
+    "attempts",
+    "origin",
+    "origin_sequence",
+    "origin_place",
+    "origin_expires",
+    "cause",
+    "returned",
+    "crc",
+    "text",
+];
+const STATE_COLUMNS_1: &[&str] = &[
     "id", "state", "priority", "sequence", "due", "expires", "delay", "reserves", "timeouts",
     "releases", "buries", "kicks", "crc",
 ];
+const KEY_COLUMNS: &[&str] = &["queue", "key", "message", "ends", "until", "crc"];
+const SETTING_COLUMNS: &[&str] = &["queue", "paused", "high", "normal", "low", "crc"];
+const BINDING_COLUMNS: &[&str] = &["id", "pattern", "queue", "crc", "filter"];
 
 /// Queues that messages are in, with the names that are found for them.
 struct Names(BTreeMap<i64, Option<String>>);

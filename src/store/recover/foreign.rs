@@ -5,7 +5,7 @@
 //! behind the log's, so the file is read once more without it, and what it has beside that is
 //! added: messages whose ids are not there yet, each with its state. A queue's number may be
 //! another queue's in the log, so that messages are put into the queue of the name that the file
-//! has for it.
+//! has for it. Keys, bindings and what operators have set are those of the log alone.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +17,16 @@ use super::fill::Filling;
 use crate::store::rows::unsigned;
 use crate::store::salvage::{Collect, Damaged, DamagedLog, Found, SoundRow, Table};
 use crate::store::schema::stored;
-use crate::words::change::MessageRow;
+use crate::words::change::{MessageRow, StateRow};
 use crate::words::ids::QueueId;
 
 const NUMBER_OF: &str = "SELECT id FROM queue WHERE name = ?";
 const NAME_OF: &str = "SELECT name FROM queue WHERE id = ?";
 /// No queue and no message has a larger number.
-const NUMBER_MAX: &str =
-    "SELECT max((SELECT coalesce(max(id), 0) FROM queue), coalesce(max(queue), 0)) FROM message";
+const NUMBER_MAX: &str = "SELECT max(number) FROM (SELECT 0 AS number \
+     UNION ALL SELECT max(id) FROM queue UNION ALL SELECT max(queue) FROM message \
+     UNION ALL SELECT max(queue) FROM key UNION ALL SELECT max(queue) FROM queue_setting \
+     UNION ALL SELECT max(queue) FROM binding)";
 
 /// What is taken from the file in one walk over its trees: a message has to be known before its
 /// state, and the name of its queue before either.
@@ -139,6 +141,18 @@ impl<'f, 'c> Alone<'f, 'c> {
     }
 }
 
+impl Alone<'_, '_> {
+    fn state(&mut self, mut row: StateRow) -> Result<()> {
+        if let Some(queue) = row.queue {
+            row.queue = Some(self.number(queue)?);
+        }
+        if let Some(origin) = row.failure.as_mut().and_then(|failure| failure.origin.as_mut()) {
+            origin.queue = self.number(origin.queue)?;
+        }
+        self.filling.state(&row, Found::Outside)
+    }
+}
+
 impl Collect for Alone<'_, '_> {
     fn sound(&mut self, row: SoundRow, _: Found) -> Result<()> {
         match (self.step, row) {
@@ -153,7 +167,7 @@ impl Collect for Alone<'_, '_> {
             }
             (Step::Messages, SoundRow::Message(row)) => self.message(row)?,
             (Step::States, SoundRow::State(row)) if self.added.contains(&row.id.0) => {
-                self.filling.state(&row, Found::Outside)?;
+                self.state(row)?;
             }
             _ => {}
         }

@@ -26,8 +26,9 @@ pub use self::report::Recovered;
 use super::StoreError;
 use super::check;
 use super::file;
+use super::format_1;
 use super::header::{check_header, is_writable};
-use super::load::random_key;
+use super::load::{check_version, random_key};
 use super::lock::Lock;
 use super::log_copy;
 use super::origin::Alone;
@@ -56,7 +57,7 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
         Some((APPLICATION_ID, version)) if version > FORMAT_VERSION => {
             return Err(StoreError::Newer { file, version });
         }
-        identity => identity == Some((APPLICATION_ID, FORMAT_VERSION)),
+        identity => matches!(identity, Some((APPLICATION_ID, format_1::VERSION | FORMAT_VERSION))),
     };
     // The database library does not mind a damaged log: it goes on without what is in it.
     let copies = log_copy::copies(&paths)?;
@@ -114,7 +115,8 @@ fn condition(paths: &Paths) -> Result<Condition, StoreError> {
     if let Err(StoreError::LogForeign { .. }) = alone.with_log(&connection, paths) {
         return Ok(Condition::LogForeign);
     }
-    let (summary, findings) = check::check(&connection, &mut |_| ());
+    let version = check_version(&connection, paths)?;
+    let (summary, findings) = check::check(&connection, version, &mut |_| ());
     Ok(match findings.found {
         0 => Condition::Sound { messages: summary.messages },
         _ => Condition::Damaged,
@@ -198,7 +200,14 @@ mod tests {
     use super::super::{Held, Memory, Replacement, Slices};
     use super::*;
     use crate::journal::Journal;
+    use crate::store::tables::Tables;
+    use crate::words::cause::Cause;
+    use crate::words::change::{
+        BindingRow, Change, FailureRow, KeyRow, KeyUntil, OriginRow, SettingRow, StateRow,
+    };
+    use crate::words::ids::{MessageId, QueueId, Sequence};
     use crate::words::limits::ID_BLOCK;
+    use crate::words::settings::QueueLimits;
     use rusqlite::{Connection, Row};
 
     /// A database with the usual story, closed, and what a restart finds in it.
@@ -460,5 +469,145 @@ mod tests {
         let kept = path.with_file_name("queue.db.damaged-1");
         let new = path.with_file_name("queue.db.new");
         assert!(!kept.exists() && !new.exists());
+    }
+
+    /// Keys, bindings and what operators have set, as a database holds them.
+    fn small_tables(path: &Path) -> (Vec<KeyRow>, Vec<SettingRow>, Vec<BindingRow>) {
+        let file = Connection::open(path).unwrap();
+        let keys = rows(&file, check::KEYS, check::sound_key);
+        let settings = rows(&file, check::SETTINGS, check::sound_setting);
+        (keys, settings, rows(&file, check::BINDINGS, check::sound_binding))
+    }
+
+    fn rows<T>(file: &Connection, sql: &str, read: fn(&Row<'_>) -> Option<T>) -> Vec<T> {
+        let mut statement = file.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| Ok(read(row).expect("a sound row"))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    /// A database with a key of each kind, settings and bindings.
+    fn with_small_tables() -> (tempfile::TempDir, PathBuf) {
+        let (directory, path) = folder();
+        commit(&path, story());
+        let key = |number: u64, message, until| {
+            let row =
+                KeyRow { queue: QueueId(1), key: number.to_be_bytes()[..].into(), message, until };
+            Change::KeySet(row)
+        };
+        let set = |queue, high| {
+            let limits = QueueLimits { high, normal: 2, low: 0 };
+            Change::QueueSet(SettingRow { queue: QueueId(queue), paused: queue == 1, limits })
+        };
+        let gone = Change::KeyGone { queue: QueueId(1), key: 9_u64.to_be_bytes()[..].into() };
+        let mut changes = vec![
+            key(1, Some(MessageId(1)), KeyUntil::Taken),
+            key(2, Some(MessageId(2)), KeyUntil::Done),
+            key(3, None, KeyUntil::Moment(1_800_000_000_000)),
+            key(9, None, KeyUntil::Done),
+            set(1, 7),
+            set(2, u32::MAX),
+        ];
+        changes.extend((10..2_000).map(|number| key(number, None, KeyUntil::Moment(1))));
+        commit(&path, changes);
+        commit(&path, vec![gone]);
+        let opened = reopen(&path);
+        let file = opened.file.unwrap();
+        let binding = |id, filter: Option<&[u8]>| BindingRow {
+            id,
+            pattern: format!("topic.{id}.*"),
+            queue: QueueId(2),
+            filter: filter.map(Into::into),
+        };
+        let mut tables = Tables::new(&file.connection).unwrap();
+        tables.bound(&binding(1, None)).unwrap();
+        tables.bound(&binding(2, Some(b"price > 3"))).unwrap();
+        drop(tables);
+        file.close().unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn keys_settings_and_bindings_come_through_restarts_rewrites_and_repairs() {
+        let (_directory, path) = with_small_tables();
+        let before = small_tables(&path);
+        assert_eq!((before.0.len(), before.1.len(), before.2.len()), (1_993, 2, 2));
+        assert_eq!(before.1[0].limits, QueueLimits { high: 7, normal: 2, low: 0 });
+        assert!(before.1[0].paused && !before.1[1].paused);
+        assert_eq!(before.0[2].until, KeyUntil::Moment(1_800_000_000_000));
+        assert_eq!(before.2[1].filter.as_deref(), Some(&b"price > 3"[..]));
+        reopen(&path).file.unwrap().close().unwrap();
+        assert_eq!(small_tables(&path), before);
+
+        suspect::mark(&Paths::of(&path).unwrap());
+        let opened = reopen(&path);
+        assert_eq!(opened.facts.renewed, super::super::Renewed::Anew);
+        opened.file.unwrap().close().unwrap();
+        assert_eq!(small_tables(&path), before);
+
+        change(&path, "UPDATE message SET body = x'00' WHERE id = 3");
+        recover(&path).unwrap();
+        assert_eq!(small_tables(&path), before);
+    }
+
+    #[test]
+    fn damaged_keys_settings_and_bindings_are_refused_and_set_aside() {
+        let (_directory, path) = with_small_tables();
+        let before = small_tables(&path);
+        change(
+            &path,
+            "UPDATE key SET message = 5 WHERE message = 2;
+             UPDATE queue_setting SET paused = 0 WHERE queue = 1;
+             UPDATE binding SET filter = NULL WHERE id = 2;",
+        );
+        let text = try_open(&path).err().unwrap().to_string();
+        for table in ["row 1 of key", "row 1 of queue_setting", "row 2 of binding"] {
+            assert!(text.contains(table), "{text}");
+        }
+        let recovered = recover(&path).unwrap();
+        assert_eq!(recovered.others_quarantined, 3, "{recovered}");
+        assert_eq!(recovered.messages, 22);
+        let after = small_tables(&path);
+        assert_eq!((after.0.len(), after.1.len(), after.2.len()), (1_992, 1, 1));
+        assert_eq!((&after.1[0], &after.2[0]), (&before.1[1], &before.2[0]));
+        assert!(recovered.to_string().contains("3 rows of other tables"), "{recovered}");
+    }
+
+    /// The queue of a message is the one that its state names; its own may be gone.
+    #[test]
+    fn messages_in_other_queues_are_recovered_there() {
+        let (_directory, path) = folder();
+        commit(&path, story());
+        let origin = OriginRow {
+            queue: QueueId(2),
+            sequence: Sequence(1),
+            burial: 7,
+            life_left_ms: Some(5_000),
+        };
+        let failure = FailureRow {
+            attempts: 3,
+            cause: Some(Cause::TimedOut),
+            returned_ms: Some(1_700_000_000_000),
+            text: Some("no route".into()),
+            origin: Some(origin),
+        };
+        let moved = StateRow {
+            queue: Some(QueueId(3)),
+            failure: Some(Box::new(failure)),
+            ..super::super::testing::state(1)
+        };
+        commit(&path, vec![queue(3, "dead"), Change::Moved(moved.clone())]);
+        let opened = reopen(&path);
+        assert_eq!(found(&opened.memory).1[0].0.moved, Some(moved.clone()));
+        opened.file.unwrap().close().unwrap();
+        change(
+            &path,
+            "UPDATE message SET body = x'00' WHERE id = 3; DELETE FROM queue WHERE id = 3;",
+        );
+        let text = try_open(&path).err().unwrap().to_string();
+        assert!(text.contains("the state of message 1"), "{text}");
+        assert_eq!(recover(&path).unwrap().queues_renamed, 1);
+        let (queues, messages) = found(&reopen(&path).memory);
+        assert_eq!(queues[2], (3, "recovered-3".to_owned()));
+        assert_eq!(messages[0].0.moved, Some(moved));
     }
 }

@@ -23,6 +23,8 @@ pub struct Recovered {
     pub messages_quarantined: u64,
     /// Damaged states, and those whose messages are lost, now in quarantine.
     pub states_quarantined: u64,
+    /// Damaged keys, bindings and settings of queues, now in quarantine.
+    pub others_quarantined: u64,
     /// Queues whose names are lost: their messages are in queues called `recovered-N`.
     pub queues_renamed: u64,
     /// Pages of the file that are damaged or missing.
@@ -93,6 +95,10 @@ impl fmt::Display for Recovered {
         if !self.unreadable_pages.is_empty() {
             let more = self.unreadable > self.unreadable_pages.len() as u64;
             f.write_str(if more { ", ...)" } else { ")" })?;
+        }
+        if self.others_quarantined > 0 {
+            let others = count(self.others_quarantined, "row");
+            write!(f, ", {others} of other tables in quarantine")?;
         }
         write!(f, ", {} renewed", count(self.settings_renewed, "setting"))?;
         f.write_str(match self.log {

@@ -6,11 +6,13 @@ use rusqlite::types::ValueRef;
 
 use super::record::{Header, Stored};
 use crate::store::check::Setting;
-use crate::store::rows::{small, state_row, unsigned};
+use crate::store::format_1;
+use crate::store::rows::{key_of, setting_of, small, state_of, unsigned};
 use crate::store::schema::{
-    bytes_checksum, checksum, number_checksum, queue_checksum, state_of_number,
+    STATE_COLUMNS, StateColumns, binding_checksum, bytes_checksum, checksum, key_checksum,
+    number_checksum, queue_checksum,
 };
-use crate::words::change::{Attributes, MessageRow, StateRow};
+use crate::words::change::{Attributes, BindingRow, KeyRow, MessageRow, SettingRow, StateRow};
 use crate::words::ids::{MessageId, QueueId, QueueName, Sequence};
 
 /// What a tree holds.
@@ -20,6 +22,9 @@ pub(in crate::store) enum Table {
     State,
     Queue,
     Meta,
+    Key,
+    QueueSetting,
+    Binding,
     Quarantine,
     /// The names and roots of all others.
     Schema,
@@ -34,6 +39,9 @@ pub(in crate::store) enum SoundRow {
     State(StateRow),
     Queue { id: i64, name: String },
     Setting { name: String, value: Setting },
+    Key(KeyRow),
+    QueueSetting(SettingRow),
+    Binding(BindingRow),
 }
 
 /// Where a row was found.
@@ -48,6 +56,17 @@ pub(in crate::store) enum Found {
 }
 
 impl Table {
+    /// The tables whose rows have checksums.
+    pub const OURS: [Table; 7] = [
+        Table::Message,
+        Table::State,
+        Table::Queue,
+        Table::Meta,
+        Table::Key,
+        Table::QueueSetting,
+        Table::Binding,
+    ];
+
     /// The table of this name.
     pub fn named(name: &[u8]) -> Table {
         match name {
@@ -55,6 +74,9 @@ impl Table {
             b"message_state" => Table::State,
             b"queue" => Table::Queue,
             b"meta" => Table::Meta,
+            b"key" => Table::Key,
+            b"queue_setting" => Table::QueueSetting,
+            b"binding" => Table::Binding,
             b"quarantine" => Table::Quarantine,
             _ => Table::Other,
         }
@@ -63,7 +85,7 @@ impl Table {
     /// The table that a row can be of, by the way in which its columns are stored.
     pub(super) fn of_shape(id: Option<i64>, header: &Header) -> Option<Table> {
         use Stored::{Blob, Integer, Null, Text};
-        let mut columns = [Null; 13];
+        let mut columns = [Null; STATE_COLUMNS];
         let mut count = 0;
         for (index, column) in header.columns().enumerate() {
             *columns.get_mut(index)? = column;
@@ -76,8 +98,18 @@ impl Table {
             (Some(_), [Null, numbers @ .., Null | Blob, Blob]) if count == 11 => {
                 numbers.iter().all(number_or_null).then_some(Table::Message)
             }
-            (Some(_), [Null, numbers @ ..]) if count == 13 => {
+            (Some(_), [Null, numbers @ ..]) if count == format_1::STATE_COLUMNS => {
                 numbers.iter().all(number_or_null).then_some(Table::State)
+            }
+            (Some(_), [Null, numbers @ .., Null | Text]) if count == STATE_COLUMNS => {
+                numbers.iter().all(number_or_null).then_some(Table::State)
+            }
+            (Some(_), [Null, Integer, Integer, Integer, Integer, Integer]) => {
+                Some(Table::QueueSetting)
+            }
+            (Some(_), [Null, Text, Integer, Integer, Null | Blob]) => Some(Table::Binding),
+            (None, [Integer, Blob, Null | Integer, Integer, Null | Integer, Integer]) => {
+                Some(Table::Key)
             }
             (Some(_), [Null, Text, Integer]) => Some(Table::Queue),
             (None, [Text, Integer | Blob, Integer]) => Some(Table::Meta),
@@ -94,6 +126,9 @@ impl SoundRow {
             SoundRow::State(_) => Table::State,
             SoundRow::Queue { .. } => Table::Queue,
             SoundRow::Setting { .. } => Table::Meta,
+            SoundRow::Key(_) => Table::Key,
+            SoundRow::QueueSetting(_) => Table::QueueSetting,
+            SoundRow::Binding(_) => Table::Binding,
         }
     }
 
@@ -104,6 +139,9 @@ impl SoundRow {
             Table::State => state(id?, values),
             Table::Queue => queue(id?, values),
             Table::Meta => setting(values),
+            Table::Key => key(values),
+            Table::QueueSetting => queue_setting(id?, values),
+            Table::Binding => binding(id?, values),
             Table::Quarantine | Table::Schema | Table::Other => None,
         }
     }
@@ -150,10 +188,48 @@ fn message(id: i64, values: &[ValueRef<'_>]) -> Option<SoundRow> {
 }
 
 fn state(id: i64, values: &[ValueRef<'_>]) -> Option<SoundRow> {
-    let columns: [Option<i64>; 12] = columns(id, values);
+    let row = if values.len() == format_1::STATE_COLUMNS {
+        let columns = columns(id, values);
+        let is_sound = number(values.last()?) == Some(checksum(&columns, &[]));
+        format_1::state(&columns).filter(|_| is_sound)?
+    } else {
+        let columns: StateColumns = columns(id, values);
+        let text = match values.last()? {
+            ValueRef::Text(bytes) => Some(str::from_utf8(bytes).ok()?),
+            _ => None,
+        };
+        let crc = checksum(&columns, &[text.map(str::as_bytes)]);
+        let is_sound = number(values.get(columns.len())?) == Some(crc);
+        state_of(&columns, text).filter(|_| is_sound)?
+    };
+    (id > 0).then_some(SoundRow::State(row))
+}
+
+fn key(values: &[ValueRef<'_>]) -> Option<SoundRow> {
+    let [queue, ValueRef::Blob(key), message, ends, until, crc] = values else { return None };
+    let columns = [number(queue), number(message), number(ends), number(until)];
+    let is_sound = number(crc) == Some(key_checksum(&columns, key));
+    key_of(columns, key).filter(|_| is_sound).map(SoundRow::Key)
+}
+
+fn queue_setting(id: i64, values: &[ValueRef<'_>]) -> Option<SoundRow> {
+    let columns: [Option<i64>; 5] = columns(id, values);
     let is_sound = number(values.last()?) == Some(checksum(&columns, &[]));
-    let is_state = columns[1].is_some_and(|state| state_of_number(state).is_some());
-    (is_sound && is_state && id > 0).then(|| SoundRow::State(state_row(&columns)))
+    setting_of(columns).filter(|_| is_sound).map(SoundRow::QueueSetting)
+}
+
+fn binding(id: i64, values: &[ValueRef<'_>]) -> Option<SoundRow> {
+    let [_, ValueRef::Text(pattern), queue, crc, filter] = values else { return None };
+    let row = BindingRow {
+        id: unsigned(id),
+        pattern: str::from_utf8(pattern).ok()?.to_owned(),
+        queue: QueueId(unsigned(number(queue).filter(|queue| *queue > 0)?)),
+        filter: match filter {
+            ValueRef::Blob(bytes) => Some((*bytes).into()),
+            _ => None,
+        },
+    };
+    (number(crc) == Some(binding_checksum(&row))).then_some(SoundRow::Binding(row))
 }
 
 fn queue(id: i64, values: &[ValueRef<'_>]) -> Option<SoundRow> {

@@ -19,36 +19,29 @@ impl Ids {
 
 /// The gaps of each table.
 #[derive(Debug, Default)]
-pub(super) struct Holes {
-    message: Vec<Ids>,
-    state: Vec<Ids>,
-    queue: Vec<Ids>,
-    meta: Vec<Ids>,
-}
+pub(super) struct Holes([Vec<Ids>; Table::OURS.len()]);
 
 impl Holes {
-    fn of(&mut self, table: Table) -> Option<&mut Vec<Ids>> {
-        match table {
-            Table::Message => Some(&mut self.message),
-            Table::State => Some(&mut self.state),
-            Table::Queue => Some(&mut self.queue),
-            Table::Meta => Some(&mut self.meta),
-            Table::Quarantine | Table::Schema | Table::Other => None,
-        }
+    fn place(table: Table) -> Option<usize> {
+        Table::OURS.iter().position(|ours| *ours == table)
+    }
+
+    fn known(&self, table: Table) -> Option<&Vec<Ids>> {
+        Some(&self.0[Holes::place(table)?])
     }
 
     /// Notes that rows of these ids may be missing.
     pub fn add(&mut self, table: Table, ids: Ids) {
-        if let Some(holes) = self.of(table)
+        if let Some(place) = Holes::place(table)
             && ids.first <= ids.last
         {
-            holes.push(ids);
+            self.0[place].push(ids);
         }
     }
 
     /// Makes them ready to be asked.
     pub fn sort(&mut self) {
-        for holes in [&mut self.message, &mut self.state, &mut self.queue, &mut self.meta] {
+        for holes in &mut self.0 {
             holes.sort_unstable();
             holes.dedup_by(|next, before| {
                 let is_one = next.first <= before.last.saturating_add(1);
@@ -62,33 +55,21 @@ impl Holes {
 
     /// Whether this row may be one that a tree lacks. They have to be [sorted](Self::sort).
     pub fn contain(&self, table: Table, id: Option<i64>) -> bool {
-        let (holes, id) = match (table, id) {
-            (Table::Message, Some(id)) => (&self.message, id),
-            (Table::State, Some(id)) => (&self.state, id),
-            (Table::Queue, Some(id)) => (&self.queue, id),
-            (Table::Meta, _) => return !self.meta.is_empty(),
-            _ => return false,
-        };
+        let Some(holes) = self.known(table) else { return false };
+        // The rows of an index have no numbers.
+        let Some(id) = id else { return !holes.is_empty() };
         let before = holes.partition_point(|hole| hole.first <= id);
         before.checked_sub(1).is_some_and(|index| holes[index].contain(id))
     }
 
     /// Whether a table lacks nothing, as far as its tree shows.
     pub fn are_none(&self, table: Table) -> bool {
-        match table {
-            Table::Message => self.message.is_empty(),
-            Table::State => self.state.is_empty(),
-            Table::Queue => self.queue.is_empty(),
-            Table::Meta => self.meta.is_empty(),
-            Table::Quarantine | Table::Schema | Table::Other => true,
-        }
+        self.known(table).is_none_or(Vec::is_empty)
     }
 
     /// Whether nothing is lacking anywhere.
     pub fn is_empty(&self) -> bool {
-        [Table::Message, Table::State, Table::Queue, Table::Meta]
-            .into_iter()
-            .all(|table| self.are_none(table))
+        Table::OURS.into_iter().all(|table| self.are_none(table))
     }
 }
 
@@ -104,7 +85,7 @@ mod tests {
             holes.add(Table::Message, Ids { first, last });
         }
         holes.sort();
-        assert_eq!(holes.message.len(), 3);
+        assert_eq!(holes.known(Table::Message).unwrap().len(), 3);
         let inside = |id| holes.contain(Table::Message, Some(id));
         assert!([1, 5, 10, 25, 40].into_iter().all(inside));
         assert!(![0, 6, 9, 26, 39, 41].into_iter().any(inside));

@@ -133,6 +133,9 @@ impl Collect for Ignored {
             {
                 self.ids_reserved = self.ids_reserved.max(unsigned(value));
             }
+            SoundRow::QueueSetting(row) => self.queue_id_max = self.queue_id_max.max(row.queue.0),
+            SoundRow::Key(row) => self.queue_id_max = self.queue_id_max.max(row.queue.0),
+            SoundRow::Binding(row) => self.queue_id_max = self.queue_id_max.max(row.queue.0),
             SoundRow::State(_) | SoundRow::Setting { .. } => {}
         }
         Ok(())

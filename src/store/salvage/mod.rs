@@ -66,7 +66,8 @@ pub(super) struct Trees<'p> {
     last_page: u32,
 }
 
-/// The roots of the tables in every file of ours, which are the first that are made in it.
+/// The roots of the first tables in every file of ours. Those of format 2 alone stand anywhere in a
+/// file that was migrated: without a schema their rows are found like others that no tree reaches.
 const ROOTS: [(Table, u32); 4] =
     [(Table::Meta, 2), (Table::Queue, 3), (Table::Message, 4), (Table::State, 5)];
 

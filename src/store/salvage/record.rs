@@ -6,7 +6,7 @@
 use rusqlite::types::ValueRef;
 
 /// More columns than any of our tables has.
-const COLUMNS_MAX: usize = 16;
+const COLUMNS_MAX: usize = 24;
 
 /// A number of 1 to 9 bytes, and how many they are.
 pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {

@@ -16,6 +16,8 @@ use super::holes::{Holes, Ids};
 use super::page_set::PageSet;
 use super::pages::{Lookup, Pages};
 use super::record::Header;
+use crate::store::format_1;
+use crate::store::schema::STATE_COLUMNS;
 
 /// What has been walked so far.
 pub(super) struct Walk<'p> {
@@ -173,7 +175,7 @@ impl<'p> Walk<'p> {
         collect: &mut dyn Collect,
     ) -> Result<()> {
         let header = Header::of(cell.local, cell.payload_bytes);
-        if let (Table::Meta, Some(header)) = (table, header) {
+        if let (Table::Meta | Table::Key, Some(header)) = (table, header) {
             let Rows { payload, chain, .. } = &mut self.rows;
             self.pages.payload(cell, Lookup::Current, payload, chain);
             return collect.damaged(table, 0, &header.values(payload));
@@ -188,14 +190,14 @@ impl<'p> Walk<'p> {
         let Rows { payload, chain, .. } = &mut self.rows;
         let is_complete = self.pages.payload(cell, Lookup::Current, payload, chain);
         let values = header.values(payload);
-        let columns = match table {
-            Table::Message => 11,
-            Table::State => 13,
-            Table::Schema => 5,
-            Table::Quarantine => 6,
+        let columns: &[usize] = match table {
+            Table::Message => &[11],
+            Table::State => &[STATE_COLUMNS, format_1::STATE_COLUMNS],
+            Table::QueueSetting | Table::Quarantine => &[6],
+            Table::Binding | Table::Schema => &[5],
             _ => return Ok(()),
         };
-        if values.len() != columns {
+        if !columns.contains(&values.len()) {
             if self.unreadable.last() != Some(&node.page) {
                 self.unreadable.push(node.page);
             }

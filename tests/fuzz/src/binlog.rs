@@ -3,7 +3,7 @@
 
 use phpmq::binlog::{self, Binlog};
 use phpmq::words::ids::MessageId;
-use phpmq::store::{self, Memory};
+use phpmq::store::{self, Memory, Stored};
 
 use crate::database::{folder, write};
 
@@ -28,7 +28,12 @@ pub fn import(data: &[u8]) {
     let opened = store::open(Some(&database), &mut |_| ()).expect("what was made is sound");
     assert_eq!(opened.facts.messages, imported.jobs);
     let mut ids: Vec<MessageId> = Vec::new();
-    store::scan(&opened.memory, |_, _| (), |message| ids.push(message.id)).expect("it is sound");
+    store::scan(&opened.memory, |row| {
+        if let Stored::Message(message) = row {
+            ids.push(message.id);
+        }
+    })
+    .expect("it is sound");
     let mut memory = Memory::new(&opened.memory).expect("it is sound");
     for id in ids {
         assert!((1..imported.next_id).contains(&id.0));

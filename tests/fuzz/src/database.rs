@@ -15,7 +15,7 @@ use phpmq::engine::load::Loader;
 use phpmq::words::ids::QueueName;
 use phpmq::journal::Journal;
 use phpmq::words::limits::{LimitValues, Limits};
-use phpmq::store::{self, File, Opened, StoreError};
+use phpmq::store::{self, File, Opened, StoreError, Stored};
 use tempfile::TempDir;
 
 use crate::edit::{self, edited};
@@ -71,18 +71,18 @@ fn serve(path: &Path, opened: Opened, has_log: bool) {
     let limits = Arc::new(Limits::new(&LimitValues::default()));
     let engine = Engine::new(limits, facts.next_id, facts.ids_reserved, facts.next_queue_id);
     let now = Clock::start().now(0);
-    let loader = std::cell::RefCell::new(Loader::new(engine, now));
-    store::scan(
-        &opened.memory,
-        |id, name| {
+    let mut loader = Loader::new(engine, now);
+    store::scan(&opened.memory, |row| match row {
+        Stored::Queue(id, name) => {
             if let Ok(name) = QueueName::new(name.as_bytes()) {
-                loader.borrow_mut().queue(id, &name);
+                loader.queue(id, &name);
             }
-        },
-        |message| loader.borrow_mut().message(&message),
-    )
+        }
+        Stored::Message(message) => loader.message(message),
+        Stored::Setting(_) | Stored::Key(_) => {}
+    })
     .expect("what was checked can be read");
-    let (mut engine, dropped) = loader.into_inner().finish();
+    let (mut engine, dropped) = loader.finish();
     let mut journal = Journal::new();
     dropped.into_iter().for_each(|change| journal.record(change));
     let mut effects = Vec::new();

@@ -73,6 +73,8 @@ fn story() -> Vec<Change> {
             expires_ms: None,
             delay_ms: 250,
             counters: Counters::default(),
+            queue: None,
+            failure: None,
         })
     }));
     changes
@@ -117,8 +119,8 @@ pub fn change_rows(path: &Path, choices: &mut Unstructured<'_>) {
 }
 
 fn change_row(connection: &Connection, choices: &mut Unstructured<'_>) -> Result<()> {
-    let table = choices.int_in_range(0..=4)?;
-    if table == 4 {
+    let table = choices.int_in_range(0..=6)?;
+    if table == 6 {
         let id: i64 = choices.int_in_range(0..=22)?;
         let table = choices.choose(&["message", "message_state", "queue"])?;
         // One that is not there is no error.
@@ -135,9 +137,24 @@ fn change_row(connection: &Connection, choices: &mut Unstructured<'_>) -> Result
             row.push(Value::Blob(bytes(choices)?));
             row
         }),
-        1 => ("message_state VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)", {
-            numbers::<12>(choices)?
+        1 => (
+            "message_state VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,\
+             ?19,?20,?22,?21)",
+            {
+                let mut row = numbers::<20>(choices)?;
+                row.push(match choices.arbitrary::<bool>()? {
+                    true => Value::Text(String::from_utf8_lossy(&bytes(choices)?).into_owned()),
+                    false => Value::Null,
+                });
+                row
+            },
+        ),
+        4 => ("key VALUES (?1,?5,?2,?3,?4,?6)", {
+            let mut row = numbers::<4>(choices)?;
+            row.push(Value::Blob(bytes(choices)?));
+            row
         }),
+        5 => ("queue_setting VALUES (?1,?2,?3,?4,?5,?6)", numbers::<5>(choices)?),
         2 => ("queue VALUES (?1,?2,?3)", {
             let name = String::from_utf8_lossy(&bytes(choices)?).into_owned();
             vec![number(choices)?, Value::Text(name)]

@@ -135,7 +135,11 @@ fn work(
         for _ in 0..rows {
             let removes = random.below(3) == 0;
             let model = &mut expected.model;
-            changes.extend(if removes { model.remove(random) } else { model.move_one(random) });
+            changes.extend(if removes {
+                model.remove(random)
+            } else {
+                model.move_one(&Sizes::SMALL, random)
+            });
         }
         let puts = random.below(4) == 0;
         let (mut other, id) = (expected.model.clone(), ids.message);

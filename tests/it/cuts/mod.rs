@@ -4,12 +4,14 @@
 //! - `disk`: what would be left of them;
 //! - `model`: what should be left;
 //! - `story`: life after life on one disk, each begun on what the last one left;
+//! - `format_1`: files of the first format, which the next start migrates;
 //! - `full`: a real small disk, filled to its last byte by somebody who takes what becomes free.
 //!
 //! `PHPMQ_CUTS` says how many cuts are made (the ordinary run makes few), `PHPMQ_SEED` repeats one.
 
 mod calls;
 mod disk;
+mod format_1;
 mod full;
 mod model;
 mod random;
@@ -342,4 +344,100 @@ fn a_repair_may_be_cut_anywhere_and_is_made_again() {
     }
     println!("repairs cut at {} steps", step - 1);
     assert!(step > 10);
+}
+
+/// A story whose database is of the first format, closed in order or not.
+fn first_format(seed: u64) -> Story {
+    let mut stories = (0..).map(|more| {
+        let mut story = Story::new(Random::new(seed + more * 1_000_000), Sizes::FIRST_FORMAT);
+        assert!(matches!(story.live(Plan::default(), 12, true), Life::Closed));
+        story
+    });
+    let mut story = stories.find(|story| story.messages() > 1).unwrap();
+    format_1::downgrade(&story.disk.database());
+    if seed.is_multiple_of(2) {
+        let id = story.first();
+        format_1::remove_in_log(&story.disk.database(), id);
+        story.forget(id);
+    }
+    story.sizes = Sizes::SMALL;
+    story
+}
+
+/// After a migration that did not come to its end, or of which nobody knows: everything is there,
+/// and the next start goes on.
+fn assert_goes_on(story: &mut Story, what: &str) {
+    for closes in [false, true] {
+        match story.live(Plan::default(), 3, closes) {
+            Life::Closed => story.disk.end(),
+            Life::Lived => {}
+            Life::Broken(how) => panic!("{what}: {how}"),
+            _ => panic!("{what}: the database can not be used"),
+        }
+        story.restart(End::Power);
+    }
+}
+
+/// The power goes, or the process ends, at each step of a start that migrates the file, and in the
+/// commits and the checkpoint after it.
+#[test]
+fn a_migration_may_be_cut_anywhere() {
+    let (mut cuts, mut uncut) = (0_u64, 0_u64);
+    for seed in 0..(2 + cuts_wanted(0) / 40) {
+        for step in 1.. {
+            let mut story = first_format(seed);
+            let what = format!("seed {seed}, step {step}");
+            let plan = Plan { ends_at: Some(step), ..Plan::default() };
+            match story.live(plan, 2, true) {
+                Life::Ended => {}
+                Life::Closed => uncut += 1,
+                Life::Broken(how) => panic!("{what}: {how}"),
+                _ => panic!("{what}: the start did not come to its end"),
+            }
+            let was_cut = story.disk.has_ended();
+            cuts += u64::from(was_cut);
+            story.disk.end();
+            story.restart(if step.is_multiple_of(3) { End::Process } else { End::Power });
+            assert_goes_on(&mut story, &what);
+            if !was_cut {
+                break;
+            }
+        }
+    }
+    println!("migrations: {cuts} cuts, {uncut} not cut, 0 broken");
+    assert!(cuts > 40 && uncut > 1);
+}
+
+/// A disk that fails or is full at each step of a migration: the start is refused without calling
+/// the file damaged, or goes on, and what is there is whole.
+#[test]
+fn every_change_of_a_migration_may_fail() {
+    let (mut refused, mut without_room) = (0, 0);
+    for fault in [Fault::Error(ENOSPC), Fault::Error(EIO), Fault::Sync, Fault::Short] {
+        for count in [1, 1_000] {
+            for step in 1.. {
+                let mut story = first_format(step);
+                let what = format!("{fault:?} {count} times from step {step} on");
+                let plan = Plan { fault: Some((step, count, fault)), ..Plan::default() };
+                match story.live(plan, 1, false) {
+                    Life::Refused(error) => {
+                        assert!(error.exit_code() != 65, "{what}: {error}");
+                        without_room += u64::from(error.to_string().contains("has format 1"));
+                        refused += 1;
+                    }
+                    Life::Broken(how) => panic!("{what}: {how}"),
+                    _ => {}
+                }
+                let has_failed = story.disk.faults() > 0;
+                story.disk.end();
+                story.restart(End::Power);
+                assert_goes_on(&mut story, &what);
+                if !has_failed || step > 40 {
+                    break;
+                }
+            }
+        }
+    }
+    println!("migrations: {refused} starts refused, {without_room} for want of room, 0 broken");
+    assert!(refused > 20 && without_room > 0);
 }

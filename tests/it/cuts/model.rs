@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use phpmq::words::change::{Attributes, Change, Counters, MessageRow, MessageState, StateRow};
-
-use phpmq::store::{self, Connection, Memory};
+use phpmq::store::{self, Connection, Memory, Stored};
+use phpmq::words::cause::Cause;
+use phpmq::words::change::{
+    Attributes, Change, Counters, FailureRow, KeyRow, KeyUntil, MessageRow, MessageState,
+    OriginRow, SettingRow, StateRow,
+};
 use phpmq::words::ids::{MessageId, QueueId, QueueName, Sequence};
+use phpmq::words::settings::QueueLimits;
 
 use super::random::Random;
 
@@ -13,10 +17,24 @@ use super::random::Random;
 /// length, so that a changed one is seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
-    /// Queue, length, and the number of the last move if it was moved.
-    messages: BTreeMap<u64, (u64, usize, Option<u32>)>,
+    /// Queue, length, and the last move if it was moved.
+    messages: BTreeMap<u64, (u64, usize, Option<Move>)>,
     queues: BTreeMap<u64, String>,
+    /// By queue and key.
+    keys: BTreeMap<(u64, u64), (Option<MessageId>, KeyKind)>,
+    settings: BTreeMap<u64, u32>,
 }
+
+/// Everything about a move follows from its number and the queue that the message is in, if that is
+/// another one than it was put into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Move {
+    number: u32,
+    queue: Option<u64>,
+}
+
+/// How long a key is taken.
+type KeyKind = u8;
 
 /// Ids that may be used.
 #[derive(Clone, Copy, Debug)]
@@ -31,14 +49,24 @@ pub struct Sizes {
     pub changes_max: u64,
     pub body_bytes_max: u64,
     pub messages_max: usize,
+    /// Whether only what the first format can hold is written.
+    pub is_first_format: bool,
 }
 
 impl Sizes {
     /// Many short commits.
-    pub const SMALL: Sizes = Sizes { changes_max: 8, body_bytes_max: 3_000, messages_max: 40 };
+    pub const SMALL: Sizes =
+        Sizes { changes_max: 8, body_bytes_max: 3_000, messages_max: 40, is_first_format: false };
     /// So much that the log is moved into the file now and then, and that a rewrite takes several
     /// slices.
-    pub const LARGE: Sizes = Sizes { changes_max: 12, body_bytes_max: 400_000, messages_max: 30 };
+    pub const LARGE: Sizes = Sizes {
+        changes_max: 12,
+        body_bytes_max: 400_000,
+        messages_max: 30,
+        is_first_format: false,
+    };
+    /// What a file of the first format can hold.
+    pub const FIRST_FORMAT: Sizes = Sizes { is_first_format: true, ..Sizes::SMALL };
 }
 
 impl Model {
@@ -49,10 +77,20 @@ impl Model {
     pub fn found(memory: &Connection) -> Model {
         let mut model = Model::default();
         let mut stored = Vec::new();
-        let queue = |id: QueueId, name: &str| {
-            model.queues.insert(id.0, name.to_owned());
-        };
-        store::scan(memory, queue, |message| stored.push(message)).unwrap();
+        store::scan(memory, |row| match row {
+            Stored::Queue(id, name) => drop(model.queues.insert(id.0, name.to_owned())),
+            Stored::Message(message) => stored.push(message.clone()),
+            Stored::Setting(row) => {
+                assert_eq!(row, setting(row.queue.0, row.limits.high), "what is set of a queue");
+                model.settings.insert(row.queue.0, row.limits.high);
+            }
+            Stored::Key(row) => {
+                let key = u64::from_be_bytes((*row.key).try_into().unwrap());
+                let kind = (0..3).find(|kind| key_until(*kind) == row.until).unwrap();
+                model.keys.insert((row.queue.0, key), (row.message, kind));
+            }
+        })
+        .unwrap();
         let mut bodies = Memory::new(memory).unwrap();
         for message in stored {
             let length = usize::try_from(message.body_bytes).unwrap();
@@ -63,8 +101,12 @@ impl Model {
             assert!(same.unwrap() == Some(true), "message {} was changed", message.id);
             assert_eq!(message.sequence, expected.sequence);
             assert_eq!(message.created_ms, expected.created_ms);
-            let moved = message.moved.map(|moved| moved.priority);
-            assert_eq!(message.moved, moved.map(|number| state(message.id.0, number)));
+            let moved = message.moved.as_ref().map(|moved| Move {
+                number: moved.priority,
+                queue: moved.queue.map(|queue| queue.0),
+            });
+            let state = moved.map(|moved| state(message.id.0, message.queue.0, moved));
+            assert_eq!(message.moved, state);
             model.messages.insert(message.id.0, (message.queue.0, length, moved));
         }
         model
@@ -74,10 +116,14 @@ impl Model {
     pub fn without(&self, other: &Model) -> String {
         let messages = self.messages.iter().filter(|(id, row)| other.messages.get(id) != Some(row));
         let queues = self.queues.keys().filter(|id| !other.queues.contains_key(id));
+        let keys = self.keys.iter().filter(|(key, row)| other.keys.get(key) != Some(row));
+        let settings = self.settings.iter().filter(|(id, row)| other.settings.get(id) != Some(row));
         format!(
-            "messages {:?}, queues {:?}",
+            "messages {:?}, queues {:?}, keys {:?}, settings {:?}",
             messages.collect::<Vec<_>>(),
-            queues.collect::<Vec<_>>()
+            queues.collect::<Vec<_>>(),
+            keys.collect::<Vec<_>>(),
+            settings.collect::<Vec<_>>()
         )
     }
 
@@ -93,6 +139,11 @@ impl Model {
         (*id, row(*id, *queue, *length).body.to_vec())
     }
 
+    /// The message with the smallest id.
+    pub fn first(&self) -> u64 {
+        *self.messages.keys().next().unwrap()
+    }
+
     /// Whether there is no message.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
@@ -106,11 +157,15 @@ impl Model {
     /// One more thing happens.
     pub fn change(&mut self, ids: &mut Ids, sizes: &Sizes, random: &mut Random) -> Change {
         let full = self.messages.len() >= sizes.messages_max;
-        match random.below(10) {
+        let kinds = if sizes.is_first_format { 10 } else { 13 };
+        match random.below(kinds) {
             0 => self.name_queue(ids),
             1 => self.forget_queue(random).unwrap_or_else(|| self.name_queue(ids)),
             2..=5 if !full => self.put(ids, sizes, random),
-            6..=7 => self.move_one(random).unwrap_or_else(|| self.put(ids, sizes, random)),
+            6..=7 => self.move_one(sizes, random).unwrap_or_else(|| self.put(ids, sizes, random)),
+            10 => self.set_queue(random).unwrap_or_else(|| self.put(ids, sizes, random)),
+            11 => self.take_key(random).unwrap_or_else(|| self.put(ids, sizes, random)),
+            12 => self.free_key(random).unwrap_or_else(|| self.put(ids, sizes, random)),
             _ => self.remove(random).unwrap_or_else(|| self.put(ids, sizes, random)),
         }
     }
@@ -124,7 +179,14 @@ impl Model {
     }
 
     fn forget_queue(&mut self, random: &mut Random) -> Option<Change> {
-        let unused = |id: &u64| self.messages.values().all(|(queue, ..)| queue != id);
+        let is_in = |(queue, _, moved): &(u64, usize, Option<Move>), id: &u64| {
+            queue == id || moved.is_some_and(|moved| moved.queue == Some(*id))
+        };
+        let unused = |id: &u64| {
+            self.messages.values().all(|message| !is_in(message, id))
+                && self.keys.keys().all(|(queue, _)| queue != id)
+                && !self.settings.contains_key(id)
+        };
         let unused: Vec<u64> = self.queues.keys().copied().filter(unused).collect();
         let id = *unused.get(random.below(unused.len() as u64) as usize)?;
         self.queues.remove(&id);
@@ -152,12 +214,63 @@ impl Model {
         self.messages.keys().nth(at).copied()
     }
 
+    fn any_queue(&self, random: &mut Random) -> Option<u64> {
+        let at = random.below(self.queues.len() as u64) as usize;
+        self.queues.keys().nth(at).copied()
+    }
+
     /// A message is moved, if there is one.
-    pub fn move_one(&mut self, random: &mut Random) -> Option<Change> {
+    pub fn move_one(&mut self, sizes: &Sizes, random: &mut Random) -> Option<Change> {
         let id = self.any(random)?;
         let number = random.below(1_000_000) as u32;
-        self.messages.get_mut(&id)?.2 = Some(number);
-        Some(Change::Moved(state(id, number)))
+        let queue = self.messages[&id].0;
+        // The first format knows nothing of failures.
+        let number = number + u32::from(sizes.is_first_format && number.is_multiple_of(9));
+        let mut moved = Move { number, queue: None };
+        if !sizes.is_first_format && number.is_multiple_of(3) {
+            moved.queue = self.any_queue(random).filter(|other| *other != queue);
+        }
+        self.messages.get_mut(&id)?.2 = Some(moved);
+        Some(Change::Moved(state(id, queue, moved)))
+    }
+
+    fn set_queue(&mut self, random: &mut Random) -> Option<Change> {
+        let queue = self.any_queue(random)?;
+        let limit = random.below(3) as u32;
+        match limit {
+            0 => self.settings.remove(&queue),
+            limit => self.settings.insert(queue, limit),
+        };
+        Some(Change::QueueSet(setting(queue, limit)))
+    }
+
+    fn take_key(&mut self, random: &mut Random) -> Option<Change> {
+        let (queue, key) = (self.any_queue(random)?, random.below(20));
+        // The last message that was put, so that they come and go together now and then.
+        let message = self.messages.keys().next_back().map(|id| MessageId(*id));
+        let kind = random.below(3) as KeyKind;
+        // One that is set anew has to be freed first.
+        if self.keys.contains_key(&(queue, key)) {
+            return self.free(queue, key);
+        }
+        self.keys.insert((queue, key), (message, kind));
+        Some(Change::KeySet(KeyRow {
+            queue: QueueId(queue),
+            key: key.to_be_bytes()[..].into(),
+            message,
+            until: key_until(kind),
+        }))
+    }
+
+    fn free_key(&mut self, random: &mut Random) -> Option<Change> {
+        let at = random.below(self.keys.len() as u64) as usize;
+        let (queue, key) = *self.keys.keys().nth(at)?;
+        self.free(queue, key)
+    }
+
+    fn free(&mut self, queue: u64, key: u64) -> Option<Change> {
+        self.keys.remove(&(queue, key))?;
+        Some(Change::KeyGone { queue: QueueId(queue), key: key.to_be_bytes()[..].into() })
     }
 
     /// A message is removed, if there is one.
@@ -193,10 +306,25 @@ fn row(id: u64, queue: u64, length: usize) -> MessageRow {
     }
 }
 
-fn state(id: u64, number: u32) -> StateRow {
+fn state(id: u64, from: u64, Move { number, queue }: Move) -> StateRow {
     let buried = number.is_multiple_of(2);
+    // Of those that are where they were put, some have failed too.
+    let has_failed = queue.is_some() || number.is_multiple_of(9);
+    let failure = FailureRow {
+        attempts: number,
+        cause: Some([Cause::Failed, Cause::TimedOut][number as usize % 2]),
+        returned_ms: Some(i64::from(number)),
+        text: number.is_multiple_of(5).then(|| "x".repeat(number as usize % 100).into()),
+        origin: queue.map(|_| OriginRow {
+            queue: QueueId(from),
+            sequence: Sequence(id),
+            burial: u64::from(number),
+            life_left_ms: number.is_multiple_of(4).then_some(i64::from(number)),
+        }),
+    };
     StateRow {
         id: MessageId(id),
+        queue: queue.map(QueueId),
         state: if buried { MessageState::Buried } else { MessageState::Ready },
         priority: number,
         sequence: Sequence(id + u64::from(number)),
@@ -204,5 +332,19 @@ fn state(id: u64, number: u32) -> StateRow {
         expires_ms: None,
         delay_ms: 0,
         counters: Counters { reserves: number, ..Counters::default() },
+        failure: (has_failed && number > 0).then(|| Box::new(failure)),
+    }
+}
+
+fn setting(queue: u64, limit: u32) -> SettingRow {
+    let limits = QueueLimits { high: limit, normal: limit / 2, low: 0 };
+    SettingRow { queue: QueueId(queue), paused: limit == 1, limits }
+}
+
+fn key_until(kind: KeyKind) -> KeyUntil {
+    match kind {
+        0 => KeyUntil::Taken,
+        1 => KeyUntil::Done,
+        _ => KeyUntil::Moment(1_800_000_000_000),
     }
 }

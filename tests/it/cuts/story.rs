@@ -134,6 +134,11 @@ impl Story {
         self.candidates[0].messages()
     }
 
+    /// The first message.
+    pub fn first(&self) -> u64 {
+        self.candidates[0].first()
+    }
+
     /// This message is no longer expected.
     pub fn forget(&mut self, id: u64) {
         self.candidates[0].forget(id);

@@ -68,7 +68,7 @@ impl Rows {
         self.queues.extend(slice.queues.iter().cloned());
         for (row, state) in &slice.messages {
             self.messages.insert(row.id, row.clone());
-            self.states.extend(state.map(|state| (state.id, state)));
+            self.states.extend(state.clone().map(|state| (state.id, state)));
         }
     }
 
@@ -77,7 +77,7 @@ impl Rows {
         for row in batch.part(0..batch.places()) {
             match row {
                 Row::Put(row) => drop(self.messages.insert(row.id, row.clone())),
-                Row::Moved(state) => drop(self.states.insert(state.id, *state)),
+                Row::Moved(state) => drop(self.states.insert(state.id, state.clone())),
                 Row::Removed(id) => {
                     self.messages.remove(&id);
                     self.states.remove(&id);
