@@ -23,14 +23,14 @@ pub struct Replay {
 pub(super) struct Known {
     pub job: Job,
     pub tube: usize,
-    pub body: Place,
+    pub body: BodyPlace,
     /// Buried: the number of the record that said so, which is its place among the buried.
     burial: u64,
 }
 
 /// Where a body stands, without its line end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct BodyPlace {
     pub file: usize,
     pub at: u64,
     pub bytes: u64,
@@ -38,7 +38,7 @@ pub(super) struct Place {
 
 impl Replay {
     /// A whole record, which stands for all that was said of a job of this id before.
-    pub(super) fn told(&mut self, name: &[u8], job: &Job, body: Place) {
+    pub(super) fn told(&mut self, name: &[u8], job: &Job, body: BodyPlace) {
         self.count(job);
         // Any name of a tube is one of a queue.
         let Ok(name) = QueueName::new(name) else { return };

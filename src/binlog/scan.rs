@@ -3,7 +3,7 @@
 use std::io::{self, BufReader, Read};
 
 use super::record::{Format, Job, JobState, is_tube};
-use super::replay::{Place, Replay};
+use super::replay::{BodyPlace, Replay};
 use super::{Fault, FoundFile, What};
 
 /// The longest name of a tube, in bytes.
@@ -159,7 +159,7 @@ impl<R: Read> Records<R> {
         if !job.is_plausible() {
             return Ok(Step::LeftOut(job.id));
         }
-        replay.told(name, job, Place { file, at: body_at, bytes: body_bytes });
+        replay.told(name, job, BodyPlace { file, at: body_at, bytes: body_bytes });
         Ok(Step::Taken)
     }
 

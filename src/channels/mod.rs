@@ -44,7 +44,7 @@ use crate::words::policy::Policies;
 /// Everything that can wake the dispatcher.
 pub enum Event {
     /// A connection was accepted; always the first event of it.
-    Opened(Box<Opened>),
+    Opened(Box<NewConnection>),
     /// What was decoded from one read of a connection.
     Requests {
         /// Whose.
@@ -119,7 +119,7 @@ pub enum End {
 }
 
 /// A new connection, as the dispatcher needs it.
-pub struct Opened {
+pub struct NewConnection {
     /// Its number.
     pub connection: ConnectionId,
     /// Its bytes; the client's thread reads from the same one.
@@ -131,7 +131,7 @@ pub struct Opened {
     /// What its listener is configured to be.
     pub profile: Profile,
     /// Who it is, for logs.
-    pub peer: Peer,
+    pub peer: PeerAddress,
 }
 
 /// What a listener's connections have in common.
@@ -147,20 +147,20 @@ pub struct Profile {
 
 /// Who is on the other side.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Peer {
+pub enum PeerAddress {
     /// An address.
     Ip(IpAddr, u16),
     /// A user of this machine, through a Unix socket.
     Unix,
 }
 
-impl std::fmt::Display for Peer {
+impl std::fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Peer::Ip(address, port) => {
+            PeerAddress::Ip(address, port) => {
                 std::fmt::Display::fmt(&std::net::SocketAddr::new(*address, *port), f)
             }
-            Peer::Unix => f.write_str("unix"),
+            PeerAddress::Unix => f.write_str("unix"),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::meaning::{Checker, plain, zero_or};
 use super::resolve::Resolver;
 use super::values::{Millis, Mode};
 use crate::protocol::Protocol;
-use crate::protocol::options::Options;
+use crate::protocol::options::OptionValues;
 use crate::words::durability::Durability;
 
 /// The permissions of a Unix socket when none are given.
@@ -134,7 +134,7 @@ impl Checker<'_> {
     }
 
     /// What was typed of the protocol's own options.
-    fn options(&self, protocol: &Protocol, typed: &[TypedOption], options: &mut Options) {
+    fn options(&self, protocol: &Protocol, typed: &[TypedOption], options: &mut OptionValues) {
         for TypedOption { name, value } in typed {
             let fault = match protocol.options.iter().find(|option| option.name == *name) {
                 Some(option) if (option.accepts)(value.get_ref()) => {
@@ -209,7 +209,7 @@ pub(super) fn unaddressed(protocol: &'static Protocol, durability: Durability) -
         address: Address::Tcp(String::new(), 0),
         durability,
         allow_remote: false,
-        options: Options::defaults(protocol.options),
+        options: OptionValues::defaults(protocol.options),
         ack_timeout_ms: ACK_TIMEOUT_MS,
         mode: SOCKET_MODE,
         group: None,
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(phpmq.address, Address::Tcp("localhost".to_owned(), 0));
         assert_eq!(phpmq.durability, Durability::Sync);
         assert_eq!(phpmq.options.get("revision"), Some(&OptionValue::Number(1)));
-        assert_eq!(beanstalk.options, Options::default());
+        assert_eq!(beanstalk.options, OptionValues::default());
         assert_eq!(phpmq.ack_timeout_ms, 1_800_000);
         assert!(!phpmq.allow_remote && !phpmq.from_default);
         assert_eq!(beanstalk.durability, Durability::Periodic);

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::protocol::options::Options;
+use crate::protocol::options::OptionValues;
 use crate::protocol::{PROTOCOLS, Protocol};
 use crate::words::durability::Durability;
 use crate::words::limits::{LimitValues, body_bytes_ever};
@@ -143,7 +143,7 @@ pub struct Listener {
     /// Whether other machines may reach it.
     pub allow_remote: bool,
     /// The options that its protocol alone has.
-    pub options: Options,
+    pub options: OptionValues,
     /// How long a window's oldest message may stay unacknowledged, in milliseconds; 0 = for ever.
     pub ack_timeout_ms: u64,
     /// The permissions of a Unix socket.

@@ -25,7 +25,7 @@ use crate::config::{Config, Environment, OnIoError};
 use crate::daemon::logging::LevelHandle;
 use crate::daemon::signals::{self, Signals};
 use crate::daemon::systemd::{self, Notifier, Passed};
-use crate::dispatcher::facts::Facts;
+use crate::dispatcher::facts::FactReader;
 use crate::dispatcher::{Dispatcher, Health, Parts, Stopped};
 use crate::engine::Engine;
 use crate::engine::load::Loader;
@@ -97,7 +97,7 @@ impl Daemon {
             turns,
             health: health.clone(),
             notices: notice_sender.clone(),
-            facts: Facts::new(random_instance()),
+            facts: FactReader::new(random_instance()),
             snapshot_interval_ms: config.storage.snapshot_interval_ms,
             commit_timeout_ms: config.storage.commit_timeout_ms,
             stop_timeout_ms: STOP_TIMEOUT_MS,

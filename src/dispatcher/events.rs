@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use slog::debug;
 
-use crate::channels::{End, Event, Opened};
+use crate::channels::{End, Event, NewConnection};
 use crate::engine::Input;
 use crate::store::StoreError;
 use crate::words::command::{Command, Manner, Request, Tag};
@@ -39,7 +39,7 @@ impl Dispatcher<'_> {
         }
     }
 
-    pub(super) fn open(&mut self, opened: Opened) -> Result<(), StoreError> {
+    pub(super) fn open(&mut self, opened: NewConnection) -> Result<(), StoreError> {
         let (connection, profile) = (opened.connection, opened.profile);
         debug!(self.log, "connection opened"; "connection" => connection.0,
             "protocol" => profile.protocol.name, "peer" => %opened.peer);

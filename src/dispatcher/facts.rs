@@ -12,18 +12,18 @@ use crate::words::statistics::ProcessFacts;
 
 /// The facts that never change, read once, and the way to the others.
 #[derive(Debug)]
-pub struct Facts {
+pub struct FactReader {
     fixed: ProcessFacts,
     page_bytes: u64,
     ticks_per_second: u64,
 }
 
-impl Facts {
+impl FactReader {
     /// Reads what never changes; `instance` is this process's random id.
-    pub fn new(instance: String) -> Facts {
+    pub fn new(instance: String) -> FactReader {
         let system = uname();
         let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
-        Facts {
+        FactReader {
             fixed: ProcessFacts {
                 pid: std::process::id(),
                 instance,
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_running_process_has_memory_and_a_host() {
-        let facts = Facts::new("ab12".to_owned()).read(5);
+        let facts = FactReader::new("ab12".to_owned()).read(5);
         assert_eq!(facts.pid, std::process::id());
         assert_eq!((facts.instance.as_str(), facts.uptime_ms), ("ab12", 5));
         assert!(facts.resident_bytes > 100_000);

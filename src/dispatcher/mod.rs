@@ -52,7 +52,7 @@ use slog::{Logger, info};
 
 use crate::channels::waiting::Waiting;
 use crate::channels::{Event, Finished, Notice, Order};
-use crate::dispatcher::facts::Facts;
+use crate::dispatcher::facts::FactReader;
 use crate::engine::{Effect, Engine, Input};
 use crate::journal::Journal;
 use crate::persistence::Progress;
@@ -110,7 +110,7 @@ pub struct Parts {
     /// Where it says that its health has changed.
     pub notices: Sender<Notice>,
     /// Facts of the process.
-    pub facts: Facts,
+    pub facts: FactReader,
     /// `storage.snapshot_interval`, in milliseconds.
     pub snapshot_interval_ms: u64,
     /// `storage.commit_timeout`, in milliseconds.
@@ -157,7 +157,7 @@ pub struct Dispatcher<'c> {
     turns: Arc<AtomicU64>,
     health: Arc<Health>,
     notices: Sender<Notice>,
-    facts: Facts,
+    facts: FactReader,
     stop_timeout_ms: u64,
     exit_on_io_error: bool,
     min_free_disk: u64,

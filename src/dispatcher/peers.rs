@@ -7,7 +7,7 @@ use std::sync::Arc;
 use slog::debug;
 
 use crate::channels::gate::Gate;
-use crate::channels::{self, Opened};
+use crate::channels::{self, NewConnection};
 use crate::engine::Input;
 use crate::protocol::Encoder;
 use crate::store::StoreError;
@@ -28,7 +28,7 @@ pub(super) struct Peer {
     pub encoder: Box<dyn Encoder>,
     pub protocol: &'static str,
     /// Whom the log names.
-    pub address: channels::Peer,
+    pub address: channels::PeerAddress,
     pub manner: Manner,
     pub durability: Durability,
     gate: Arc<Gate>,
@@ -91,8 +91,8 @@ impl Closed {
 }
 
 impl Peer {
-    pub fn new(opened: Opened, writers: &Arc<Writers>) -> Peer {
-        let Opened { connection, transport, encoder, gate, profile, peer: address } = opened;
+    pub fn new(opened: NewConnection, writers: &Arc<Writers>) -> Peer {
+        let NewConnection { connection, transport, encoder, gate, profile, peer: address } = opened;
         let outbox = Outbox::new(connection, transport, gate.clone(), writers.clone());
         Peer {
             outbox,

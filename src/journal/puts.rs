@@ -14,12 +14,12 @@ use crate::words::ids::MessageId;
 /// Messages by id. Empty slots are at most as many as messages, and a few.
 #[derive(Debug, Default)]
 pub(super) struct Puts {
-    slots: VecDeque<Slot>,
+    slots: VecDeque<PutSlot>,
     messages: usize,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct PutSlot {
     id: MessageId,
     /// `None` once the message has left.
     row: Option<MessageRow>,
@@ -50,7 +50,7 @@ impl Puts {
     /// Adds a message, whose id is above all others.
     pub fn push(&mut self, row: MessageRow) {
         debug_assert!(self.slots.back().is_none_or(|last| last.id < row.id), "ids only grow");
-        self.slots.push_back(Slot { id: row.id, row: Some(row) });
+        self.slots.push_back(PutSlot { id: row.id, row: Some(row) });
         self.messages += 1;
     }
 
@@ -84,7 +84,7 @@ impl Puts {
     /// first one alone.
     pub fn end_of_bytes(&self, slots: Range<usize>, bytes_max: u64) -> usize {
         let mut bytes = 0;
-        let is_beyond = |slot: &Slot| {
+        let is_beyond = |slot: &PutSlot| {
             bytes += slot.row.as_ref().map_or(0, put_bytes);
             bytes > bytes_max
         };

@@ -128,15 +128,19 @@ pub fn run(
             Held::Closed(_) => link.refuse_all(&held, next.take()),
         };
         match end {
-            End::Over => break,
-            End::Share => (held, next) = (share(held, &link), None),
-            End::Connect(order) => (held, next) = connect(held, order, &link),
-            End::Replace(slice, batch) => (held, next) = refill::replace(held, slice, batch, &link),
-            End::Moved(to) => held = closing::follow(held, to, &link),
-            End::Close(batch, messages) => match closing::close(held, batch, messages, &link) {
-                Some(open) => held = open,
-                None => return Ok(()),
-            },
+            ServingEnd::Over => break,
+            ServingEnd::Share => (held, next) = (share(held, &link), None),
+            ServingEnd::Connect(order) => (held, next) = connect(held, order, &link),
+            ServingEnd::Replace(slice, batch) => {
+                (held, next) = refill::replace(held, slice, batch, &link)
+            }
+            ServingEnd::Moved(to) => held = closing::follow(held, to, &link),
+            ServingEnd::Close(batch, messages) => {
+                match closing::close(held, batch, messages, &link) {
+                    Some(open) => held = open,
+                    None => return Ok(()),
+                }
+            }
         }
     }
     let suspect = link.progress.is_suspect();
@@ -154,7 +158,7 @@ pub fn run(
 }
 
 /// Why serving ended.
-enum End {
+enum ServingEnd {
     /// The file was closed in order, or nobody can send orders any more.
     Over,
     /// A new file is to be made, beginning with these.
@@ -243,17 +247,17 @@ impl Link {
     }
 
     /// Serves without any file: it is connected to if that is sound, and else only a new one helps.
-    fn refuse_all(&self, held: &Held, mut next: Option<Order>) -> End {
+    fn refuse_all(&self, held: &Held, mut next: Option<Order>) -> ServingEnd {
         while let Some(order) = next.take().or_else(|| self.next()) {
             match order {
                 Order::Rewrite { slice, batch } if slice.first => {
-                    return End::Replace(slice, batch);
+                    return ServingEnd::Replace(slice, batch);
                 }
-                order if !self.progress.is_suspect() => return End::Connect(order),
+                order if !self.progress.is_suspect() => return ServingEnd::Connect(order),
                 order => self.refuse(held, order.into_batch()),
             }
         }
-        End::Over
+        ServingEnd::Over
     }
 
     /// Says that only a new file helps, also to the dispatcher.
@@ -283,13 +287,13 @@ impl<'a, D: Disk> Persistence<'a, D> {
         Persistence { disk, link, late_error: None, untidy: false, moved: None, shares: true }
     }
 
-    fn serve(&mut self, mut next: Option<Order>) -> End {
+    fn serve(&mut self, mut next: Option<Order>) -> ServingEnd {
         if !self.is_suspect() {
             self.measure();
         }
         loop {
             if let Some(to) = self.moved.take() {
-                return End::Moved(to);
+                return ServingEnd::Moved(to);
             }
             let Some(order) = next.take().or_else(|| self.link.next()) else { break };
             match order {
@@ -297,15 +301,15 @@ impl<'a, D: Disk> Persistence<'a, D> {
                     let synced = self.commit(batch, sync) && sync;
                     let free = self.link.progress.disk_free_bytes();
                     if synced && !self.shares && !self.is_suspect() && free >= Some(SHARE_BYTES) {
-                        return End::Share;
+                        return ServingEnd::Share;
                     }
                 }
                 Order::Close { batch, messages } => match self.try_commit(&batch, true) {
-                    Ok(()) => return End::Close(batch, messages),
+                    Ok(()) => return ServingEnd::Close(batch, messages),
                     Err(error) => self.link.answer(batch, Err(error)),
                 },
                 Order::Rewrite { slice, batch } if slice.first => {
-                    return End::Replace(slice, batch);
+                    return ServingEnd::Replace(slice, batch);
                 }
                 Order::Rewrite { batch, .. } => {
                     let error = self.disk.distrust();
@@ -313,7 +317,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
                 }
             }
         }
-        End::Over
+        ServingEnd::Over
     }
 
     fn is_suspect(&self) -> bool {

@@ -20,7 +20,7 @@ use crate::words::command::{Delivery, Reply, Requests, Tag};
 use crate::words::limits::Limits;
 use crate::words::output::Output;
 use crate::words::refusal::Refusal;
-use options::{Options, ProtocolOption};
+use options::{OptionValues, ProtocolOption};
 use wire::Rest;
 
 /// What a new connection's decoder and encoder are made from.
@@ -32,7 +32,7 @@ pub struct Setup {
     /// able to make up, such as ids that they give back.
     pub secret: [u8; 16],
     /// The values of the protocol's own options.
-    pub options: Arc<Options>,
+    pub options: Arc<OptionValues>,
 }
 
 /// The two halves of a connection.

@@ -31,12 +31,12 @@ pub struct ProtocolOption {
 
 /// What one listener has for each option of its protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options(Vec<(&'static str, OptionValue)>);
+pub struct OptionValues(Vec<(&'static str, OptionValue)>);
 
-impl Options {
+impl OptionValues {
     /// The defaults of these options.
-    pub fn defaults(options: &[ProtocolOption]) -> Options {
-        Options(options.iter().map(|option| (option.name, option.default.clone())).collect())
+    pub fn defaults(options: &[ProtocolOption]) -> OptionValues {
+        OptionValues(options.iter().map(|option| (option.name, option.default.clone())).collect())
     }
 
     /// Gives an option another value, which it accepts.
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn an_option_has_its_default_until_it_is_set() {
-        let mut options = Options::defaults(&OPTIONS);
+        let mut options = OptionValues::defaults(&OPTIONS);
         assert_eq!(options.get("size"), Some(&OptionValue::Number(7)));
         options.set(&OPTIONS[1], OptionValue::Flag(true));
         assert_eq!(options.get("quiet"), Some(&OptionValue::Flag(true)));

@@ -19,7 +19,7 @@ use super::probe::store_error;
 use super::room::{LOG_BYTES, Room, pages_needed};
 use super::rows::unsigned;
 use super::schema::{PAGE_BYTES, setting};
-use super::spare_rows::Reserve;
+use super::spare_rows::SpareRows;
 use super::suspect;
 use super::tables::Tables;
 use crate::journal::Batch;
@@ -59,7 +59,7 @@ pub struct File<'c> {
     pub(super) pages: Statement<'c>,
     vacuum: Statement<'c>,
     pub(super) ballast: Ballast,
-    pub(super) reserve: Reserve,
+    pub(super) reserve: SpareRows,
     pub(super) room: Room,
     /// Whether a mark says that the file is suspect.
     marked: bool,
@@ -129,7 +129,7 @@ impl<'c> File<'c> {
             pages: prepare("PRAGMA page_count")?,
             vacuum: prepare("VACUUM")?,
             ballast: Ballast::find(&file.place.paths),
-            reserve: Reserve::find(connection).map_err(failed)?,
+            reserve: SpareRows::find(connection).map_err(failed)?,
             room: Room::default(),
             marked: false,
         };

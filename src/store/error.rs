@@ -102,14 +102,14 @@ pub enum StoreError {
         /// The file.
         file: PathBuf,
         /// What the system said.
-        source: Cause,
+        source: ErrorSource,
     },
     /// No room is left on the device, or the user's share of it is used up.
     Full {
         /// The file.
         file: PathBuf,
         /// What the system said.
-        source: Cause,
+        source: ErrorSource,
     },
     /// No room is left for all of a commit: only what comes up to a part of it is in the file, and on
     /// the disk if that was asked for.
@@ -117,7 +117,7 @@ pub enum StoreError {
         /// The file.
         file: PathBuf,
         /// What the system said.
-        source: Cause,
+        source: ErrorSource,
         /// The last part that is in the file.
         kept: Part,
     },
@@ -126,7 +126,7 @@ pub enum StoreError {
         /// The file.
         file: PathBuf,
         /// What the system said.
-        source: Cause,
+        source: ErrorSource,
     },
     /// An earlier error has left it uncertain what the file holds: nothing is written to it before
     /// a new one is in its place.
@@ -162,7 +162,7 @@ pub enum StoreError {
 
 /// What the system or the database library said.
 #[derive(Debug)]
-pub enum Cause {
+pub enum ErrorSource {
     /// The system.
     System(io::Error),
     /// The database library.
@@ -275,16 +275,16 @@ impl StoreError {
         let file = file.to_path_buf();
         match source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                StoreError::Permission { file, source: Cause::System(source) }
+                StoreError::Permission { file, source: ErrorSource::System(source) }
             }
             // A size limit of the process or the user is a full disk for whoever meets it.
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::FileTooLarge => {
                 let source = without_inodes(&file).unwrap_or(source);
-                StoreError::Full { file, source: Cause::System(source) }
+                StoreError::Full { file, source: ErrorSource::System(source) }
             }
-            _ => StoreError::Io { file, source: Cause::System(source) },
+            _ => StoreError::Io { file, source: ErrorSource::System(source) },
         }
     }
 
@@ -294,13 +294,15 @@ impl StoreError {
         match source.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Busy { file },
             Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-                StoreError::Permission { file, source: Cause::Database(source) }
+                StoreError::Permission { file, source: ErrorSource::Database(source) }
             }
-            Some(ErrorCode::DiskFull) => StoreError::Full { file, source: Cause::Database(source) },
+            Some(ErrorCode::DiskFull) => {
+                StoreError::Full { file, source: ErrorSource::Database(source) }
+            }
             // The library does not say why it cannot open, and leaves a full disk to be guessed.
             Some(ErrorCode::CannotOpen) => match without_inodes(&file).or(without_blocks(&file)) {
-                Some(lack) => StoreError::Full { file, source: Cause::System(lack) },
-                None => StoreError::Io { file, source: Cause::Database(source) },
+                Some(lack) => StoreError::Full { file, source: ErrorSource::System(lack) },
+                None => StoreError::Io { file, source: ErrorSource::Database(source) },
             },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
                 file,
@@ -308,7 +310,7 @@ impl StoreError {
                 found: 1,
             },
             Some(ErrorCode::SystemIoFailure | ErrorCode::FileLockingProtocolFailed) => {
-                StoreError::Io { file, source: Cause::Database(source) }
+                StoreError::Io { file, source: ErrorSource::Database(source) }
             }
             _ => StoreError::Internal { file, source },
         }
@@ -479,8 +481,8 @@ impl std::error::Error for StoreError {
             | StoreError::Full { source, .. }
             | StoreError::NoRoom { source, .. }
             | StoreError::Io { source, .. } => Some(match source {
-                Cause::System(error) => error,
-                Cause::Database(error) => error,
+                ErrorSource::System(error) => error,
+                ErrorSource::Database(error) => error,
             }),
             StoreError::Internal { source, .. } => Some(source),
             _ => None,
@@ -488,11 +490,11 @@ impl std::error::Error for StoreError {
     }
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for ErrorSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Cause::System(error) => error.fmt(f),
-            Cause::Database(error) => error.fmt(f),
+            ErrorSource::System(error) => error.fmt(f),
+            ErrorSource::Database(error) => error.fmt(f),
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct StoreFile {
     /// The index of its log. Dropped after the connection: whoever closes a file takes all locks of
     /// this process on it away, those of the database library included.
     _index: Option<File>,
-    pub(super) place: Place,
+    pub(super) place: FileLocation,
     /// File and log: somebody may put other files in their places.
     pub(super) identities: [Option<Identity>; 2],
     pub(super) seen: Cell<Seen>,
@@ -46,7 +46,7 @@ pub struct StoreFile {
 }
 
 /// Where a database is, locked for us whether it is open or not.
-pub struct Place {
+pub struct FileLocation {
     pub(super) paths: Paths,
     pub(super) settings: Cell<Settings>,
     /// Messages in the file, about.
@@ -100,9 +100,9 @@ pub enum LockFile {
     Missing,
 }
 
-impl Place {
-    pub(super) fn new(paths: Paths, lock: Lock, settings: Settings) -> Place {
-        Place {
+impl FileLocation {
+    pub(super) fn new(paths: Paths, lock: Lock, settings: Settings) -> FileLocation {
+        FileLocation {
             paths,
             settings: Cell::new(settings),
             messages: Cell::new(0),
@@ -172,7 +172,7 @@ impl Place {
 
 impl StoreFile {
     /// Keeps a file that is connected to at this place.
-    pub(super) fn at(place: Place, connected: Connected) -> StoreFile {
+    pub(super) fn at(place: FileLocation, connected: Connected) -> StoreFile {
         let Connected { connection, origin, index_file: _index, identities, index } = connected;
         place.origin.set(origin);
         let seen = Cell::default();
@@ -196,7 +196,7 @@ impl StoreFile {
     }
 
     /// The same; its place stays ours.
-    pub(super) fn close_in_place(self) -> (Place, Result<(), StoreError>) {
+    pub(super) fn close_in_place(self) -> (FileLocation, Result<(), StoreError>) {
         let StoreFile { place, _index, connection, .. } = self;
         let closed = close(connection, &place);
         (place, closed)
@@ -213,7 +213,7 @@ impl StoreFile {
     }
 
     /// Closes a suspect file as it is; its place stays ours.
-    pub fn abandon(self) -> Place {
+    pub fn abandon(self) -> FileLocation {
         let _ = keep_log_on_close(&self.connection, true);
         self.place
     }
@@ -235,7 +235,7 @@ pub(super) fn disk_free_bytes(paths: &Paths) -> Result<u64, StoreError> {
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-fn close(connection: Connection, place: &Place) -> Result<(), StoreError> {
+fn close(connection: Connection, place: &FileLocation) -> Result<(), StoreError> {
     // A quota or a size limit is a full disk, and leaves the file sound.
     let failed = |error| store_error(&place.paths, error);
     let settled = origin::settle(&connection, &place.paths, place.origin.get())
@@ -370,7 +370,7 @@ fn own_index(paths: &Paths) -> Result<File, StoreError> {
 
 /// Connects to a sound file in its place, after we have written it or found it so, and commits to
 /// it for the first time.
-pub(super) fn adopt(place: &Place) -> Result<Connected, StoreError> {
+pub(super) fn adopt(place: &FileLocation) -> Result<Connected, StoreError> {
     let paths = &place.paths;
     begin::with_index(paths, |index| {
         let alone = Alone::look(paths)?;

@@ -20,7 +20,7 @@ use rusqlite::{Connection, Result, Row};
 
 use super::begin;
 use super::check::{self, Summary};
-use super::error::Cause;
+use super::error::ErrorSource;
 use super::origin::{Origin, Stand};
 use super::paths::{Paths, file_bytes};
 use super::probe::store_error;
@@ -135,7 +135,7 @@ pub(super) fn without_room(memory: &Connection, error: StoreError) -> StoreError
          free to bring it to format {}; nothing was changed",
         schema::FORMAT_VERSION
     );
-    let source = Cause::System(io::Error::new(ErrorKind::StorageFull, why));
+    let source = ErrorSource::System(io::Error::new(ErrorKind::StorageFull, why));
     StoreError::Full { file, source }
 }
 

@@ -14,7 +14,7 @@ use rusqlite::Connection;
 
 use super::begin::{self, Sound};
 use super::error::Damage;
-use super::file::{self, Connected, Place, Settings, StoreFile};
+use super::file::{self, Connected, FileLocation, Settings, StoreFile};
 use super::format_1;
 use super::guard::Guard;
 use super::header::{check_header, is_writable};
@@ -50,7 +50,7 @@ pub fn open(path: Option<&Path>, progress: &mut dyn FnMut(u64)) -> Result<Opened
         })?;
     let settings =
         Settings { secret: facts.secret, ids_reserved: facts.ids_reserved, clock: facts.clock };
-    let place = Place::new(paths, lock, settings);
+    let place = FileLocation::new(paths, lock, settings);
     place.count(facts.messages, 0);
     place.clean_mark.set(facts.clean_stop && facts.next_id == facts.ids_reserved);
     let (file, unopened) = match connected {

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::error::Cause;
+use super::error::ErrorSource;
 use super::file::disk_free_bytes;
 use super::paths::{FILE_MODE, Paths, remove_if_there, rename};
 use super::room::SHARE_BYTES;
@@ -194,7 +194,7 @@ fn failed(name: &Path, bytes: u64, error: io::Error) -> StoreError {
                 "{source}; the write-ahead log is damaged, and the daemon starts once {bytes} bytes \
                  are free to keep a copy of it"
             );
-            let source = Cause::System(io::Error::new(ErrorKind::StorageFull, why));
+            let source = ErrorSource::System(io::Error::new(ErrorKind::StorageFull, why));
             StoreError::Full { file, source }
         }
         error => error,

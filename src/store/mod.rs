@@ -47,8 +47,8 @@ mod tables;
 pub(crate) mod testing;
 
 pub use commit::{Checkpoint, File, OwnRoom};
-pub use error::{Cause, DAMAGE_LISTED_MAX, Damage, Remedy, StoreError};
-pub use file::{LockFile, Place, Sizes, StoreFile};
+pub use error::{DAMAGE_LISTED_MAX, Damage, ErrorSource, Remedy, StoreError};
+pub use file::{FileLocation, LockFile, Sizes, StoreFile};
 pub use filling::{Filling, exists, share_owner};
 pub use load::open;
 pub use memory::Memory;
@@ -74,7 +74,7 @@ pub struct Opened {
     /// The file, for the persistence thread; `None` when nothing is kept on disk, or not yet.
     pub file: Option<StoreFile>,
     /// The place of a file that was read and cannot be written to before the disk has room.
-    pub unopened: Option<Place>,
+    pub unopened: Option<FileLocation>,
     /// What was found in it.
     pub facts: Facts,
     /// The copy of a log that was damaged before its end.

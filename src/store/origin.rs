@@ -296,7 +296,7 @@ pub(super) fn random_cookie() -> Result<u32, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::super::File;
-    use super::super::file::{self, Connected, Index, Place, Settings, StoreFile};
+    use super::super::file::{self, Connected, FileLocation, Index, Settings, StoreFile};
     use super::super::lock::Lock;
     use super::super::testing::{
         commit, commit_to, folder, found, message_count, put, queue, removed, reopen, story,
@@ -432,7 +432,7 @@ mod tests {
         let origin = stand.found().unwrap();
         let connected = Connected::new(connection, &paths, Index::Shared, origin).unwrap();
         let settings = Settings { secret: [0; 16], ids_reserved: 1, clock: None };
-        StoreFile::at(Place::new(paths, lock, settings), connected)
+        StoreFile::at(FileLocation::new(paths, lock, settings), connected)
     }
 
     /// The first commits to a restored backup were made without its own cookie when the start had

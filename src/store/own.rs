@@ -11,14 +11,14 @@ use rusqlite::Connection;
 
 use super::StoreError;
 use super::commit::File;
-use super::error::Cause;
+use super::error::ErrorSource;
 use super::file::disk_free_bytes;
 use super::origin;
 use super::parts::is_full;
 use super::paths::allocated_bytes;
 use super::room::{AGAIN_PAGES, Allocated, LOG_BYTES, Room, allocate};
 use super::schema::PAGE_BYTES;
-use super::spare_rows::{self, ROW_PAGES, Reserve};
+use super::spare_rows::{self, ROW_PAGES, SpareRows};
 
 impl File<'_> {
     /// At the beginning: the file has as many pages as it has, and blocks for each of them.
@@ -59,7 +59,7 @@ impl File<'_> {
 
     /// What is said when there is none.
     pub(super) fn no_room(&self) -> StoreError {
-        let source = Cause::System(io::ErrorKind::StorageFull.into());
+        let source = ErrorSource::System(io::ErrorKind::StorageFull.into());
         StoreError::Full { file: self.file.path().to_path_buf(), source }
     }
 
@@ -156,7 +156,7 @@ impl File<'_> {
             return Ok(());
         }
         result?;
-        self.reserve = Reserve::find(connection)
+        self.reserve = SpareRows::find(connection)
             .map_err(|error| StoreError::database(self.file.path(), error))?;
         self.wrote_frames(rows * (ROW_PAGES + 2));
         self.measure_room()

@@ -33,19 +33,19 @@ const RELEASE: &str = "DELETE FROM reserve WHERE id = (SELECT max(id) FROM reser
 
 /// The rows that there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reserve {
+pub(super) struct SpareRows {
     pub rows: u64,
 }
 
-impl Reserve {
+impl SpareRows {
     /// Counts them.
-    pub fn find(connection: &Connection) -> Result<Reserve> {
+    pub fn find(connection: &Connection) -> Result<SpareRows> {
         let rows = if exists(connection)? {
             connection.query_row("SELECT count(*) FROM reserve", [], |row| row.get::<_, i64>(0))?
         } else {
             0
         };
-        Ok(Reserve { rows: u64::try_from(rows).unwrap_or(0) })
+        Ok(SpareRows { rows: u64::try_from(rows).unwrap_or(0) })
     }
 
     /// How many rows there should be for so many messages.
@@ -58,7 +58,7 @@ impl Reserve {
 
     /// How many rows to add now, with so much left on the disk.
     pub fn to_add(self, messages: u64, disk_free_bytes: u64) -> u64 {
-        let wanted = Reserve::wanted(messages);
+        let wanted = SpareRows::wanted(messages);
         if disk_free_bytes < wanted * ROW_BYTES * DISK_FREE_TIMES {
             return 0;
         }
@@ -67,7 +67,7 @@ impl Reserve {
 
     /// How many rows are far too many.
     pub fn too_many(self, messages: u64) -> u64 {
-        let wanted = Reserve::wanted(messages);
+        let wanted = SpareRows::wanted(messages);
         if self.rows > 2 * wanted { self.rows - wanted } else { 0 }
     }
 }
@@ -102,12 +102,12 @@ mod tests {
 
     #[test]
     fn there_are_as_many_rows_as_messages_need_that_are_all_moved_and_no_more_than_16_mib() {
-        let none = Reserve::default();
+        let none = SpareRows::default();
         assert_eq!(none.to_add(0, PLENTY), 0);
         assert_eq!(none.to_add(MESSAGES_FEW, PLENTY), 1);
         assert_eq!(none.to_add(1_000_000, PLENTY), ROWS_AT_ONCE);
         assert_eq!(none.to_add(1_000_000, ROWS_MAX * ROW_BYTES), 0, "the disk is small");
-        let enough = Reserve { rows: ROWS_MAX };
+        let enough = SpareRows { rows: ROWS_MAX };
         assert_eq!(enough.to_add(100_000_000, PLENTY), 0);
         assert_eq!(enough.too_many(100_000_000), 0);
         assert_eq!(enough.too_many(0), ROWS_MAX);

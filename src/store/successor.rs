@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, Result};
 
 use super::check::Summary;
-use super::file::{self, Place, Settings, StoreFile};
+use super::file::{self, FileLocation, Settings, StoreFile};
 use super::lock::Lock;
 use super::memory::Memory;
 use super::paths::Paths;
@@ -32,7 +32,7 @@ pub enum Held {
     /// With a file, which may be suspect.
     Open(StoreFile),
     /// Without one that could be used.
-    Closed(Place),
+    Closed(FileLocation),
 }
 
 /// A new file on its way.
@@ -47,7 +47,7 @@ impl Held {
         self.place().path()
     }
 
-    fn place(&self) -> &Place {
+    fn place(&self) -> &FileLocation {
         match self {
             Held::Open(file) => &file.place,
             Held::Closed(place) => place,
@@ -55,7 +55,7 @@ impl Held {
     }
 
     /// Closes a suspect file as it is; its place stays ours.
-    pub fn abandon(self) -> Place {
+    pub fn abandon(self) -> FileLocation {
         match self {
             Held::Open(file) => file.abandon(),
             Held::Closed(place) => place,
@@ -153,7 +153,7 @@ impl Replacement {
         }
     }
 
-    fn write_settings(&self, place: &Place) -> Result<()> {
+    fn write_settings(&self, place: &FileLocation) -> Result<()> {
         write_settings(self.new.connection(), place.settings.get(), 0)
     }
 

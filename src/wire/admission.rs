@@ -52,11 +52,11 @@ pub struct Admission {
     found_full: AtomicBool,
     /// A large frame was refused for want of room, for the dispatcher to tell.
     refused_large: AtomicBool,
-    line: Mutex<Line>,
+    line: Mutex<WaitingFrames>,
 }
 
 #[derive(Debug, Default)]
-struct Line {
+struct WaitingFrames {
     waiters: VecDeque<Waiter>,
     last_number: u64,
 }
@@ -207,7 +207,7 @@ impl Admission {
     }
 
     /// Admits who may go on now.
-    fn look(&self, line: &mut Line, ticket: &mut Ticket, now: Time) -> Outlook {
+    fn look(&self, line: &mut WaitingFrames, ticket: &mut Ticket, now: Time) -> Outlook {
         let Some(number) = ticket.number else { return Outlook::Admitted };
         let place = line.waiters.iter().position(|waiter| waiter.number == number);
         let Some((place, waiter)) = place.and_then(|place| Some((place, line.waiters.get(place)?)))
@@ -278,7 +278,7 @@ impl Admission {
     }
 
     /// Wakes the first of the large and the first of the smaller ones.
-    fn ring_next(&self, line: &Line) {
+    fn ring_next(&self, line: &WaitingFrames) {
         for large in [true, false] {
             let next = line.waiters.iter().find(|waiter| self.is_large(waiter.frame) == large);
             if let Some(waiter) = next {
@@ -287,7 +287,7 @@ impl Admission {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Line> {
+    fn lock(&self) -> MutexGuard<'_, WaitingFrames> {
         // A line is whole between its changes, whatever became of who changed it.
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,7 +2,8 @@
 //!
 //! Shared by listeners (which admit), client threads (which leave) and the main thread (which ends
 //! all at shut-down). The lock is held for a few map operations per connection, never per request.
-//! Invariant: nothing that may drop a [`Place`] happens under the lock, since that takes it again.
+//! Invariant: nothing that may drop a [`Registration`] happens under the lock, since that takes it
+//! again.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -69,12 +70,12 @@ impl fmt::Display for Refused {
 
 /// A connection's place among those that are counted, given back when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct Registration {
     clients: Arc<Clients>,
     owner: Owner,
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         let mut open = self.clients.lock();
         open.count -= 1;
@@ -92,7 +93,7 @@ impl Clients {
     ///
     /// # Errors
     /// The limit that is reached.
-    pub fn admit(self: &Arc<Self>, limits: &Limits, owner: Owner) -> Result<Place, Refused> {
+    pub fn admit(self: &Arc<Self>, limits: &Limits, owner: Owner) -> Result<Registration, Refused> {
         let mut open = self.lock();
         let of_owner = open.by_owner.get(&owner).copied().unwrap_or(0);
         let per_owner_max = limits.max_connections_per_peer();
@@ -108,7 +109,7 @@ impl Clients {
         }
         open.count += 1;
         open.by_owner.insert(owner, of_owner + 1);
-        Ok(Place { clients: Arc::clone(self), owner })
+        Ok(Registration { clients: Arc::clone(self), owner })
     }
 
     /// Notes that the daemon is full. Says whether it was not before.

@@ -70,7 +70,7 @@ impl Threads {
         let threads = Arc::clone(self);
         self.alive.fetch_add(1, Ordering::SeqCst);
         let spawned = Builder::new().name(name).stack_size(stack_bytes).spawn(move || {
-            let ending = Ending { threads, number };
+            let ending = ThreadEnd { threads, number };
             if let Ok(handle) = handle.recv() {
                 // Without a main thread nobody joins: the handle goes and the thread is detached.
                 let _ = ending.threads.notices.send(Notice::ThreadStarted(number, handle));
@@ -163,12 +163,12 @@ impl Threads {
 }
 
 /// Reports a thread's end, also when it panics.
-struct Ending {
+struct ThreadEnd {
     threads: Arc<Threads>,
     number: u64,
 }
 
-impl Drop for Ending {
+impl Drop for ThreadEnd {
     fn drop(&mut self) {
         let _ = self.threads.notices.send(Notice::ThreadEnded(self.number));
     }

@@ -31,10 +31,10 @@ use super::peers::Closed;
 use super::*;
 use crate::channels::gate::Gate;
 use crate::channels::transport::Transport;
-use crate::channels::{self, End, Opened, Profile};
+use crate::channels::{self, End, NewConnection, Profile};
 use crate::journal::Batch;
 use crate::protocol::{self, Decoder, Setup};
-use crate::store::{self, Cause};
+use crate::store::{self, ErrorSource};
 use crate::wire::threads::Threads;
 use crate::words::command::Requests;
 use crate::words::durability::Durability;
@@ -122,7 +122,7 @@ impl Stage {
             turns: Arc::default(),
             health: Arc::default(),
             notices: notices_in.clone(),
-            facts: Facts::new("test".to_owned()),
+            facts: FactReader::new("test".to_owned()),
             snapshot_interval_ms: TICK_MS,
             commit_timeout_ms: TIMEOUT_MS,
             stop_timeout_ms: 0,
@@ -168,13 +168,13 @@ impl Stage {
         let theirs = UnixStream::from(OwnedFd::from(theirs));
         let id = ConnectionId(u64::from(letter));
         let gate = Arc::new(Gate::default());
-        let opened = Opened {
+        let opened = NewConnection {
             connection: id,
             transport: Arc::new(Transport::plain(ours)),
             encoder,
             gate: gate.clone(),
             profile: Profile { protocol, durability, ack_timeout_ms: 0 },
-            peer: channels::Peer::Unix,
+            peer: channels::PeerAddress::Unix,
         };
         self.events.send(Event::Opened(Box::new(opened))).unwrap();
         self.clients.insert(letter, Client { id, stream: Some(theirs), decoder, gate });
@@ -321,12 +321,12 @@ impl Stage {
 }
 
 pub(super) fn disk_full() -> StoreError {
-    let source = Cause::System(io::Error::from(io::ErrorKind::StorageFull));
+    let source = ErrorSource::System(io::Error::from(io::ErrorKind::StorageFull));
     StoreError::Full { file: PathBuf::from("q.db"), source }
 }
 
 pub(super) fn io_error() -> StoreError {
-    let source = Cause::System(io::Error::from_raw_os_error(5));
+    let source = ErrorSource::System(io::Error::from_raw_os_error(5));
     StoreError::Io { file: PathBuf::from("q.db"), source }
 }
 

@@ -18,14 +18,14 @@ use crate::words::settings::{QueueLimits, QueueSetting};
 use super::draw::Draw;
 use super::help;
 use super::keyboard::{Keyboard, Typed};
-use super::{GREETING_DELAY_MS, MONITOR_FRAME_LINES, REFRESH_MS, SHOW_FRAME_LINES, Window};
+use super::{GREETING_DELAY_MS, MONITOR_FRAME_LINES, REFRESH_MS, SHOW_FRAME_LINES, TerminalSize};
 
 /// Decodes one connection.
 #[derive(Debug)]
 pub(super) struct Decoder {
     keyboard: Keyboard,
     greeting: Greeting,
-    window: Window,
+    window: TerminalSize,
     asked_window: bool,
     /// What is refreshed on the screen, and when again.
     watched: Option<(Watched, Time)>,
@@ -52,7 +52,7 @@ impl Default for Decoder {
         Decoder {
             keyboard: Keyboard::default(),
             greeting: Greeting::Fresh,
-            window: Window::USUAL,
+            window: TerminalSize::USUAL,
             asked_window: false,
             watched: None,
             answers: VecDeque::new(),
@@ -139,9 +139,9 @@ impl Decoder {
                 self.asked_window = true;
                 self.say(Draw::AskWindow);
             }
-            Typed::Window(window) => {
+            Typed::TerminalSize(window) => {
                 self.window = window;
-                self.say(Draw::Window(window));
+                self.say(Draw::TerminalSize(window));
             }
         }
         Ok(())
@@ -563,7 +563,7 @@ mod tests {
         let asked = [(Draw::AskWindow, Command::Echo)];
         assert_eq!(typed(&mut decoder, 1, b"\xff\xfb\x1f\xff\xfb\x1f"), asked);
         let found = typed(&mut decoder, 2, b"\xff\xfa\x1f\x00\x84\x00\x32\xff\xf0monitor\n");
-        assert_eq!(found[0].0, Draw::Window(Window { columns: 132, lines: 50 }));
+        assert_eq!(found[0].0, Draw::TerminalSize(TerminalSize { columns: 132, lines: 50 }));
         assert_eq!(found[1].1, Command::Survey { pattern: None, lines_max: 40 });
     }
 

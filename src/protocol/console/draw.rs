@@ -2,7 +2,7 @@
 
 use crate::words::command::Tag;
 
-use super::Window;
+use super::TerminalSize;
 
 /// What to draw when the request's answer is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum Draw {
     /// What is wrong with the line.
     Mistake(String),
     /// The peer's terminal has this size.
-    Window(Window),
+    TerminalSize(TerminalSize),
     /// Telnet's word for: tell me your size.
     AskWindow,
     /// The overview.
@@ -57,7 +57,7 @@ impl Draw {
             Draw::HelpFor(command) => (b'H', command.as_str()),
             Draw::Unknown(command) => (b'u', command.as_str()),
             Draw::Mistake(text) => (b'!', text.as_str()),
-            Draw::Window(window) => return window_tag(*window),
+            Draw::TerminalSize(window) => return window_tag(*window),
             Draw::AskWindow => (b'W', ""),
             Draw::Monitor => (b'm', ""),
             Draw::Search(pattern) => (b's', pattern.as_str()),
@@ -88,7 +88,7 @@ impl Draw {
             b'H' => Draw::HelpFor(text()),
             b'u' => Draw::Unknown(text()),
             b'!' => Draw::Mistake(text()),
-            b'w' => Draw::Window(window_of(rest)?),
+            b'w' => Draw::TerminalSize(window_of(rest)?),
             b'W' => Draw::AskWindow,
             b'm' => Draw::Monitor,
             b's' => Draw::Search(text()),
@@ -104,16 +104,16 @@ impl Draw {
 }
 
 /// Two numbers of two bytes: a window is never larger than a screen can be.
-fn window_tag(window: Window) -> Tag {
+fn window_tag(window: TerminalSize) -> Tag {
     let number = |size: usize| u16::try_from(size).unwrap_or(u16::MAX).to_be_bytes();
     let ([c1, c2], [l1, l2]) = (number(window.columns), number(window.lines));
     Tag::bytes(&[b'w', c1, c2, l1, l2])
 }
 
-fn window_of(bytes: &[u8]) -> Option<Window> {
+fn window_of(bytes: &[u8]) -> Option<TerminalSize> {
     let [c1, c2, l1, l2] = *<&[u8; 4]>::try_from(bytes).ok()?;
     let number = |bytes| usize::from(u16::from_be_bytes(bytes));
-    Some(Window { columns: number([c1, c2]), lines: number([l1, l2]) })
+    Some(TerminalSize { columns: number([c1, c2]), lines: number([l1, l2]) })
 }
 
 #[cfg(test)]
@@ -131,7 +131,7 @@ mod tests {
             Draw::HelpFor("flush".into()),
             Draw::Unknown("größe".into()),
             Draw::Mistake(String::new()),
-            Draw::Window(Window { columns: 132, lines: 50 }),
+            Draw::TerminalSize(TerminalSize { columns: 132, lines: 50 }),
             Draw::AskWindow,
             Draw::Monitor,
             Draw::Search("*".into()),

@@ -15,7 +15,7 @@ use crate::words::statistics::{
     Failures, Listing, ServerStatistics, StateCounts, StoreFacts, Survey,
 };
 
-use super::Window;
+use super::TerminalSize;
 use super::draw::Draw;
 use super::format::{bar, cell, moment, safe, size, uptime};
 use super::help::{self, COMMANDS};
@@ -44,7 +44,7 @@ pub(super) struct Encoder {
 
 impl Default for Encoder {
     fn default() -> Encoder {
-        Encoder { plain: false, columns: Window::USUAL.columns }
+        Encoder { plain: false, columns: TerminalSize::USUAL.columns }
     }
 }
 
@@ -59,7 +59,7 @@ impl protocol::Encoder for Encoder {
                 screen.plain = true;
                 screen.line(&format!("phpmqd {VERSION}"));
             }
-            (Draw::Window(window), _) => {
+            (Draw::TerminalSize(window), _) => {
                 self.columns = window.columns;
                 return;
             }
@@ -609,8 +609,8 @@ mod tests {
     #[test]
     fn a_window_changes_the_width_and_writes_nothing() {
         let mut encoder = Encoder::default();
-        let window = Window { columns: 132, lines: 50 };
-        assert_eq!(written(&mut encoder, Draw::Window(window), Reply::Echo), "");
+        let window = TerminalSize { columns: 132, lines: 50 };
+        assert_eq!(written(&mut encoder, Draw::TerminalSize(window), Reply::Echo), "");
         let text = written(&mut encoder, Draw::Greeting, Reply::Echo);
         assert_eq!(without_sequences(&text).lines().next().unwrap().chars().count(), 132);
     }

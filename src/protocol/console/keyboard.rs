@@ -5,7 +5,7 @@
 
 use crate::protocol::WireError;
 
-use super::{LINE_BYTES_MAX, Window};
+use super::{LINE_BYTES_MAX, TerminalSize};
 
 const CARRIAGE_RETURN: u8 = b'\r';
 const BACKSPACE: u8 = 0x08;
@@ -29,7 +29,7 @@ pub(super) enum Typed {
     /// The peer would tell its window's size if it were asked.
     OffersWindow,
     /// The peer's window has this size.
-    Window(Window),
+    TerminalSize(TerminalSize),
 }
 
 /// Reads one byte at a time: the console is for people, and this is the plainest way to be
@@ -147,7 +147,7 @@ impl Keyboard {
         };
         let columns = u16::from_be_bytes([columns_1, columns_2]);
         let lines = u16::from_be_bytes([lines_1, lines_2]);
-        Some(Typed::Window(Window::told(columns.into(), lines.into())))
+        Some(Typed::TerminalSize(TerminalSize::told(columns.into(), lines.into())))
     }
 }
 
@@ -189,13 +189,13 @@ mod tests {
     #[test]
     fn a_window_is_offered_and_told() {
         assert_eq!(typed(b"\xff\xfb\x1f"), [Typed::OffersWindow]);
-        let window = Typed::Window(Window { columns: 255, lines: 50 });
+        let window = Typed::TerminalSize(TerminalSize { columns: 255, lines: 50 });
         assert_eq!(typed(b"\xff\xfa\x1f\x00\xff\xff\x00\x32\xff\xf0"), [window]);
     }
 
     #[test]
     fn a_window_that_can_not_be_is_taken_as_the_nearest_that_can() {
-        let told = |columns, lines| [Typed::Window(Window { columns, lines })];
+        let told = |columns, lines| [Typed::TerminalSize(TerminalSize { columns, lines })];
         assert_eq!(typed(b"\xff\xfa\x1f\x00\x00\x00\x00\xff\xf0"), told(80, 24));
         assert_eq!(typed(b"\xff\xfa\x1f\x00\x01\x00\x01\xff\xf0"), told(40, 12));
         assert_eq!(typed(b"\xff\xfa\x1f\xfe\xfe\xfe\xfe\xff\xf0"), told(400, 200));

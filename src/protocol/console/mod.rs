@@ -43,21 +43,21 @@ const SHOW_FRAME_LINES: usize = 6;
 
 /// A terminal's size, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Window {
+struct TerminalSize {
     columns: usize,
     lines: usize,
 }
 
-impl Window {
+impl TerminalSize {
     /// What a terminal has that does not say its size.
-    const USUAL: Window = Window { columns: 80, lines: 24 };
+    const USUAL: TerminalSize = TerminalSize { columns: 80, lines: 24 };
 
     /// The size that a peer says, taken seriously as far as a screen can go.
-    fn told(columns: usize, lines: usize) -> Window {
+    fn told(columns: usize, lines: usize) -> TerminalSize {
         let or_usual = |told: usize, usual| if told == 0 { usual } else { told };
-        Window {
-            columns: or_usual(columns, Window::USUAL.columns).clamp(40, 400),
-            lines: or_usual(lines, Window::USUAL.lines).clamp(12, 200),
+        TerminalSize {
+            columns: or_usual(columns, TerminalSize::USUAL.columns).clamp(40, 400),
+            lines: or_usual(lines, TerminalSize::USUAL.lines).clamp(12, 200),
         }
     }
 }

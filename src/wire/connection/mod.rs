@@ -76,7 +76,8 @@ impl Connection {
     /// it before.
     pub fn run(self) {
         let gate = Arc::clone(&self.gate);
-        let mut ending = Ending { id: self.id, shared: Arc::clone(&self.shared), gate, end: None };
+        let mut ending =
+            EndReport { id: self.id, shared: Arc::clone(&self.shared), gate, end: None };
         let mut reader = Reader::new(self);
         let Err(end) = reader.converse();
         // The dispatcher closes the socket when it handles the end, so this thread's reference has
@@ -87,14 +88,14 @@ impl Connection {
 }
 
 /// Reports the end of the connection to the dispatcher when it is dropped, after a panic too.
-struct Ending {
+struct EndReport {
     id: ConnectionId,
     shared: Arc<Shared>,
     gate: Arc<Gate>,
     end: Option<End>,
 }
 
-impl Drop for Ending {
+impl Drop for EndReport {
     fn drop(&mut self) {
         self.gate.leave();
         let end = self.end.take().unwrap_or(End::Panicked);

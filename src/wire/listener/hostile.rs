@@ -62,7 +62,7 @@ impl Echo {
     fn take(&mut self, event: Event, writers: &Arc<Writers>) {
         match event {
             Event::Opened(opened) => {
-                let Opened { connection, transport, gate, .. } = *opened;
+                let NewConnection { connection, transport, gate, .. } = *opened;
                 let outbox = Outbox::new(connection, transport, gate, writers.clone());
                 self.outboxes.insert(connection, (outbox, false));
             }

@@ -23,7 +23,7 @@ use socket2::{SockAddr, Socket, TcpKeepalive};
 
 use crate::channels::gate::Gate;
 use crate::channels::transport::Transport;
-use crate::channels::{End, Event, Opened, Peer, Profile};
+use crate::channels::{End, Event, NewConnection, PeerAddress, Profile};
 use crate::protocol::Setup;
 use crate::wire::bind::{ListeningSocket, LocalAddress};
 use crate::wire::clients::{Owner, Refused};
@@ -74,7 +74,7 @@ pub fn start(
     let stop = Arc::new(Stop { asked: AtomicBool::new(false), wake });
     let address = socket.local_address().clone();
     let listener = Listener {
-        reserve: Some(Reserve::new()?),
+        reserve: Some(SpareDescriptor::new()?),
         socket,
         service,
         shared,
@@ -115,28 +115,28 @@ struct Listener {
     shared: Arc<Shared>,
     stop: Arc<Stop>,
     /// Given up for a moment when no descriptor is left, so that a peer can be told.
-    reserve: Option<Reserve>,
+    reserve: Option<SpareDescriptor>,
     /// When descriptors, memory or threads were last short.
     shortage_seen: Option<Time>,
     /// The options that the listening socket has, and so every connection that comes through it.
-    prepared: Option<Options>,
+    prepared: Option<SocketOptions>,
     /// Whether connections may wait that came before these options.
     has_unprepared: bool,
 }
 
 /// What the operator says about TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Options {
+struct SocketOptions {
     keepalive_ms: u64,
     user_timeout_ms: u64,
 }
 
 /// A descriptor that is open for nothing but to be closed when no other is left.
-struct Reserve(#[expect(dead_code, reason = "it is there to be dropped")] OwnedFd);
+struct SpareDescriptor(#[expect(dead_code, reason = "it is there to be dropped")] OwnedFd);
 
-impl Reserve {
-    fn new() -> io::Result<Reserve> {
-        Ok(Reserve(eventfd(0, EventfdFlags::CLOEXEC)?))
+impl SpareDescriptor {
+    fn new() -> io::Result<SpareDescriptor> {
+        Ok(SpareDescriptor(eventfd(0, EventfdFlags::CLOEXEC)?))
     }
 }
 
@@ -257,11 +257,11 @@ impl Listener {
     }
 
     /// Announces the connection to the dispatcher, then starts its thread.
-    fn open(&mut self, transport: Arc<Transport>, gate: Arc<Gate>, peer: Peer) -> Next {
+    fn open(&mut self, transport: Arc<Transport>, gate: Arc<Gate>, peer: PeerAddress) -> Next {
         let id = self.shared.clients.next_id();
         let profile = self.service.profile;
         let (decoder, encoder) = (profile.protocol.connect)(&self.service.setup);
-        let opened = Opened {
+        let opened = NewConnection {
             connection: id,
             transport: Arc::clone(&transport),
             encoder,
@@ -299,7 +299,7 @@ impl Listener {
     /// for each of them are worth saving where peers connect all the time.
     fn prepare(&mut self) {
         let limits = &self.shared.limits;
-        let options = Options {
+        let options = SocketOptions {
             keepalive_ms: limits.keepalive_ms(),
             user_timeout_ms: limits.tcp_user_timeout_ms(),
         };
@@ -330,7 +330,7 @@ impl Listener {
             self.turn_away(&Transport::plain(socket));
         }
         // Somebody else may have been faster; the next rest ends with another attempt.
-        self.reserve = Reserve::new().ok();
+        self.reserve = SpareDescriptor::new().ok();
     }
 
     /// Logs a shortage, but only the first of an episode.
@@ -343,7 +343,7 @@ impl Listener {
     }
 }
 
-impl Options {
+impl SocketOptions {
     /// Small answers leave at once, and a dead peer is noticed.
     fn set(self, socket: &Socket) -> io::Result<()> {
         socket.set_tcp_nodelay(true)?;
@@ -369,17 +369,17 @@ impl Drop for Listener {
 }
 
 /// Who is on the other side, and to whom the connection is counted.
-fn peer_and_owner(socket: &Socket, address: &SockAddr) -> (Peer, Owner) {
+fn peer_and_owner(socket: &Socket, address: &SockAddr) -> (PeerAddress, Owner) {
     match address.as_socket() {
         Some(address) => {
             // An IPv4 peer of an IPv6 socket is the same peer.
             let ip: IpAddr = address.ip().to_canonical();
-            (Peer::Ip(ip, address.port()), Owner::Address(ip))
+            (PeerAddress::Ip(ip, address.port()), Owner::Address(ip))
         }
         None => {
             let user = rustix::net::sockopt::socket_peercred(socket.as_fd())
                 .map_or(u32::MAX, |credentials| credentials.uid.as_raw());
-            (Peer::Unix, Owner::User(user))
+            (PeerAddress::Unix, Owner::User(user))
         }
     }
 }

@@ -44,7 +44,7 @@ impl Scene {
         TcpStream::connect(self.address()).unwrap()
     }
 
-    fn opened(&self) -> Box<Opened> {
+    fn opened(&self) -> Box<NewConnection> {
         match self.stage.event() {
             Event::Opened(opened) => opened,
             other => panic!("unexpected: {}", name(&other)),
@@ -76,7 +76,7 @@ fn a_connection_is_announced_before_its_first_request() {
     let opened = scene.opened();
     assert_eq!(opened.connection.0, 1);
     let local = peer.local_addr().unwrap();
-    assert_eq!(opened.peer, Peer::Ip(local.ip(), local.port()));
+    assert_eq!(opened.peer, PeerAddress::Ip(local.ip(), local.port()));
     assert_eq!(name(&scene.stage.event()), "1 requests");
     assert_eq!(scene.stage.shared.clients.accepted(), 1);
     scene.stop();
@@ -125,7 +125,7 @@ fn a_unix_socket_serves_and_its_file_goes_at_the_end() {
     let scene = Scene { stage, listening };
     let mut peer = UnixStream::connect(&path).unwrap();
     peer.write_all(b"hello\n").unwrap();
-    assert_eq!(scene.opened().peer, Peer::Unix);
+    assert_eq!(scene.opened().peer, PeerAddress::Unix);
     assert_eq!(name(&scene.stage.event()), "1 requests");
     scene.stop();
     assert!(!path.exists());
@@ -170,7 +170,7 @@ fn one_address_cannot_take_all_places() {
     let other = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     other.bind(&"127.0.0.2:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     other.connect(&scene.address().into()).unwrap();
-    assert!(matches!(scene.opened().peer, Peer::Ip(ip, _) if ip.to_string() == "127.0.0.2"));
+    assert!(matches!(scene.opened().peer, PeerAddress::Ip(ip, _) if ip.to_string() == "127.0.0.2"));
     scene.stop();
 }
 
@@ -230,7 +230,7 @@ pub(super) fn bare_listener(limits: LimitValues) -> (Listener, Lines, SocketAddr
         service: service(&stage.shared.limits),
         shared: stage.shared.clone(),
         stop: Arc::new(Stop { asked: AtomicBool::new(false), wake }),
-        reserve: Some(Reserve::new().unwrap()),
+        reserve: Some(SpareDescriptor::new().unwrap()),
         shortage_seen: None,
         prepared: None,
         has_unprepared: true,

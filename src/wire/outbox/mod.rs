@@ -42,14 +42,14 @@ pub struct Outbox {
     output: Output,
     /// The position up to which bytes may leave whatever is committed.
     released: u64,
-    holds: VecDeque<Hold>,
+    holds: VecDeque<HeldBytes>,
     writer: Option<Active>,
     closed: bool,
 }
 
 /// Bytes that wait for this commit: those up to `end`, from the end of the hold before it.
 #[derive(Clone, Copy, Debug)]
-struct Hold {
+struct HeldBytes {
     end: u64,
     commit: CommitNumber,
     part: Part,
@@ -119,7 +119,7 @@ impl Outbox {
             Some(last) if last.end == end => {}
             None if released == end => {}
             Some(last) if commit <= last.commit && part == last.part => last.end = end,
-            _ => self.holds.push_back(Hold { end, commit, part }),
+            _ => self.holds.push_back(HeldBytes { end, commit, part }),
         }
     }
 
