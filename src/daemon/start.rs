@@ -329,8 +329,9 @@ fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, Da
             }
         }
         Stored::Message(message) => loader.message(message),
+        Stored::Key(row) => loader.key(&row),
         // Nobody sets any yet.
-        Stored::Setting(_) | Stored::Key(_) => {}
+        Stored::Setting(_) => {}
     })?;
     let (engine, dropped) = loader.finish();
     if let Some(path) = database {

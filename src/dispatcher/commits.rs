@@ -166,7 +166,8 @@ impl Commits {
     /// The part of a commit that has what an answer promises.
     pub fn part_of(&mut self, reply: &Reply) -> Part {
         match reply {
-            Reply::Put(_) => Part::Puts,
+            // What was put before this one joined it may not be in the file yet.
+            Reply::Put(_) | Reply::Joined(_) => Part::Puts,
             Reply::Acknowledged | Reply::Removed | Reply::Flushed(_) => Part::Removals,
             // What is moved of a message comes with that message.
             _ if std::mem::take(&mut self.moved_put) => Part::Puts,

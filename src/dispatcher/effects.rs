@@ -63,7 +63,7 @@ impl Dispatcher<'_> {
         self.add_facts(&mut reply);
         // At level `periodic` a message is confirmed before it is in the file, but not before there
         // is room for it.
-        let waits = matches!(reply, Reply::Put(_)) && !self.has_room_for(0);
+        let waits = matches!(reply, Reply::Put(_) | Reply::Joined(_)) && !self.has_room_for(0);
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         if peer.broken {
             return;

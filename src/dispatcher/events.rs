@@ -63,7 +63,7 @@ impl Dispatcher<'_> {
     ) -> Result<(), StoreError> {
         for request in requests {
             match &request.command {
-                Command::Put(_) => {
+                Command::Put(_) | Command::PutWith(_) => {
                     let serial =
                         self.peers.get(&connection).is_some_and(|p| p.manner == Manner::Serial);
                     self.hold_back_putter(connection, serial || request.tag != Tag::None);

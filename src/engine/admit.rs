@@ -2,19 +2,54 @@
 
 use crate::words::change::{Change, MessageRow};
 use crate::words::clock::Time;
-use crate::words::command::{Manner, Put, Reply, Tag, Target};
+use crate::words::command::{Extras, Manner, Put, PutWith, Reply, Tag, Target};
 use crate::words::ids::{MessageId, QueueId, Sequence};
 use crate::words::limits::ID_BLOCK;
 use crate::words::refusal::Refusal;
 use crate::words::settings::QueueLimits;
 
-use super::state::message::{History, Message, State};
+use super::state::keys::KeySlot;
+use super::state::message::{History, Message, Slot, State};
 use super::state::queue::QueueSlot;
 use super::state::session::Hold;
 use super::{Asker, Effect, Engine, Turn};
 
 impl Engine {
-    pub(super) fn put(&mut self, turn: &mut Turn<'_>, asker: Asker, put: Put) {
+    /// Queues a message that has a key, unless that is taken: whoever joins a message adds nothing
+    /// to memory or disk, and so is not refused.
+    pub(super) fn put_with(&mut self, turn: &mut Turn<'_>, asker: Asker, with: PutWith) {
+        let PutWith { put, extras } = with;
+        if let Some(keyed) = &extras.keyed
+            && let Some(queue) = self.meant_by(asker.session, &put.queue)
+            && let Some(found) = self.ledger.keys().find(queue, &keyed.key)
+        {
+            if let Some(message) = self.holder_of_key(turn, found) {
+                self.ledger.count_producer(asker.session);
+                self.totals.messages_joined += 1;
+                return turn.reply(asker, Reply::Joined(message));
+            }
+            self.drop_if_unneeded(turn, queue);
+        }
+        self.put(turn, asker, put, Some(extras));
+    }
+
+    /// By what a key is taken; what is left of one that is free is cleared away.
+    fn holder_of_key(&mut self, turn: &mut Turn<'_>, key: KeySlot) -> Option<Option<MessageId>> {
+        let taken = &self.ledger.keys()[key];
+        let holder = self.ledger.holder_of(turn.time(), taken);
+        if holder.is_none() {
+            self.ledger.free_key(turn, key);
+        }
+        holder
+    }
+
+    pub(super) fn put(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        put: Put,
+        extras: Option<Extras>,
+    ) {
         self.ledger.count_producer(asker.session);
         let session = self.ledger.session(asker.session);
         // Senders without replies cannot be refused; the dispatcher closes their gate.
@@ -33,10 +68,15 @@ impl Engine {
             return turn.reply(asker, Reply::Refused(Refusal::QueueFull));
         }
         let Some(id) = self.draw_id(turn) else {
-            self.put_without_id(turn, asker, put);
+            self.put_without_id(turn, asker, put, extras);
             return self.drop_if_unneeded(turn, queue);
         };
-        self.insert(turn, MessageId(id), queue, put);
+        let slot = self.insert(turn, MessageId(id), queue, put);
+        if let Some(extras) = extras
+            && let Some(keyed) = extras.keyed
+        {
+            self.ledger.take_key(turn, slot, keyed);
+        }
         turn.reply(asker, Reply::Put(MessageId(id)));
         self.serve(turn, queue);
     }
@@ -60,11 +100,18 @@ impl Engine {
     }
 
     /// The database has reserved no ids yet: the put waits, unless there are none left at all.
-    fn put_without_id(&mut self, turn: &mut Turn<'_>, asker: Asker, put: Put) {
+    fn put_without_id(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        put: Put,
+        extras: Option<Extras>,
+    ) {
         if self.ids_are_exhausted() {
             return turn.reply(asker, Reply::Refused(Refusal::OutOfIds));
         }
-        let waiting = Hold::Ids(Box::new((asker.tag, put)));
+        let with = PutWith { put, extras: extras.unwrap_or_default() };
+        let waiting = Hold::Ids(Box::new((asker.tag, with)));
         self.ledger.set_hold(asker.session, waiting);
         self.ids.waiting.push(asker.session);
     }
@@ -91,9 +138,9 @@ impl Engine {
         for session in std::mem::take(&mut self.ids.waiting) {
             if let Hold::Ids(waiting) = self.ledger.set_hold(session, Hold::Free) {
                 let connection = self.ledger.session(session).connection;
-                let (tag, put) = *waiting;
+                let (tag, with) = *waiting;
                 self.resumable.push_back(session);
-                self.put(turn, Asker { session, connection, tag }, put);
+                self.put_with(turn, Asker { session, connection, tag }, with);
             }
         }
     }
@@ -119,7 +166,7 @@ impl Engine {
         self.ids.next >= i64::MAX as u64
     }
 
-    fn insert(&mut self, turn: &mut Turn<'_>, id: MessageId, queue: QueueSlot, put: Put) {
+    fn insert(&mut self, turn: &mut Turn<'_>, id: MessageId, queue: QueueSlot, put: Put) -> Slot {
         let now = turn.time();
         let body_bytes = u32::try_from(put.body.len()).unwrap_or(u32::MAX);
         let expires = put.time_to_live_ms.map_or(Time::NEVER, |ttl| now.plus(ttl));
@@ -136,6 +183,7 @@ impl Engine {
             reserves: 0,
             has_history: false,
             has_failed: false,
+            has_key: false,
             unsaved: false,
         };
         let due = (put.delay_ms > 0).then(|| now.plus(put.delay_ms));
@@ -153,6 +201,7 @@ impl Engine {
         };
         let history = History { delay_ms: put.delay_ms, ..History::default() };
         let detached = self.ledger.insert(message, history);
+        let slot = detached.slot();
         self.ledger.start_clock(&detached);
         self.totals.messages_put += 1;
         self.ledger.count_put(queue);
@@ -161,6 +210,7 @@ impl Engine {
             Some(due) => self.ledger.place_delayed(detached, due),
         }
         turn.change(Change::Put(row));
+        slot
     }
 
     /// The queue's number in the database, where it is written with its first message.

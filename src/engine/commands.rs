@@ -24,7 +24,8 @@ impl Engine {
             self.totals.commands.add(counted);
         }
         match command {
-            Command::Put(put) => self.put(turn, asker, put),
+            Command::Put(put) => self.put(turn, asker, put, None),
+            Command::PutWith(with) => self.put_with(turn, asker, *with),
             Command::Refer(queue) => self.refer(turn, asker, &queue),
             Command::Subscribe { key, queue, options } => {
                 self.subscribe(turn, asker, (key, &queue), options);
@@ -171,7 +172,8 @@ impl Engine {
 
 fn counted(command: &Command) -> Option<Counted> {
     Some(match command {
-        Command::Put(_) => Counted::Put,
+        Command::Put(_) | Command::PutWith(_) => Counted::Put,
+        Command::FindKey { .. } => Counted::FindKey,
         Command::Refer(_) => Counted::Refer,
         Command::Subscribe { options: Options { demand: Demand::Window(_), .. }, .. }
         | Command::Unsubscribe { key: SubscriptionKey::Queue, .. } => Counted::SetWindow,

@@ -31,6 +31,10 @@ impl Engine {
                 Due::Session(_, who) => self.session_clock(turn, who),
                 Due::Window(subscription) => self.window_clock(turn, at, subscription),
                 Due::Expire(slot) => self.expiry_clock(turn, at, slot),
+                Due::Key(key) => {
+                    let queue = self.ledger.free_key(turn, key);
+                    self.drop_if_unneeded(turn, queue);
+                }
             }
         }
     }
@@ -49,7 +53,7 @@ impl Engine {
     /// what is done already are cleared away, so that an idle daemon sleeps.
     pub(super) fn first_clock(&mut self) -> Time {
         while let Some((at, due)) = self.ledger.first_deadline() {
-            let exact = matches!(due, Due::Pause(_) | Due::Expire(_));
+            let exact = matches!(due, Due::Pause(_) | Due::Expire(_) | Due::Key(_));
             if exact || self.ledger.rearm(due) == at {
                 return at;
             }

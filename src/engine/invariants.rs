@@ -12,6 +12,7 @@ use crate::words::statistics::StateCounts;
 use super::Engine;
 use super::slices::Work;
 use super::state::deadlines::Due;
+use super::state::keys::Until;
 use super::state::message::{Slot, State};
 use super::state::queue::{QueueSlot, URGENT_BELOW};
 use super::state::reservation::{List, Of, ReservationSlot};
@@ -26,6 +27,7 @@ impl Engine {
         self.check_messages(&doomed);
         self.check_queues(&doomed);
         self.check_dead_letters();
+        self.check_keys();
         self.check_reservations();
         self.check_references();
         self.check_demand();
@@ -148,6 +150,29 @@ impl Engine {
             listed -= queue.dead_letters.len();
         }
         assert!(away.is_empty() && listed == 0, "dead letters: {away:?}, {listed}");
+    }
+
+    fn check_keys(&self) {
+        let ledger = &self.ledger;
+        let (keys, by_message) = ledger.keys().entries();
+        let mut of_queues: BTreeMap<QueueSlot, u32> = BTreeMap::new();
+        let mut of_messages = 0;
+        for (slot, taken) in keys {
+            *of_queues.entry(taken.queue).or_default() += 1;
+            assert_eq!(ledger.keys().find(taken.queue, &taken.key), Some(slot), "name of a key");
+            if let Some(message) = taken.message {
+                assert!(ledger.message(message).has_key, "a key of a message that has none");
+                assert_eq!(ledger.keys().of_message(message), Some(slot), "key of a message");
+                of_messages += 1;
+            }
+        }
+        let marked = ledger.messages().iter().filter(|(_, message)| message.has_key).count();
+        assert_eq!((marked, by_message), (of_messages, of_messages), "messages with keys");
+        for (slot, queue) in ledger.queues().iter_from(0) {
+            let count = of_queues.remove(&slot).unwrap_or(0);
+            assert_eq!(queue.keys, count, "keys of {}", queue.name);
+        }
+        assert!(of_queues.is_empty(), "keys of queues that are gone");
     }
 
     fn check_reservations(&self) {
@@ -324,6 +349,11 @@ impl Engine {
                 _ if doomed.contains(&slot) => drop(left.remove(&(at, Due::Expire(slot)))),
                 _ if at == Time::NEVER => continue,
                 _ => assert!(left.remove(&(at, Due::Expire(slot))), "expiry of {}", message.id),
+            }
+        }
+        for (slot, taken) in self.ledger.keys().entries().0 {
+            if let Until::Moment(at) = taken.until {
+                assert!(left.remove(&(at, Due::Key(slot))), "end of a key");
             }
         }
         assert!(left.is_empty(), "nobody's deadlines: {left:?}");

@@ -1,17 +1,19 @@
 //! The start from stored messages: what was in somebody's hands is ready again at its old place.
 
-use crate::words::change::{Change, MessageState, StoredMessage};
+use crate::words::change::{Change, KeyRow, KeyUntil, MessageState, StoredMessage};
 use crate::words::clock::{Now, Time};
 use crate::words::ids::{QueueId, QueueName};
+use crate::words::key::Key;
 
 use super::Engine;
+use super::state::keys::{TakenKey, Until};
 use super::state::message::{History, Message, State};
 use super::state::queue::QueueSlot;
 
 use rustc_hash::FxHashMap;
 
 /// Builds an engine from what the database holds: the queues first, then the messages, then
-/// [`Loader::finish`].
+/// the keys, then [`Loader::finish`].
 pub struct Loader {
     engine: Engine,
     now: Now,
@@ -70,6 +72,7 @@ impl Loader {
             reserves: counters.reserves,
             has_history: false,
             has_failed: false,
+            has_key: false,
             unsaved: false,
         };
         let history = History {
@@ -80,6 +83,30 @@ impl Loader {
             kicks: counters.kicks,
         };
         self.insert(message, history, kind, due);
+    }
+
+    /// A key that has a row, after all messages. What nothing holds any more is freed.
+    pub fn key(&mut self, row: &KeyRow) {
+        let until = match row.until {
+            KeyUntil::Taken => Until::Taken,
+            KeyUntil::Done => Until::Done,
+            KeyUntil::Moment(at) => Until::Moment(Time::from_stored(at)),
+        };
+        let ledger = &mut self.engine.ledger;
+        let message = row.message.and_then(|id| ledger.messages().slot_of(id));
+        let is_held = match until {
+            Until::Moment(at) => at > self.now.time,
+            Until::Taken | Until::Done => message.is_some(),
+        };
+        match (self.queues.get(&row.queue), Key::new(&row.key)) {
+            (Some(queue), Some(key)) if is_held => {
+                ledger.add_key(TakenKey { key, queue: *queue, message, until });
+            }
+            _ => {
+                let (queue, key) = (row.queue, row.key.clone());
+                self.dropped.push(Change::KeyGone { queue, key });
+            }
+        }
     }
 
     fn insert(&mut self, message: Message, history: History, kind: MessageState, due: Option<i64>) {

@@ -4,6 +4,7 @@ use crate::words::change::MessageState;
 use crate::words::clock::Time;
 use crate::words::command::{Command, Reply, Target};
 use crate::words::ids::QueueName;
+use crate::words::key::{Key, KeyFound};
 use crate::words::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
 use crate::words::refusal::Refusal;
 use crate::words::statistics::{
@@ -11,6 +12,7 @@ use crate::words::statistics::{
 };
 
 use super::slices::{Found, Work};
+use super::state::keys::TakenKey;
 use super::state::message::{Place, Slot, State};
 use super::state::reservation::Of;
 use super::state::session::SessionSlot;
@@ -37,6 +39,7 @@ impl Engine {
             },
             Command::QueueStatistics(name) => self.queue_statistics(turn.time(), &name),
             Command::Statistics => Reply::Statistics(Box::new(self.statistics())),
+            Command::FindKey { queue, key } => self.find_key(turn.time(), queue.as_ref(), &key),
             Command::ListQueues => {
                 let names = Vec::with_capacity(self.ledger.queues().len());
                 let work = Work::Names { asker, next: 0, names };
@@ -68,6 +71,23 @@ impl Engine {
             _ => return,
         };
         turn.reply(asker, reply);
+    }
+
+    fn find_key(&self, now: Time, queue: Option<&QueueName>, key: &Key) -> Reply {
+        let keys = self.ledger.keys();
+        let found = |taken: &TakenKey| {
+            let message = self.ledger.holder_of(now, taken)?;
+            Some(KeyFound { queue: self.ledger.queue(taken.queue).name.clone(), message })
+        };
+        let found: Vec<KeyFound> = match queue {
+            Some(name) => {
+                let queue = self.ledger.queues().find(name);
+                let slot = queue.and_then(|queue| keys.find(queue, key));
+                slot.and_then(|slot| found(&keys[slot])).into_iter().collect()
+            }
+            None => keys.find_all(key).filter_map(found).take(LISTING_LINES_MAX).collect(),
+        };
+        if found.is_empty() { Reply::NotFound } else { Reply::Keys(found) }
     }
 
     fn next_of(&self, who: SessionSlot, queue: &Target, state: MessageState) -> Option<Slot> {
@@ -128,6 +148,7 @@ impl Engine {
             commands: totals.commands.clone(),
             timeouts: totals.timeouts,
             messages_put: totals.messages_put,
+            messages_joined: totals.messages_joined,
             messages_expired: totals.messages_expired,
             returns: totals.returns,
             messages_set_aside: totals.messages_set_aside,

@@ -19,7 +19,7 @@
 //! | `ledger` | the only code that moves a message between states and keeps the counts |
 //! | `state` | the data |
 //! | `tests`, `invariants` | each rule as a dialogue, and what must always hold |
-//! | `random`, `model`, `storm` | random runs beside a plain model, and in bad weather |
+//! | `random`, `draw`, `model`, `storm`, `rows` | random runs beside a plain model, and in bad weather |
 //!
 //! Invariant: after each input no queue that is not paused has both a ready message and somebody
 //! with room for it.
@@ -41,11 +41,15 @@ mod state;
 mod subscribe;
 
 #[cfg(test)]
+mod draw;
+#[cfg(test)]
 mod invariants;
 #[cfg(test)]
 mod model;
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod rows;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]
@@ -188,6 +192,7 @@ struct Totals {
     commands: CommandCounts,
     timeouts: u64,
     messages_put: u64,
+    messages_joined: u64,
     messages_expired: u64,
     returns: ReturnCounts,
     messages_set_aside: u64,

@@ -8,167 +8,47 @@ use std::hash::{BuildHasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use crate::words::cause::Reason;
 use crate::words::change::MessageState;
-use crate::words::command::{
-    Command, Demand, Manner, MessageRef, Options, Put, Settlement, Sources, SubscriptionKey, Tag,
-    Target, Terms,
-};
+use crate::words::command::{Command, Manner, MessageRef, Put, Sources, Target};
 use crate::words::ids::{MessageId, QueueName};
-use crate::words::limits::LimitValues;
-use crate::words::pattern::Pattern;
-use crate::words::policy::{Policies, Policy};
+use crate::words::limits::{LimitValues, Limits};
 use crate::words::refusal::Refusal;
-use crate::words::settings::{QueueLimits, QueueSetting};
-use crate::words::short_bytes::ShortBytes;
 use crate::words::statistics::{MessageStatistics, QueueStatistics};
 
-use super::Input;
-use super::model::{At, Key, Model, NEVER, Queue, Session, Subscription};
+use super::draw::Random;
+use super::load::Loader;
+use super::model::{self, At, Model, NEVER, Queue, Session, Subscription};
+use super::rows::Rows;
+use super::state::keys::Until;
 use super::state::reservation::Of;
 use super::state::session::Keyed;
-use super::tests::{SET, Talk, consume, ignore, peek_next, queue, watch};
+use super::tests::{SET, Talk, consume, ignore, peek_next, watch};
+use super::{Engine, Input};
 
-const NAMES: [&str; 5] = ["q", "r", "s", "t", "u"];
-/// Fewer than there are names, so that some are refused.
+/// Fewer than there are names in use, so that some are refused.
 const QUEUES_MAX: usize = 4;
 const SERIAL: [char; 4] = ['a', 'b', 'c', 'd'];
 const STREAMING: [char; 3] = ['x', 'y', 'z'];
 const STEPS: u64 = 2_000;
 
-/// splitmix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `end`.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub fn one_in(&mut self, odds: u64) -> bool {
-        self.below(odds) == 0
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
-    }
-
-    pub fn name(&mut self) -> QueueName {
-        queue(self.pick(&NAMES))
-    }
-
-    fn priority(&mut self) -> Option<u32> {
-        (!self.one_in(3)).then(|| self.pick(&[0, 1, 1_023, 1_024, u32::MAX]))
-    }
-
-    pub fn policies(&mut self) -> Policies {
-        let patterns = ["q", "r*", "[st]", "*", "*"];
-        // Sometimes none, so that both ways stay in use.
-        let count = self.pick(&[0, 1, 2, 3, 3]);
-        let policies = (0..count).map(|_| Policy {
-            queues: Pattern::new(self.pick(&patterns)),
-            max_attempts: self.pick(&[0, 1, 2, 3]),
-            backoff_ms: self.pick(&[&[][..], &[300], &[1, 2_000], &[0, 500, 4_000]]).to_vec(),
-            jitter: self.pick(&[0.0, 0.1, 1.0]),
-            dead_letter: (!self.one_in(3)).then(|| self.name()),
-        });
-        Policies::new(policies.collect())
-    }
-
-    pub fn setting(&mut self) -> Command {
-        let setting = match self.below(4) {
-            0 => QueueSetting::Paused(true),
-            1 => QueueSetting::Paused(false),
-            2 => QueueSetting::Limits(QueueLimits::NONE),
-            _ => QueueSetting::Limits(QueueLimits { high: 6, normal: 4, low: 2 }),
-        };
-        Command::Configure { queue: self.name(), setting }
-    }
-
-    /// A key of few, so that they are met again. Of those that are numbers, 0 is the first one of
-    /// a connection.
-    pub fn key(&mut self) -> SubscriptionKey {
-        match self.below(6) {
-            0..4 => SubscriptionKey::Number(self.below(3)),
-            4 => SubscriptionKey::Bytes(ShortBytes::from(self.pick(&[&b""[..], b"one", &[7; 40]]))),
-            _ => SubscriptionKey::Queue,
-        }
-    }
-
-    /// A subscription of any kind comes, changes or goes.
-    pub fn subscription(&mut self) -> Command {
-        let (key, queue) = (self.key(), self.name());
-        if self.one_in(3) {
-            return Command::Unsubscribe { key, queue, keep_last: self.one_in(2) };
-        }
-        use Demand::{OnRequest, WakeUp, Window};
-        use Terms::{AckTimeout, Given, MessageTimeToRun, Unlimited};
-        let options = Options {
-            demand: self.pick(&[OnRequest, WakeUp, Window(1), Window(3), Window(30)]),
-            settlement: self.settlement(),
-            terms: self.pick(&[MessageTimeToRun, Given(250), AckTimeout, Unlimited]),
-            tag: self.pick(&[None, Some(1), Some(2)]).map_or(Tag::None, Tag::Code),
-        };
-        Command::Subscribe { key, queue, options }
-    }
-
-    fn settlement(&mut self) -> Settlement {
-        self.pick(&[Settlement::ByConsumer, Settlement::ByConsumer, Settlement::WhenSent])
-    }
-
-    /// A reserve that names its queues itself.
-    pub fn reserve_once(&mut self) -> Command {
-        let names = (0..1 + self.below(3)).map(|_| self.name()).collect();
-        let from = Sources::Queues(names, self.settlement());
-        self.reserve(from)
-    }
-
-    /// A reserve from any subscription.
-    pub fn reserve_from(&mut self) -> Command {
-        let from = Sources::Subscription(self.key());
-        self.reserve(from)
-    }
-
-    fn reserve(&mut self, from: Sources) -> Command {
-        Command::Reserve {
-            from,
-            refuse_if_holding: self.one_in(2),
-            timeout_ms: self.pick(&[None, Some(0), Some(200), Some(3_000)]),
-            count: self.pick(&[1, 1, 2, 5]),
-        }
-    }
-
-    pub fn reason(&mut self) -> Option<Reason> {
-        (!self.one_in(3)).then(|| Reason::new(self.pick(&[&b"no such host"[..], b"\n"])))
-    }
-
-    pub fn millis(&mut self, most: u64) -> u64 {
-        1 + self.below(most)
-    }
-}
-
-/// Both sides of a run.
+/// Both sides of a run, and what the engine would find after a restart.
 struct Pair {
     random: Random,
     talk: Talk,
     model: Model,
+    rows: Rows,
+}
+
+fn limits() -> LimitValues {
+    LimitValues { max_queues: QUEUES_MAX, ..LimitValues::default() }
 }
 
 fn run(seed: u64, steps: u64) {
-    let limits = LimitValues { max_queues: QUEUES_MAX, ..LimitValues::default() };
-    let mut talk = Talk::with(limits);
+    let mut talk = Talk::with(limits());
     talk.checking = false;
     let model =
         Model { next_id: 1, queues_max: QUEUES_MAX, now: talk.now.time.0, ..Model::default() };
-    let mut pair = Pair { random: Random(seed), talk, model };
+    let mut pair = Pair { random: Random(seed), talk, model, rows: Rows::default() };
     for step in 0..steps {
         let outcome = catch_unwind(AssertUnwindSafe(|| pair.step()));
         if let Err(panic) = outcome {
@@ -185,6 +65,7 @@ impl Pair {
         let who = self.random.pick(&[&SERIAL[..], &STREAMING[..]].concat());
         match kind {
             0..11 => return self.pass(),
+            11 if self.random.one_in(6) => return self.restart(),
             11 => return self.leap(),
             _ if !self.model.sessions.contains_key(&who) => self.open(who),
             13 if self.model.sessions[&who].closing || self.random.one_in(3) => {
@@ -247,10 +128,10 @@ impl Pair {
         let ledger = &self.talk.engine.ledger;
         let here = ledger.subscription(slot);
         let key = match &here.key {
-            Keyed::Number(number) => Key::Number(*number),
-            Keyed::Bytes(bytes) => Key::Bytes(bytes.clone()),
-            Keyed::Queue(queue) => Key::Queue(ledger.queue(*queue).name.clone()),
-            Keyed::Once => Key::Once,
+            Keyed::Number(number) => model::Keyed::Number(*number),
+            Keyed::Bytes(bytes) => model::Keyed::Bytes(bytes.clone()),
+            Keyed::Queue(queue) => model::Keyed::Queue(ledger.queue(*queue).name.clone()),
+            Keyed::Once => model::Keyed::Once,
         };
         let who = super::tests::letter(ledger.session(here.session).connection);
         let number = self.model.subscription_of(who, &key);
@@ -299,6 +180,25 @@ impl Pair {
         self.compare_figures("a pause");
     }
 
+    /// The daemon is stopped in order, and started again at the same moment.
+    fn restart(&mut self) {
+        let saved = self.talk.engine.unsaved_counters();
+        saved.into_iter().for_each(|change| self.rows.apply(change));
+        let next_id = self.talk.engine.next_id();
+        let engine = Engine::new(Arc::new(Limits::new(&limits())), next_id, 1 << 40, 1);
+        let mut loader = Loader::new(engine, self.talk.now);
+        self.rows.load(&mut loader);
+        let (engine, dropped) = loader.finish();
+        dropped.into_iter().for_each(|change| self.rows.apply(change));
+        self.talk.engine = engine;
+        self.talk.input(Input::Policies(Arc::new(self.model.policies.clone())));
+        let refusal = self.model.refusing.then_some(Refusal::Draining);
+        self.talk.input(Input::RefusePuts(refusal));
+        self.model.restart();
+        self.compare("", "a restart");
+        self.compare_figures("a restart");
+    }
+
     /// One turn, and as many more as are due at this moment.
     fn settle(&mut self) {
         self.talk.now.time.0 = self.model.now;
@@ -318,7 +218,7 @@ impl Pair {
         let model = by_peer(self.model.told.iter().map(String::as_str));
         assert_eq!(engine, model, "the engine (left) and the model told something else: {what}");
         self.model.told.clear();
-        self.talk.changes.clear();
+        self.talk.changes.drain(..).for_each(|change| self.rows.apply(change));
         self.talk.engine.check_invariants();
     }
 
@@ -350,6 +250,7 @@ impl Pair {
             assert_eq!((kept.sequence.0, kept.expires.0), (message.seq, message.expires), "{what}");
         }
         self.compare_subscriptions(what);
+        self.compare_keys(what);
         assert_eq!(engine.ledger.queues().len(), model.queues.len(), "queues: {what}");
         for (name, here) in &model.queues {
             let reply = engine.queue_statistics(self.talk.now.time, name);
@@ -362,6 +263,7 @@ impl Pair {
         let is = [
             figures.messages_set_aside,
             figures.messages_dead_lettered,
+            figures.messages_joined,
             figures.timeouts,
             figures.messages_expired,
             figures.late_acknowledgements,
@@ -376,6 +278,7 @@ impl Pair {
         let should = [
             model.set_aside,
             model.dead_lettered,
+            model.joined,
             model.timeouts,
             model.expired,
             model.late,
@@ -387,7 +290,7 @@ impl Pair {
         ];
         assert_eq!(
             is, should,
-            "set aside, dead-lettered, timeouts, expired, late, foreign, all, producers, workers, waiting"
+            "set aside, dead-lettered, joined, timeouts, expired, late, foreign, all, producers, workers, waiting"
         );
     }
 
@@ -414,6 +317,24 @@ impl Pair {
             let sending = ledger.session(here).sending.iter().map(|id| id.0);
             assert!(sending.eq(session.sending.iter().copied()), "what {who} is sent: {what}");
         }
+    }
+
+    fn compare_keys(&self, what: &str) {
+        let ledger = &self.talk.engine.ledger;
+        let (keys, _) = ledger.keys().entries();
+        let is = keys.into_iter().map(|(_, taken)| {
+            let until = match taken.until {
+                Until::Taken => model::Until::Taken,
+                Until::Done => model::Until::Done,
+                Until::Moment(at) => model::Until::Moment(at.0),
+            };
+            let message = taken.message.map(|slot| ledger.message(slot).id.0);
+            let place = (taken.key.clone(), ledger.queue(taken.queue).name.clone());
+            (place, (message, until))
+        });
+        let keys = self.model.keys.iter();
+        let should = keys.map(|(place, taken)| (place.clone(), (taken.message, taken.until)));
+        assert_eq!(is.collect::<BTreeMap<_, _>>(), should.collect(), "keys: {what}");
     }
 
     fn queue(&self, name: &QueueName, here: &Queue) -> QueueStatistics {
@@ -473,13 +394,14 @@ impl Pair {
         // When much lies about, half of what comes expires soon.
         let full = self.model.messages.len() > 40;
         let mortal = if full { random.one_in(2) } else { random.one_in(6) };
-        Command::Put(Put {
+        let put = Put {
             priority: random.priority(),
             delay_ms: if random.one_in(5) { random.millis(4_000) } else { 0 },
             time_to_run_ms: Some(random.millis(5_000)),
             time_to_live_ms: mortal.then(|| random.millis(8_000)),
             ..Put::new(target, vec![b'x'; usize::try_from(random.below(9)).unwrap()])
-        })
+        };
+        random.with_extras(put)
     }
 
     /// A message in one's hands, or what is taken for one: `named` says whether rather with its
@@ -500,10 +422,11 @@ impl Pair {
     fn serial(&mut self, who: char) -> Command {
         let (id, message) = (self.id(who), self.message(who, false));
         let random = &mut self.random;
-        match random.below(48) {
+        match random.below(49) {
             40..44 => random.subscription(),
             44 | 45 => random.reserve_once(),
             46 => random.reserve_from(),
+            48 => random.find_key(),
             47 => Command::Fail { message, reason: random.reason() },
             0..5 => self.put(Target::Referred),
             5 => {
@@ -596,7 +519,7 @@ fn by_peer<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<char, Vec<Strin
     for line in lines.filter(|line| !line.is_empty()) {
         let (who, what) = line.split_once(' ').unwrap();
         let mut words: Vec<&str> = what.split(' ').collect();
-        if words[0] == "queues" {
+        if matches!(words[0], "queues" | "keys") {
             words.sort_unstable();
         }
         peers.entry(who.chars().next().unwrap()).or_default().push(words.join(" "));

@@ -173,6 +173,7 @@ impl Engine {
             self.ledger.restart_clock(turn.time(), &detached);
         }
         self.ledger.place_reserved(detached, Holder::Session(who, until));
+        self.ledger.free_key_when_taken(turn, slot);
         self.ledger.arm_session(who);
         let mut handed = self.handed(turn, slot, Handing::Reserved);
         if settlement == Some(Settlement::WhenSent) {

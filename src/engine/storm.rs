@@ -19,7 +19,8 @@ use crate::words::command::{
 use crate::words::ids::{ConnectionId, MessageId};
 use crate::words::limits::{LimitValues, Limits};
 
-use super::random::{Random, seed, steps};
+use super::draw::Random;
+use super::random::{seed, steps};
 use super::tests::{SET, consume, ignore, peek_next, watch};
 use super::{Effect, Engine, Input};
 
@@ -203,15 +204,6 @@ impl Storm {
             2 => MessageRef::HeldOf(random.name()),
             _ => MessageRef::IdOf(id, random.name()),
         };
-        let put = |random: &mut Random, queue: Target| {
-            Command::Put(Put {
-                priority: Some(u32::try_from(random.below(3)).unwrap()),
-                delay_ms: random.pick(&[0, 0, 0, 200]),
-                time_to_run_ms: Some(random.pick(&[0, 300, 5_000])),
-                time_to_live_ms: random.pick(&[None, None, Some(0), Some(400), Some(9_000)]),
-                ..Put::new(queue, vec![b'x'; usize::try_from(random.below(20)).unwrap()])
-            })
-        };
         if who.0 > SERIAL {
             return match random.below(12) {
                 10.. => random.subscription(),
@@ -253,6 +245,7 @@ impl Storm {
             49 => Command::Flush(name),
             50 if random.one_in(4) => Command::FlushAll,
             51 => Command::Survey { pattern: None, lines_max: 3 },
+            52 if random.one_in(2) => random.find_key(),
             52 => Command::ListQueues,
             53 => Command::List { queue: name, lines_max: 5 },
             54 => Command::MessageStatistics(id),
@@ -293,6 +286,17 @@ impl Storm {
             assert!(self.engine.ledger.find(id).is_some(), "{id} is lost");
         }
     }
+}
+
+fn put(random: &mut Random, queue: Target) -> Command {
+    let put = Put {
+        priority: Some(u32::try_from(random.below(3)).unwrap()),
+        delay_ms: random.pick(&[0, 0, 0, 200]),
+        time_to_run_ms: Some(random.pick(&[0, 300, 5_000])),
+        time_to_live_ms: random.pick(&[None, None, Some(0), Some(400), Some(9_000)]),
+        ..Put::new(queue, vec![b'x'; usize::try_from(random.below(20)).unwrap()])
+    };
+    random.with_extras(put)
 }
 
 #[test]

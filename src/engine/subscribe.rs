@@ -146,6 +146,7 @@ impl Engine {
         self.ledger.send_to_the_end(through, queue);
         let detached = self.ledger.detach(slot);
         self.ledger.place_reserved(detached, holder);
+        self.ledger.free_key_when_taken(turn, slot);
         self.spend(who, slot);
         self.ledger.update(through);
         let mut handed = self.handed(turn, slot, Handing::Dispatched);

@@ -9,6 +9,7 @@ use crate::words::body::{Body, BodyRef};
 use crate::words::cause::Reason;
 use crate::words::change::{Attributes, MessageState};
 use crate::words::ids::{MessageId, QueueName};
+use crate::words::key::{Key, KeyFound, KeyedBy};
 use crate::words::limits::REQUESTS_PER_BATCH_MAX;
 use crate::words::refusal::Refusal;
 use crate::words::settings::QueueSetting;
@@ -94,6 +95,22 @@ impl Put {
     }
 }
 
+/// A message to be queued, and what few of them ask for beside that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PutWith {
+    /// The message.
+    pub put: Put,
+    /// What else.
+    pub extras: Extras,
+}
+
+/// What few puts ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Its deduplication key, and how long that is taken.
+    pub keyed: Option<KeyedBy>,
+}
+
 /// The commands of the core.
 ///
 /// "Held" messages are those that this connection has in hand, through a reservation or through
@@ -102,6 +119,17 @@ impl Put {
 pub enum Command {
     /// Queue a message. Answer: [`Reply::Put`].
     Put(Put),
+    /// The same with what few puts ask for. Where the key is taken in the queue, the put joins the
+    /// message that has it, and what it brings is dropped. Answer: [`Reply::Put`], or
+    /// [`Reply::Joined`], which no refusal of puts precedes.
+    PutWith(Box<PutWith>),
+    /// Look where a key is taken. Answer: [`Reply::Keys`] or [`Reply::NotFound`].
+    FindKey {
+        /// In this queue; `None` is in all of them.
+        queue: Option<QueueName>,
+        /// The key.
+        key: Key,
+    },
     /// Name the queue of later [`Target::Referred`]. Answer: [`Reply::Referred`].
     Refer(QueueName),
     /// Add a queue to the set of a subscription, which is made if there is none of this key, and
@@ -285,9 +313,12 @@ pub struct Requests {
 impl Requests {
     /// Adds a request.
     pub fn push(&mut self, tag: Tag, command: Command) {
-        if let Command::Put(put) = &command {
-            self.body_bytes += put.body.len() as u64;
-        }
+        let body = match &command {
+            Command::Put(put) => put.body.len(),
+            Command::PutWith(with) => with.put.body.len(),
+            _ => 0,
+        };
+        self.body_bytes += body as u64;
         self.requests.push(Request { tag, command });
     }
 
@@ -323,6 +354,11 @@ impl Requests {
 pub enum Reply {
     /// The message is queued under this id.
     Put(MessageId),
+    /// The key of the message was taken: by this message, which stands for it, or, where that is
+    /// done, by nothing but its time.
+    Joined(Option<MessageId>),
+    /// Where a key is taken.
+    Keys(Vec<KeyFound>),
     /// This queue is meant by [`Target::Referred`].
     Referred(QueueName),
     /// The subscription has so many queues now.
@@ -385,6 +421,7 @@ impl Reply {
         matches!(
             self,
             Reply::Put(_)
+                | Reply::Joined(_)
                 | Reply::Acknowledged
                 | Reply::Removed
                 | Reply::Released

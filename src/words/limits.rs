@@ -95,6 +95,8 @@ pub const MESSAGE_OVERHEAD_BYTES: u64 = 200;
 pub const ID_BLOCK: u64 = 1 << 20;
 /// Changes waiting for a database at which gates close, in bytes.
 pub const JOURNAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Bytes of a deduplication key.
+pub const KEY_BYTES_MAX: usize = 255;
 /// Bytes of what a holder says of a message that it could not process; the rest is cut off.
 pub const REASON_BYTES_MAX: usize = 1_024;
 /// `[[policy]]` sections of the configuration at most: each queue's name is compared with them.

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod command;
 pub mod durability;
 pub mod ids;
+pub mod key;
 pub mod limits;
 pub mod output;
 pub mod pattern;

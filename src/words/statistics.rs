@@ -13,6 +13,7 @@ use crate::words::settings::QueueLimits;
 #[expect(missing_docs, reason = "each is named like its command")]
 pub enum Counted {
     Put,
+    FindKey,
     Refer,
     Subscribe,
     Unsubscribe,
@@ -108,6 +109,8 @@ pub struct ServerStatistics {
     pub timeouts: u64,
     /// Messages put so far.
     pub messages_put: u64,
+    /// Puts so far that joined a message with the same key.
+    pub messages_joined: u64,
     /// Messages that expired so far.
     pub messages_expired: u64,
     /// Messages that returned to their queues so far, by cause.

@@ -23,7 +23,7 @@ impl Ledger {
             Due::Delay(queue) => self.rearm_delay(queue),
             Due::Session(_, session) => self.rearm_session(session),
             Due::Window(subscription) => self.rearm_window(subscription),
-            Due::Pause(_) | Due::Expire(_) => Time(0),
+            Due::Pause(_) | Due::Expire(_) | Due::Key(_) => Time(0),
         }
     }
 

@@ -3,12 +3,13 @@
 //!
 //! Its fields are private, and reading it gives shared references only. So no rule can move a
 //! message from one state to another, or write what is counted, but through the functions of this
-//! folder: `moves` and `dead_letters` for messages, `references` for who refers to a queue,
+//! folder: `moves` and `dead_letters` for messages, `keys` for what they are called, `references` for who refers to a queue,
 //! `subscriptions` for who stands in its rotation, `clocks` for deadlines. What to do, and when, is
 //! up to the rules above.
 
 mod clocks;
 mod dead_letters;
+mod keys;
 mod moves;
 mod references;
 mod subscriptions;
@@ -21,6 +22,7 @@ use crate::words::ids::ConnectionId;
 use crate::words::statistics::StateCounts;
 
 use super::state::deadlines::Deadlines;
+use super::state::keys::Keys;
 use super::state::message::{Message, Messages, Slot, State};
 use super::state::queue::{Queue, QueueSlot, Queues};
 use super::state::reservation::Reservations;
@@ -36,6 +38,7 @@ pub(super) struct Ledger {
     sessions: Sessions,
     subscriptions: Subscriptions,
     deadlines: Deadlines,
+    keys: Keys,
     counts: Counts,
     /// Standing subscriptions of several queues that have entered the rotations.
     entered: Vec<SubscriptionSlot>,
@@ -66,6 +69,7 @@ impl Default for Ledger {
             sessions: Sessions::default(),
             subscriptions: Subscriptions::default(),
             deadlines: Deadlines::default(),
+            keys: Keys::default(),
             counts: Counts::default(),
             entered: Vec::new(),
             next_stamp: 1,

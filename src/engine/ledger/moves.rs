@@ -251,6 +251,9 @@ impl Ledger {
     /// Forgets a message for good.
     pub fn forget(&mut self, turn: &mut Turn<'_>, Detached(slot): Detached) {
         self.leave_home(slot);
+        if self.messages[slot].has_key {
+            self.leave_key(turn, slot);
+        }
         let message = self.messages.remove(slot);
         if !matches!(message.state, State::Buried(_)) {
             self.deadlines.cancel(message.expires, Due::Expire(slot));

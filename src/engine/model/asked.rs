@@ -7,10 +7,17 @@ use crate::words::ids::QueueName;
 use crate::words::settings::QueueSetting;
 use crate::words::statistics::Failures;
 
-use super::{At, Key, Message, Model, NEVER};
+use super::{At, Keyed, Message, Model, NEVER};
 
 impl Model {
-    fn put(&mut self, who: char, put: Put) {
+    /// The queue that is meant, whether it is there or not.
+    pub fn meant_by(&self, who: char, target: &Target) -> Option<QueueName> {
+        match target {
+            Target::Referred => self.sessions[&who].used.clone(),
+            Target::Named(name) => Some(name.clone()),
+        }
+    }
+    pub fn put(&mut self, who: char, put: Put) {
         self.session(who).producer = true;
         if self.refusing && self.session(who).serial {
             return self.say(who, "refused Draining");
@@ -85,6 +92,8 @@ impl Model {
     pub fn execute(&mut self, who: char, command: Command) {
         match command {
             Command::Put(put) => self.put(who, put),
+            Command::PutWith(with) => self.put_with(who, *with),
+            Command::FindKey { queue, key } => self.find_key(who, queue.as_ref(), &key),
             Command::Subscribe { key, queue, options } => {
                 self.subscribe(who, &key, &queue, options);
             }
@@ -126,7 +135,7 @@ impl Model {
     pub fn begin_with(&mut self, who: char, name: &QueueName) {
         let Some(queue) = self.queue(name) else { return };
         self.queues.get_mut(&queue).unwrap().is_first = true;
-        let number = self.open_subscription(who, Key::Number(0));
+        let number = self.open_subscription(who, Keyed::Number(0));
         self.join(number, &queue, Options::default());
         self.session(who).used = Some(queue);
     }
@@ -222,7 +231,7 @@ impl Model {
             }
             Command::ListQueues => return self.list(who, self.queues.keys().cloned().collect()),
             Command::ListSubscribed(key) => {
-                let number = Key::new(&key, None).and_then(|key| self.subscription_of(who, &key));
+                let number = Keyed::new(&key, None).and_then(|key| self.subscription_of(who, &key));
                 let names = number.map(|number| self.subscriptions[&number].names());
                 return self.list(who, names.unwrap_or_default());
             }

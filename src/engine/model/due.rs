@@ -4,7 +4,7 @@ use crate::words::cause::Cause;
 use crate::words::ids::QueueName;
 use crate::words::limits::PAUSE_MS;
 
-use super::{At, Held, Model, NEVER};
+use super::{At, Held, Model, NEVER, Until};
 
 impl Model {
     /// The next thing that happens: when, of which kind, and to what.
@@ -31,6 +31,11 @@ impl Model {
         }
         let windows = self.subscriptions.keys();
         due.extend(windows.map(|number| (self.window_end(*number), 3, self.place(*number))));
+        for (place, taken) in (0..).zip(self.keys.values()) {
+            if let Until::Moment(at) = taken.until {
+                due.push((at, 5, place));
+            }
+        }
         due.into_iter().filter(|(at, ..)| *at != NEVER).min()
     }
     /// When the clock of a window runs out.
@@ -86,6 +91,11 @@ impl Model {
                 let mut all = self.subscriptions.keys().copied();
                 let number = all.find(|number| self.place(*number) == key).unwrap();
                 self.window_clock(number, at);
+            }
+            5 => {
+                let place = usize::try_from(key).unwrap();
+                let name = self.keys.keys().nth(place).unwrap().clone();
+                self.keys.remove(&name);
             }
             _ => {
                 debug_assert_eq!(self.message(key).expires, at);

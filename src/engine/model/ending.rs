@@ -1,10 +1,11 @@
 //! The model: peers that do not keep up, hang up and leave.
 
-use crate::words::cause::Cause;
+use crate::words::cause::{Cause, ReturnCounts};
 use crate::words::command::Demand;
 use crate::words::ids::QueueName;
+use crate::words::statistics::Failures;
 
-use super::Model;
+use super::{At, Model, Queue};
 
 impl Model {
     pub fn hang_up(&mut self, who: char) {
@@ -44,6 +45,35 @@ impl Model {
             self.serve_all_of(number);
         }
         self.resume();
+    }
+    /// The daemon is stopped in order and started again. What was in somebody's hands is ready
+    /// again; dead letters are buried where they came from.
+    pub fn restart(&mut self) {
+        let now = self.now;
+        self.sessions.clear();
+        self.subscriptions.clear();
+        self.resumable.clear();
+        self.entered.clear();
+        for message in &mut self.messages {
+            if let Some(home) = message.home.take() {
+                (message.queue, message.seq) = (home.queue, home.seq);
+                (message.at, message.expires) = (At::Buried(home.order), home.life);
+            } else if matches!(message.at, At::Reserved(_)) {
+                message.at = At::Ready;
+            }
+            message.failures = Failures::default();
+        }
+        (self.timeouts, self.expired, self.late, self.foreign) = (0, 0, 0, 0);
+        (self.set_aside, self.dead_lettered, self.joined) = (0, 0, 0);
+        self.returns = ReturnCounts::default();
+        let messages = self.messages.iter();
+        let over = messages.filter(|m| !matches!(m.at, At::Buried(_)) && m.expires <= now);
+        for id in over.map(|message| message.id).collect::<Vec<_>>() {
+            self.expired += 1;
+            self.forget(id);
+        }
+        self.queues.values_mut().for_each(|queue| *queue = Queue::default());
+        self.tidy();
     }
     pub(super) fn end(&mut self, who: char) {
         let mut subscriptions = self.subscriptions_of(who);

@@ -7,6 +7,7 @@
 mod asked;
 mod due;
 mod ending;
+mod keys;
 mod returns;
 mod settled;
 mod wanted;
@@ -17,11 +18,13 @@ use crate::words::cause::ReturnCounts;
 use crate::words::change::Counters;
 use crate::words::command::{Command, Demand, Settlement, Tag};
 use crate::words::ids::QueueName;
+use crate::words::key::Key;
 use crate::words::policy::Policies;
 use crate::words::settings::QueueLimits;
 use crate::words::statistics::Failures;
 
-pub use wanted::{Key, Subscription, Wait};
+pub use keys::{TakenKey, Until};
+pub use wanted::{Keyed, Subscription, Wait};
 
 pub const NEVER: u64 = u64::MAX;
 
@@ -121,6 +124,8 @@ pub struct Model {
     /// Standing subscriptions of several queues that have room again.
     pub entered: Vec<u64>,
     pub refusing: bool,
+    pub keys: BTreeMap<(Key, QueueName), TakenKey>,
+    pub joined: u64,
     pub timeouts: u64,
     pub expired: u64,
     pub late: u64,
@@ -150,6 +155,7 @@ impl Model {
         self.sessions.get_mut(&who).unwrap()
     }
     fn forget(&mut self, id: u64) {
+        self.leave_key(id);
         self.messages.retain(|message| message.id != id);
     }
     /// What is in somebody's hands, in the order in which it was handed out.
@@ -244,6 +250,7 @@ impl Model {
         let message = self.message(id);
         message.at = At::Reserved(held);
         message.counters.reserves += 1;
+        self.keys.retain(|_, taken| taken.message != Some(id) || taken.until != Until::Taken);
         self.show(held.by, id, how);
         if let (Some(number), Some(line)) = (held.through, self.told.last().cloned()) {
             let tag = self.tag(number);
@@ -307,6 +314,7 @@ impl Model {
             || self.messages.iter().any(|m| m.home.as_ref().is_some_and(|h| h.queue == *name))
             || self.sessions.values().any(|s| s.used.as_ref() == Some(name))
             || self.subscriptions.values().any(|s| s.has(name))
+            || self.keys.keys().any(|(_, queue)| queue == name)
     }
     /// Lets a queue go if nobody needs it.
     fn drop_if_unneeded(&mut self, name: &QueueName) {

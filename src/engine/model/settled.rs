@@ -93,7 +93,7 @@ impl Model {
         let is_known = named.is_none_or(|name| self.queues.contains_key(name));
         let places = self.sessions[&who].lost.get(&id).filter(|_| is_known).cloned();
         let fits = |number: &u64| match &self.subscriptions[number].key {
-            super::Key::Queue(queue) => named.is_none_or(|named| named == queue),
+            super::Keyed::Queue(queue) => named.is_none_or(|named| named == queue),
             _ => true,
         };
         let slot = |number: &u64| {

@@ -9,7 +9,7 @@ use super::{Model, NEVER};
 
 /// A subscription's key, within its session; the order is that in which they end, from the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Key {
+pub enum Keyed {
     Number(u64),
     Bytes(ShortBytes),
     Queue(QueueName),
@@ -18,7 +18,7 @@ pub enum Key {
 
 pub struct Subscription {
     pub who: char,
-    pub key: Key,
+    pub key: Keyed,
     pub queues: Vec<Member>,
     pub demand: Demand,
     pub settlement: Settlement,
@@ -60,13 +60,13 @@ impl Subscription {
     }
 }
 
-impl Key {
+impl Keyed {
     /// `None` for the key that is a queue, where there is no such queue.
-    pub fn new(key: &SubscriptionKey, queue: Option<&QueueName>) -> Option<Key> {
+    pub fn new(key: &SubscriptionKey, queue: Option<&QueueName>) -> Option<Keyed> {
         Some(match key {
-            SubscriptionKey::Number(number) => Key::Number(*number),
-            SubscriptionKey::Bytes(bytes) => Key::Bytes(bytes.clone()),
-            SubscriptionKey::Queue => Key::Queue(queue?.clone()),
+            SubscriptionKey::Number(number) => Keyed::Number(*number),
+            SubscriptionKey::Bytes(bytes) => Keyed::Bytes(bytes.clone()),
+            SubscriptionKey::Queue => Keyed::Queue(queue?.clone()),
         })
     }
 }
@@ -75,24 +75,26 @@ impl Model {
     pub fn subscription(&mut self, number: u64) -> &mut Subscription {
         self.subscriptions.get_mut(&number).unwrap()
     }
-    pub fn subscription_of(&self, who: char, key: &Key) -> Option<u64> {
+    pub fn subscription_of(&self, who: char, key: &Keyed) -> Option<u64> {
         let mut all = self.subscriptions.iter();
         all.find(|(_, s)| s.who == who && s.key == *key).map(|(number, _)| *number)
     }
     /// The subscriptions of a session in the order of their keys.
     pub fn subscriptions_of(&self, who: char) -> Vec<u64> {
-        let place = |key: &Key| match key {
-            Key::Number(number) => (0, *number, None),
-            Key::Bytes(bytes) => (1, 0, Some(bytes.clone())),
-            Key::Queue(queue) => (2, self.slots.get(queue).copied().map_or(NEVER, u64::from), None),
-            Key::Once => (3, 0, None),
+        let place = |key: &Keyed| match key {
+            Keyed::Number(number) => (0, *number, None),
+            Keyed::Bytes(bytes) => (1, 0, Some(bytes.clone())),
+            Keyed::Queue(queue) => {
+                (2, self.slots.get(queue).copied().map_or(NEVER, u64::from), None)
+            }
+            Keyed::Once => (3, 0, None),
         };
         let mine = self.subscriptions.iter().filter(|(_, s)| s.who == who);
         let mut mine: Vec<_> = mine.map(|(number, s)| (place(&s.key), *number)).collect();
         mine.sort();
         mine.into_iter().map(|(_, number)| number).collect()
     }
-    pub fn open_subscription(&mut self, who: char, key: Key) -> u64 {
+    pub fn open_subscription(&mut self, who: char, key: Keyed) -> u64 {
         if let Some(number) = self.subscription_of(who, &key) {
             return number;
         }
@@ -173,7 +175,7 @@ impl Model {
     }
     /// Ends a subscription that was there for one reserve.
     pub fn end_if_once(&mut self, number: u64) {
-        if self.subscriptions[&number].key == Key::Once {
+        if self.subscriptions[&number].key == Keyed::Once {
             let subscription = self.subscriptions.remove(&number).unwrap();
             for queue in subscription.names() {
                 self.drop_if_unneeded(&queue);
@@ -186,7 +188,7 @@ impl Model {
             self.session(who).worker = true;
         }
         let Some(queue) = self.queue(name) else { return self.say(who, "refused TooManyQueues") };
-        let number = self.open_subscription(who, Key::new(key, Some(&queue)).unwrap());
+        let number = self.open_subscription(who, Keyed::new(key, Some(&queue)).unwrap());
         self.join(number, &queue, asks);
         if *key != SubscriptionKey::Queue {
             let count = self.subscriptions[&number].queues.len();
@@ -216,7 +218,7 @@ impl Model {
             self.session(who).worker = true;
         }
         let known = self.queues.contains_key(queue).then_some(queue);
-        let number = Key::new(key, known).and_then(|key| self.subscription_of(who, &key));
+        let number = Keyed::new(key, known).and_then(|key| self.subscription_of(who, &key));
         let count = number.map_or(0, |number| self.subscriptions[&number].queues.len());
         let Some(number) = number.filter(|number| self.subscriptions[number].has(queue)) else {
             return if is_answered {
@@ -246,7 +248,7 @@ impl Model {
         subscription.leaving = None;
         let at = subscription.queues.iter().position(|member| member.name == *queue);
         subscription.queues.swap_remove(at.unwrap());
-        if matches!(subscription.key, Key::Queue(_)) {
+        if matches!(subscription.key, Keyed::Queue(_)) {
             self.end_subscription(number);
         }
         self.drop_if_unneeded(queue);
@@ -263,12 +265,12 @@ impl Model {
         self.session(who).worker = true;
         let waits = timeout != Some(0);
         let number = match from {
-            Sources::Subscription(key) => match Key::new(key, None) {
+            Sources::Subscription(key) => match Keyed::new(key, None) {
                 Some(key) => self.open_subscription(who, key),
                 None => return self.say(who, "TimedOut"),
             },
             Sources::Queues(names, settlement) => {
-                let number = self.open_subscription(who, Key::Once);
+                let number = self.open_subscription(who, Keyed::Once);
                 for name in names {
                     if !waits && !self.queues.contains_key(name) {
                         continue;

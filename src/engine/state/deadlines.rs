@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::words::clock::Time;
 use crate::words::ids::ConnectionId;
 
+use super::keys::KeySlot;
 use super::message::Slot;
 use super::queue::QueueSlot;
 use super::session::SessionSlot;
@@ -27,6 +28,8 @@ pub enum Due {
     Window(SubscriptionSlot),
     /// The message expires. Exact: the entry goes when the message goes.
     Expire(Slot),
+    /// The key is free. Exact: the entry goes when the key is free sooner.
+    Key(KeySlot),
 }
 
 /// The set.

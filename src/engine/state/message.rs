@@ -42,6 +42,8 @@ pub struct Message {
     pub unsaved: bool,
     /// Whether [`Messages::failure`] has something of it.
     pub has_failed: bool,
+    /// Whether it has taken a key.
+    pub has_key: bool,
 }
 
 /// The state of a message; the picture of it is at [`crate::words::change::MessageState`].

@@ -3,6 +3,7 @@
 pub mod deadlines;
 pub mod failure;
 mod index;
+pub mod keys;
 pub mod message;
 pub mod queue;
 pub mod ready;

@@ -48,6 +48,8 @@ pub struct Queue {
     pub watching: u32,
     pub windows: u32,
     pub works: u32,
+    /// Keys that are taken in it.
+    pub keys: u32,
     /// Connections start with it: it stays when nobody uses it.
     pub is_first: bool,
     /// Of `watching`, those whose session waits for a message.
@@ -102,6 +104,7 @@ impl Queue {
             watching: 0,
             windows: 0,
             works: 0,
+            keys: 0,
             is_first: false,
             waiting: 0,
             paused_until: Time(0),
@@ -127,6 +130,7 @@ impl Queue {
             && self.watching == 0
             && self.windows == 0
             && self.works == 0
+            && self.keys == 0
             && !self.is_first
             && self.ready.is_empty()
             && self.delayed.is_empty()

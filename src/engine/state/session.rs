@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::words::clock::Time;
-use crate::words::command::{Manner, Put, Request, SubscriptionKey, Tag};
+use crate::words::command::{Manner, PutWith, Request, SubscriptionKey, Tag};
 use crate::words::ids::{ConnectionId, MessageId};
 use crate::words::short_bytes::ShortBytes;
 
@@ -86,7 +86,7 @@ pub enum Hold {
     /// A large work that it asked for is under way.
     Working,
     /// Its put waits for message ids.
-    Ids(Box<(Tag, Put)>),
+    Ids(Box<(Tag, PutWith)>),
     /// It has been handed as many bytes as a turn may.
     Output,
     /// It is at its end; what it held is being given back.

@@ -11,12 +11,13 @@ use std::sync::Arc;
 
 use super::Talk;
 use crate::engine::Engine;
+use crate::engine::draw::Random;
 use crate::engine::load::Loader;
-use crate::engine::random::{Random, seed, steps};
+use crate::engine::random::{seed, steps};
+use crate::engine::rows::Rows;
 use crate::engine::state::message::State;
-use crate::words::change::{Change, StoredMessage};
 use crate::words::clock::{Now, Time, observe, start_of};
-use crate::words::ids::{MessageId, QueueId, QueueName};
+use crate::words::ids::MessageId;
 use crate::words::limits::{LimitValues, Limits};
 
 const DAY_MS: u64 = 24 * 3_600_000;
@@ -54,8 +55,7 @@ struct World {
     /// The true time at which this life's scale began, and where it began.
     life: (u64, Now),
     /// The database.
-    queues: BTreeMap<QueueId, QueueName>,
-    rows: BTreeMap<MessageId, StoredMessage>,
+    rows: Rows,
     clock: Option<Now>,
     delays: BTreeMap<MessageId, Promise>,
     expiries: BTreeMap<MessageId, Promise>,
@@ -72,8 +72,7 @@ fn run(seed: u64, steps: u64) {
         wall_error_ms: 0,
         talk: Talk::over(engine()),
         life: (0, Now::default()),
-        queues: BTreeMap::new(),
-        rows: BTreeMap::new(),
+        rows: Rows::default(),
         clock: None,
         delays: BTreeMap::new(),
         expiries: BTreeMap::new(),
@@ -141,30 +140,7 @@ impl World {
             if self.clock.is_none_or(|said| self.talk.now.time.since(said.time) >= UNSAVED_MS) {
                 self.clock = Some(self.talk.now);
             }
-            match change {
-                Change::QueueNamed { id, name } => drop(self.queues.insert(id, name)),
-                Change::QueueGone(id) => drop(self.queues.remove(&id)),
-                Change::Put(row) => {
-                    let stored = StoredMessage {
-                        id: row.id,
-                        queue: row.queue,
-                        priority: row.priority,
-                        sequence: row.sequence,
-                        created_ms: row.created_ms,
-                        expires_ms: row.expires_ms,
-                        due_ms: row.due_ms,
-                        time_to_run_ms: row.time_to_run_ms,
-                        body_bytes: row.body.len() as u64,
-                        moved: None,
-                    };
-                    self.rows.insert(row.id, stored);
-                }
-                Change::Moved(row) => {
-                    self.rows.get_mut(&row.id).unwrap().moved = Some(row.clone());
-                }
-                Change::Removed(id) => drop(self.rows.remove(&id)),
-                change => panic!("nobody has asked for {change:?}"),
-            }
+            self.rows.apply(change);
         }
     }
 
@@ -224,8 +200,7 @@ impl World {
             self.clock = Some(beginning);
         }
         let mut loader = Loader::new(engine(), beginning);
-        self.queues.iter().for_each(|(id, name)| loader.queue(*id, name));
-        self.rows.values().for_each(|row| loader.message(row));
+        self.rows.load(&mut loader);
         let (engine, dropped) = loader.finish();
         let next_id = self.talk.engine.next_id();
         self.talk = Talk::over(engine).workers("p");

@@ -9,6 +9,7 @@ mod allowance;
 mod ending;
 mod flush;
 mod ids;
+mod keys;
 mod lists;
 mod lives;
 mod load;
@@ -32,10 +33,11 @@ use crate::words::cause::Reason;
 use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{
-    Command, Handing, Manner, MessageRef, Options, Put, Reply, Request, Settlement, Sources,
-    SubscriptionKey, Tag, Target,
+    Command, Extras, Handing, Manner, MessageRef, Options, Put, PutWith, Reply, Request,
+    Settlement, Sources, SubscriptionKey, Tag, Target,
 };
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
+use crate::words::key::{Key, KeyTerm, KeyedBy};
 use crate::words::limits::{LimitValues, Limits};
 use crate::words::settings::{QueueLimits, QueueSetting};
 
@@ -280,6 +282,10 @@ pub fn letter(connection: ConnectionId) -> char {
     u32::try_from(connection.0).ok().and_then(char::from_u32).unwrap()
 }
 
+pub fn key(text: &str) -> Key {
+    Key::new(text.as_bytes()).unwrap()
+}
+
 pub fn queue(text: &str) -> QueueName {
     QueueName::new(text.as_bytes()).unwrap()
 }
@@ -294,6 +300,15 @@ fn shown(tag: &Tag) -> String {
 
 fn tell(reply: &Reply) -> String {
     match reply {
+        Reply::Joined(None) => "joined nothing".into(),
+        Reply::Joined(Some(id)) => format!("joined {id}"),
+        Reply::Keys(found) => {
+            let lines = found.iter().map(|found| {
+                let id = found.message.map_or("-".into(), |id| id.to_string());
+                format!("{}:{id}", found.queue)
+            });
+            format!("keys {}", lines.collect::<Vec<_>>().join(" "))
+        }
         Reply::Put(id) => format!("put {id}"),
         Reply::Referred(name) => format!("using {name}"),
         Reply::Subscribed(count) => format!("watching {count}"),
@@ -325,7 +340,14 @@ pub fn command(text: &str) -> Command {
     let said = Said(text.split(' ').collect());
     let id = || MessageId(said.number(1));
     match said.0[0] {
-        "put" => Command::Put(said.put()),
+        "put" => match said.keyed() {
+            None => Command::Put(said.put()),
+            keyed => {
+                let extras = Extras { keyed };
+                Command::PutWith(Box::new(PutWith { put: said.put(), extras }))
+            }
+        },
+        "find" => Command::FindKey { queue: said.name(2), key: key(said.0[1]) },
         "use" => Command::Refer(queue(said.0[1])),
         "watch" => watch(queue(said.0[1])),
         "ignore" => ignore(queue(said.0[1])),
@@ -466,6 +488,19 @@ impl Said<'_> {
         QueueLimits { high: limit(2), normal: limit(3), low: limit(4) }
     }
 
+    /// `taken K` or `done K`: with the key K until then; `outlived K`: for ten seconds.
+    fn keyed(&self) -> Option<KeyedBy> {
+        let terms = [
+            ("taken", KeyTerm::UntilTaken),
+            ("done", KeyTerm::UntilDone),
+            ("outlived", KeyTerm::For(10_000)),
+        ];
+        terms.into_iter().find_map(|(word, term)| {
+            let at = self.0.iter().position(|said| *said == word)?;
+            Some(KeyedBy { key: key(self.0[at + 1]), term })
+        })
+    }
+
     fn put(&self) -> Put {
         let body_bytes = usize::try_from(self.option("bytes").unwrap_or(1)).unwrap();
         let target = self.name(1).map_or(Target::Referred, Target::Named);
@@ -479,4 +514,5 @@ impl Said<'_> {
     }
 }
 
-const OPTIONS: [&str; 8] = ["pri", "delay", "ttr", "ttl", "bytes", "for", "count", "because"];
+const OPTIONS: [&str; 11] =
+    ["pri", "delay", "ttr", "ttl", "bytes", "for", "count", "because", "taken", "done", "outlived"];

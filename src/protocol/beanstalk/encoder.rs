@@ -58,9 +58,12 @@ impl Encoder for BeanstalkEncoder {
             Reply::Echo => note(tag, out),
             Reply::Refused(refusal) => word(refusal_word(*refusal), out),
             // The decoder asks for neither.
-            Reply::Survey(_) | Reply::Listing(_) | Reply::Configured | Reply::WakeUp => {
-                word("INTERNAL_ERROR", out)
-            }
+            Reply::Survey(_)
+            | Reply::Listing(_)
+            | Reply::Configured
+            | Reply::WakeUp
+            | Reply::Joined(_)
+            | Reply::Keys(_) => word("INTERNAL_ERROR", out),
         }
     }
 

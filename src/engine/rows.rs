@@ -1,0 +1,73 @@
+//! What a database would hold of an engine's changes, for tests that end a life of the daemon and
+//! begin another.
+
+use std::collections::BTreeMap;
+
+use crate::words::change::{Change, KeyRow, StoredMessage};
+use crate::words::ids::{MessageId, QueueId, QueueName};
+
+use super::load::Loader;
+
+#[derive(Default)]
+pub struct Rows {
+    queues: BTreeMap<QueueId, QueueName>,
+    messages: BTreeMap<MessageId, StoredMessage>,
+    keys: BTreeMap<(QueueId, Box<[u8]>), KeyRow>,
+}
+
+impl Rows {
+    /// Carries out a change, which must fit what is there.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::QueueNamed { id, name } => {
+                assert!(self.queues.insert(id, name).is_none(), "queue {id} is named twice");
+            }
+            Change::QueueGone(id) => {
+                assert!(self.queues.remove(&id).is_some(), "queue {id} is not there");
+                assert!(!self.keys.keys().any(|(queue, _)| *queue == id), "keys of no queue");
+            }
+            Change::Put(row) => {
+                let stored = StoredMessage {
+                    id: row.id,
+                    queue: row.queue,
+                    priority: row.priority,
+                    sequence: row.sequence,
+                    created_ms: row.created_ms,
+                    expires_ms: row.expires_ms,
+                    due_ms: row.due_ms,
+                    time_to_run_ms: row.time_to_run_ms,
+                    body_bytes: row.body.len() as u64,
+                    moved: None,
+                };
+                assert!(self.messages.insert(row.id, stored).is_none(), "{} is put twice", row.id);
+            }
+            Change::Moved(row) => {
+                let id = row.id;
+                let there = self.messages.get_mut(&id);
+                there.unwrap_or_else(|| panic!("{id} was moved when gone")).moved = Some(row);
+            }
+            Change::Removed(id) => {
+                assert!(self.messages.remove(&id).is_some(), "{id} is removed when gone");
+            }
+            Change::KeySet(row) => {
+                assert!(self.queues.contains_key(&row.queue), "a key of no queue");
+                let place = (row.queue, row.key.clone());
+                let old = self.keys.insert(place, row.clone());
+                // What holds it may go; another message must not have it before it was free.
+                let passes = old.is_none_or(|old| row.message.is_none() && old.message.is_some());
+                assert!(passes, "a key is taken twice: {row:?}");
+            }
+            Change::KeyGone { queue, key } => {
+                assert!(self.keys.remove(&(queue, key)).is_some(), "a key is freed that is free");
+            }
+            Change::QueueSet(row) => panic!("nobody has asked for {row:?}"),
+        }
+    }
+
+    /// Has a new life begin with them.
+    pub fn load(&self, loader: &mut Loader) {
+        self.queues.iter().for_each(|(id, name)| loader.queue(*id, name));
+        self.messages.values().for_each(|row| loader.message(row));
+        self.keys.values().for_each(|row| loader.key(row));
+    }
+}
