@@ -334,6 +334,37 @@ over_both! {
         }
     }
 
+    fn a_message_with_a_key_is_queued_once_also_after_a_kill_and_a_stop(transport) {
+        for revision in REVISIONS {
+            let mut server = Server::on(transport);
+            let mut sender = server.phpmq(revision);
+            let done = sender.send_keyed("q", "one", ("order 17", 0));
+            assert_eq!(sender.send_keyed("q", "again", ("order 17", 0)), done);
+            let other = sender.send_keyed("r", "two", ("order 17", 3_600));
+            assert_ne!(other, done, "queues have keys of their own");
+            server.kill();
+            server.start_again();
+            let mut sender = server.phpmq(revision);
+            assert_eq!(sender.send_keyed("q", "again", ("order 17", 0)), done);
+            assert_eq!(sender.send_keyed("r", "again", ("order 17", 3_600)), other);
+            for queue in ["q", "r"] {
+                let mut consumer = server.phpmq(revision).consuming(&server, queue, 5);
+                let bodies = ["one", "two"];
+                assert!(bodies.contains(&&*consumer.work()));
+                consumer.settle(&server);
+                assert!(!consumer.stream.has_something(), "{queue} had one message");
+            }
+            assert_eq!(server.stop().code(), Some(0));
+            server.start_again();
+            let mut sender = server.phpmq(revision);
+            assert_ne!(sender.send_keyed("q", "new", ("order 17", 0)), done, "that is done");
+            let gone = "0".repeat(32);
+            assert_eq!(sender.send_keyed("r", "again", ("order 17", 3_600)), gone, "its time is not");
+            assert_eq!(server.console().number("messages joined by key"), 1);
+            assert_eq!(server.console().number("messages"), 1);
+        }
+    }
+
     fn a_pinned_listener_serves_its_consumers_in_that_revision(transport) {
         for (revision, other) in [(1, 2), (2, 1)] {
             let server = Setup::on(transport)

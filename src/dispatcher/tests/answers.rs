@@ -64,6 +64,22 @@ fn answers_that_promise_something_wait_for_their_commit() {
 }
 
 #[test]
+fn who_joins_a_message_waits_for_the_commit_of_that() {
+    let mut s = Stage::new().connect("ab", "phpmq", Write);
+    let keyed = phpmq(1, &[(1, "q"), (7, "k"), (2, "x"), (6, "n")]);
+    s.say('a', &keyed);
+    s.say('b', &keyed);
+    assert_eq!((s.hear('a'), s.hear('b')), (String::new(), String::new()));
+    assert_eq!(s.commit(), (3, false), "the message, its queue and its key");
+    let confirmed = s.hear('a');
+    assert!(confirmed.starts_with("H0100702"), "{confirmed}");
+    assert_eq!(s.hear('b'), confirmed);
+    s.say('b', &keyed);
+    assert_eq!(s.hear('b'), confirmed, "all is on the disk");
+    assert!(s.order().is_none());
+}
+
+#[test]
 fn a_write_answer_waits_for_no_fsync_and_a_sync_answer_does() {
     for (level, fsync) in [(Write, false), (Sync, true)] {
         let mut s = Stage::new().connect("a", "beanstalk", level);

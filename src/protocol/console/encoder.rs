@@ -354,6 +354,7 @@ fn status(screen: &mut Screen<'_>, figures: &ServerStatistics) {
         ("messages delayed", delayed),
         ("messages buried", buried),
         ("messages put", figures.messages_put),
+        ("messages joined by key", figures.messages_joined),
         ("messages expired", figures.messages_expired),
         ("messages set aside", figures.messages_set_aside),
         ("messages dead-lettered", figures.messages_dead_lettered),

@@ -3,8 +3,12 @@
 use crate::protocol;
 use crate::words::command::{Delivery, Handing, Reply, Tag};
 use crate::words::output::Output;
+use crate::words::short_bytes::ShortBytes;
 
-use super::{MessageKey, PACKET_HEADER_BYTES, Packet, REVISION_1, REVISION_2, REVISION_ATTRIBUTE};
+use super::{
+    MessageKey, PACKET_HEADER_BYTES, Packet, REVISION_1, REVISION_2, REVISION_ATTRIBUTE,
+    WIRE_ID_BYTES,
+};
 
 /// Encodes for one connection.
 pub(super) struct Encoder {
@@ -32,10 +36,12 @@ impl protocol::Encoder for Encoder {
         let out = out.buffer();
         match (tag, reply) {
             (Tag::Code(revision), Reply::Echo) => self.revision = u8::try_from(*revision).ok(),
-            (Tag::Bytes(correlation), Reply::Put(id)) => {
-                out.extend_from_slice(b"H0100702");
-                packet(Packet::Id, &self.key.write(*id), out);
-                packet(Packet::Correlation, correlation.as_slice(), out);
+            (Tag::Bytes(correlation), Reply::Put(id) | Reply::Joined(Some(id))) => {
+                confirm(&self.key.write(*id), correlation, out);
+            }
+            // The message that it joined is gone.
+            (Tag::Bytes(correlation), Reply::Joined(None)) => {
+                confirm(&[b'0'; WIRE_ID_BYTES], correlation, out);
             }
             (Tag::Bytes(correlation), Reply::Refused(refusal)) => {
                 out.extend_from_slice(b"H0100802");
@@ -67,6 +73,12 @@ impl protocol::Encoder for Encoder {
             packet(Packet::TimeToLive, digits.get(first..).unwrap_or_default(), tail);
         }
     }
+}
+
+fn confirm(id: &[u8; WIRE_ID_BYTES], correlation: &ShortBytes, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"H0100702");
+    packet(Packet::Id, id, out);
+    packet(Packet::Correlation, correlation.as_slice(), out);
 }
 
 fn packet(packet: Packet, content: &[u8], out: &mut Vec<u8>) {
@@ -213,6 +225,15 @@ mod tests {
         .into_bytes();
         expected.push(0xff);
         assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn who_joins_a_message_is_told_which_one_or_none_when_that_is_gone() {
+        let joined = |id| replied(&mut encoder(None), Tag::bytes(b"n"), Reply::Joined(id));
+        let put = replied(&mut encoder(None), Tag::bytes(b"n"), Reply::Put(MessageId(1)));
+        assert_eq!(joined(Some(MessageId(1))), put);
+        let none = String::from_utf8(put).unwrap().replace(&id_text(), &"0".repeat(32));
+        assert_eq!(String::from_utf8(joined(None)).unwrap(), none);
     }
 
     #[test]

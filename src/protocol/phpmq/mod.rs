@@ -9,7 +9,8 @@
 //! that only consumes is served each message in the revision in which that message was sent. The
 //! decoder tells the encoder what it learnt with an [`Echo`](crate::words::command::Command::Echo) ahead
 //! of the request that showed it. Nothing that a client sends has an answer, but for a message
-//! whose sender asked for a confirmation (our extension, packet type 06).
+//! whose sender asked for a confirmation (our extension, packet type 06). Packets 07 and 08 are
+//! ours too: a key under which a message is queued once, and for how long that holds.
 
 mod decoder;
 mod encoder;
@@ -71,6 +72,17 @@ enum Packet {
     TimeToLive = 5,
     /// Ours: asks for a confirmation, and comes back in it.
     Correlation = 6,
+    /// Ours: the key under which a message is queued once.
+    Key = 7,
+    /// Ours: for how many seconds the key is taken.
+    KeyTime = 8,
+}
+
+impl Packet {
+    /// Whether a message to be queued may go without it.
+    fn is_optional(self) -> bool {
+        matches!(self, Packet::TimeToLive | Packet::Correlation | Packet::Key | Packet::KeyTime)
+    }
 }
 
 fn connect(setup: &Setup) -> Halves {
@@ -103,7 +115,11 @@ mod tests {
             let number = random.below(100_000).to_string().into_bytes();
             let correlation = [b'c'; 64];
             let queue = (1, &queue[..]);
-            let mut packets = match random.below(7) {
+            let (key, time) = ((7, &[b'k'; 40][..]), (8, &number[..]));
+            let mut packets = match random.below(10) {
+                7 => (1, vec![queue, key, (2, &body)]),
+                8 => (1, vec![queue, key, time, (2, &body), (5, &number), (6, &correlation)]),
+                9 => (1, vec![time, key, (5, &number), queue, (2, &body)]),
                 0 => (1, vec![queue, (2, &body)]),
                 1 => (1, vec![queue, (2, &body), (5, &number)]),
                 2 => (1, vec![queue, (2, &body), (5, &number), (6, &correlation)]),

@@ -74,6 +74,20 @@ impl Phpmq {
         id
     }
 
+    /// Sends a message with a key that is taken for so many seconds, 0 until it is gone, and waits for
+    /// the confirmation; returns the id in it.
+    pub fn send_keyed(&mut self, queue: &str, body: &str, (key, seconds): (&str, u64)) -> String {
+        let seconds = seconds.to_string();
+        let mut all = vec![(7, key.as_bytes()), (8, seconds.as_bytes()), (1, queue.as_bytes())];
+        all.push((2, body.as_bytes()));
+        if self.revision == 2 {
+            all.push((5, b"0"));
+        }
+        all.push((6, b"keyed"));
+        self.stream.send(packets(1, &all));
+        self.confirmation().0
+    }
+
     /// A confirmation: id and correlation.
     pub fn confirmation(&mut self) -> (String, String) {
         let (kind, packets) = self.message();

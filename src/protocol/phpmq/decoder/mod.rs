@@ -18,10 +18,11 @@ use crate::protocol::wire::{Content, Piece, Rest, decimal};
 use crate::words::change::Attributes;
 use crate::words::clock::Time;
 use crate::words::command::{
-    Command, MessageRef, Options, Put, Requests, SubscriptionKey, Tag, Target,
+    Command, Extras, MessageRef, Options, Put, PutWith, Requests, SubscriptionKey, Tag, Target,
 };
 use crate::words::ids::{MessageId, QueueName, QueueNameError};
-use crate::words::limits::{Limits, QUEUE_NAME_BYTES_MAX};
+use crate::words::key::{Key, KeyTerm, KeyedBy};
+use crate::words::limits::{KEY_BYTES_MAX, Limits, QUEUE_NAME_BYTES_MAX};
 use crate::words::refusal::Refusal;
 use crate::words::short_bytes::ShortBytes;
 
@@ -37,8 +38,6 @@ const NUMBER_BYTES_MAX: usize = 20;
 const TIME_TO_LIVE_S_MAX: u64 = 1_000_000_000_000;
 /// The largest body that is skipped where it is refused: a larger one is a fault, and no message.
 const SKIPPED_BYTES_MAX: usize = u32::MAX as usize;
-/// The most packets of a message to be queued: queue, content, time to live, correlation.
-const SEND_PACKETS_MAX: u8 = 4;
 /// An id that no message has: what does not check becomes an acknowledgement of nothing, which
 /// the core counts and ignores.
 const NO_MESSAGE: MessageId = MessageId(0);
@@ -88,12 +87,11 @@ enum Kind {
 #[derive(Default)]
 struct Message {
     kind: Kind,
-    packets: u8,
     packets_left: u8,
     /// Packets of a 001 beside queue and body that may still come.
     optional_left: u8,
     /// A bit for each packet type that has come.
-    seen: u8,
+    seen: u16,
     queue: Option<QueueName>,
     body: Vec<u8>,
     /// Why the body was not kept, and how large it was announced to be.
@@ -102,6 +100,8 @@ struct Message {
     window: u32,
     time_to_live_ms: Option<u64>,
     correlation: Option<ShortBytes>,
+    key: Option<Key>,
+    key_time_ms: Option<u64>,
 }
 
 impl Decoder {
@@ -172,7 +172,7 @@ impl Decoder {
         let count =
             u8::try_from(small_number(&[*count_1, *count_2], "packet count")?).unwrap_or(u8::MAX);
         let (kind, counts) = match kind {
-            1 => (Kind::Send, 2..=4),
+            1 => (Kind::Send, 2..=6),
             2 => (Kind::Consume, 2..=2),
             4 => (Kind::Acknowledge, 2..=2),
             5 => (Kind::Requeue, 3..=3),
@@ -184,7 +184,6 @@ impl Decoder {
         }
         self.message = Message {
             kind,
-            packets: count,
             packets_left: count,
             optional_left: count.saturating_sub(2),
             ..Message::default()
@@ -192,10 +191,8 @@ impl Decoder {
         self.stage = Stage::PacketHeader;
         match (kind, count) {
             (Kind::Send, 2) => self.show(REVISION_1, requests),
-            (Kind::Send, 4) | (Kind::Requeue | Kind::DeadLetter, _) => {
-                self.show(REVISION_2, requests);
-            }
-            // With three packets the third one shows it; consumers show nothing.
+            (Kind::Requeue | Kind::DeadLetter, _) => self.show(REVISION_2, requests),
+            // With more packets those show it; consumers show nothing.
             _ => {}
         }
         Ok(())
@@ -210,11 +207,11 @@ impl Decoder {
         let [_, type_1, type_2, length @ ..] = header;
         let number = small_number(&[*type_1, *type_2], "packet type")?;
         let packet = self.message.expect(number)?;
-        if self.message.kind == Kind::Send {
-            match packet {
-                Packet::TimeToLive => self.show(REVISION_2, requests),
-                Packet::Correlation => self.show(REVISION_1, requests),
-                _ => {}
+        if self.message.kind == Kind::Send && packet.is_optional() {
+            if packet == Packet::TimeToLive {
+                self.show(REVISION_2, requests);
+            } else if self.message.optional_left == 0 && !self.message.has(Packet::TimeToLive) {
+                self.show(REVISION_1, requests);
             }
         }
         let length = packet_length(length)?;
@@ -239,11 +236,13 @@ impl Decoder {
             Packet::Queue => return Ok(()),
             Packet::Body => ("message content", SKIPPED_BYTES_MAX),
             Packet::Id => ("message id", WIRE_ID_BYTES),
-            Packet::Window | Packet::TimeToLive => ("number", NUMBER_BYTES_MAX),
+            Packet::Window | Packet::TimeToLive | Packet::KeyTime => ("number", NUMBER_BYTES_MAX),
             Packet::Correlation if length == 0 => {
                 return Err(WireError::OutOfRange("correlation length"));
             }
             Packet::Correlation => ("correlation", CORRELATION_BYTES_MAX),
+            Packet::Key if length == 0 => return Err(WireError::OutOfRange("key length")),
+            Packet::Key => ("key", KEY_BYTES_MAX),
         };
         if length > max { Err(WireError::TooLong(what, max)) } else { Ok(()) }
     }
@@ -269,6 +268,12 @@ impl Decoder {
                     (seconds > 0).then(|| seconds.min(TIME_TO_LIVE_S_MAX) * 1_000);
             }
             Packet::Correlation => message.correlation = Some(ShortBytes::from(&*content)),
+            Packet::Key => message.key = Key::new(&content),
+            Packet::KeyTime => {
+                let seconds = decimal(&content).ok_or(WireError::NotANumber("time of a key"))?;
+                message.key_time_ms =
+                    (seconds > 0).then(|| seconds.min(TIME_TO_LIVE_S_MAX) * 1_000);
+            }
         }
         message.packets_left = message.packets_left.saturating_sub(1);
         if message.packets_left > 0 {
@@ -283,6 +288,9 @@ impl Decoder {
         let message = std::mem::take(&mut self.message);
         // Invariant: so many different packets of this kind of message are all that it needs.
         let queue = message.queue.ok_or(unexpected_packet(0))?;
+        if message.seen & bit(Packet::KeyTime) != 0 && message.key.is_none() {
+            return Err(unexpected_packet(Packet::KeyTime as u16));
+        }
         let (id, time_to_live_ms) = (message.id, message.time_to_live_ms);
         let mut tag = Tag::None;
         let command = match message.kind {
@@ -298,7 +306,14 @@ impl Decoder {
                     if message.seen & bit(Packet::TimeToLive) != 0 {
                         put.attributes = self.sent_in_revision_2.clone();
                     }
-                    Command::Put(put)
+                    match message.key {
+                        None => Command::Put(put),
+                        Some(key) => {
+                            let term = message.key_time_ms.map_or(KeyTerm::UntilDone, KeyTerm::For);
+                            let extras = Extras { keyed: Some(KeyedBy { key, term }) };
+                            Command::PutWith(Box::new(PutWith { put, extras }))
+                        }
+                    }
                 }
             }
             Kind::Consume => match message.window {
@@ -340,16 +355,33 @@ impl Message {
             (4, Kind::Consume) => Packet::Window,
             (5, Kind::Send | Kind::Requeue) => Packet::TimeToLive,
             (6, Kind::Send) => Packet::Correlation,
+            // Before the body: else it would be unknown when that comes whether a correlation
+            // follows, and so whether the message can be refused.
+            (7, Kind::Send) if !self.has(Packet::Body) => Packet::Key,
+            (8, Kind::Send) if !self.has(Packet::Body) => Packet::KeyTime,
             _ => return Err(unexpected),
         };
-        if self.seen & bit(packet) != 0 {
+        if self.has(packet) {
             return Err(unexpected);
         }
-        if self.kind == Kind::Send && matches!(packet, Packet::TimeToLive | Packet::Correlation) {
+        if self.kind == Kind::Send && packet.is_optional() {
             self.optional_left = self.optional_left.checked_sub(1).ok_or(unexpected)?;
         }
         self.seen |= bit(packet);
         Ok(packet)
+    }
+
+    /// Whether this packet has begun to come.
+    fn has(&self, packet: Packet) -> bool {
+        self.seen & bit(packet) != 0
+    }
+
+    /// Whether it has a correlation, which may be still to come behind the body: then nothing but
+    /// that and a time to live can come.
+    fn has_correlation(&self) -> bool {
+        let may_be_time_to_live = u8::from(!self.has(Packet::TimeToLive));
+        self.correlation.is_some()
+            || self.has(Packet::Body) && self.optional_left > may_be_time_to_live
     }
 }
 
@@ -382,9 +414,7 @@ impl crate::protocol::Decoder for Decoder {
     }
 
     fn can_be_refused(&self) -> bool {
-        let message = &self.message;
-        // A message of four packets has one with a correlation, which may be still to come.
-        message.correlation.is_some() || message.packets == SEND_PACKETS_MAX
+        self.message.has_correlation()
     }
 
     fn refuse(&mut self, refusal: Refusal, _requests: &mut Requests) {
@@ -401,8 +431,8 @@ impl crate::protocol::Decoder for Decoder {
     }
 }
 
-fn bit(packet: Packet) -> u8 {
-    1 << (packet as u8)
+fn bit(packet: Packet) -> u16 {
+    1 << (packet as u16)
 }
 
 /// A message type that does not exist or that a client may not send.

@@ -147,6 +147,59 @@ fn a_correlation_asks_for_a_confirmation_in_either_revision() {
 }
 
 #[test]
+fn a_message_may_bring_a_key_in_either_revision_and_how_long_that_is_taken() {
+    let with = |put, term| {
+        let keyed = Some(KeyedBy { key: Key::new(b"k\0").unwrap(), term });
+        Command::PutWith(Box::new(PutWith { put, extras: Extras { keyed } }))
+    };
+    let asked = |command| Request { tag: Tag::bytes(b"n"), command };
+    let (done, hour) = (KeyTerm::UntilDone, KeyTerm::For(3_600_000));
+    for (packets, revision, expected) in [
+        (&[(1, &b"q"[..]), (7, b"k\0"), (2, b"x")][..], 1, request(with(put(b"x"), done))),
+        (
+            &[(8, b"0"), (7, b"k\0"), (1, b"q"), (2, b"x"), (6, b"n")],
+            1,
+            asked(with(put(b"x"), done)),
+        ),
+        (
+            &[(1, b"q"), (7, b"k\0"), (8, b"3600"), (2, b"x"), (5, b"9")],
+            2,
+            request(with(put_2(b"x", Some(9)), hour)),
+        ),
+        (
+            &[(7, b"k\0"), (8, b"3600"), (1, b"q"), (6, b"n"), (5, b"9"), (2, b"")],
+            2,
+            asked(with(put_2(b"", Some(9)), hour)),
+        ),
+    ] {
+        let decoded = decode(&message(1, packets));
+        assert_eq!(decoded, (vec![shown(revision), expected], None), "{packets:?}");
+    }
+}
+
+#[test]
+fn a_message_can_be_refused_as_soon_as_it_is_certain_to_have_a_correlation() {
+    let body = (2, &b"x"[..]);
+    for (packets, can_be_refused) in [
+        (&[(1, &b"q"[..]), body, (5, b"9")][..], false),
+        (&[(1, b"q"), body, (6, b"n")], false),
+        (&[(1, b"q"), (6, b"n"), body], true),
+        (&[(1, b"q"), body, (5, b"9"), (6, b"n")], true),
+        (&[(1, b"q"), (5, b"9"), body, (6, b"n")], true),
+        (&[(1, b"q"), (7, b"k"), (8, b"9"), body], false),
+        (&[(1, b"q"), (7, b"k"), body, (6, b"n")], false),
+        (&[(1, b"q"), (7, b"k"), body, (5, b"9"), (6, b"n")], true),
+    ] {
+        let whole = message(1, packets);
+        let at = whole.windows(3).position(|bytes| bytes == b"P02").unwrap();
+        let mut decoder = decoder(None);
+        decode_all(&mut decoder, &whole[..at + PACKET_HEADER_BYTES]);
+        let can = crate::protocol::Decoder::can_be_refused(&decoder);
+        assert_eq!(can, can_be_refused, "{packets:?}");
+    }
+}
+
+#[test]
 fn packets_may_come_in_any_order() {
     let bytes = message(1, &[(6, b"n"), (5, b"9"), (2, b""), (1, b"q")]);
     let asked = Request { tag: Tag::bytes(b"n"), command: Command::Put(put_2(b"", Some(9))) };
@@ -234,7 +287,7 @@ fn headers_that_are_none_are_refused_with_the_reason() {
         ("H0100702", unknown_type(7)),
         ("H0199902", unknown_type(999)),
         ("H0100101", wrong_packet_count(1)),
-        ("H0100105", wrong_packet_count(5)),
+        ("H0100107", wrong_packet_count(7)),
         ("H0100200", wrong_packet_count(0)),
         ("H0100203", wrong_packet_count(3)),
         ("H0100403", wrong_packet_count(3)),
@@ -258,6 +311,13 @@ fn packets_that_do_not_belong_are_refused_with_the_reason() {
         (1, &[(1, b"q"), (2, b"x"), (5, b"")], WireError::NotANumber("time to live")),
         (1, &[(1, b"q"), (2, b"x"), (6, b"")], WireError::OutOfRange("correlation length")),
         (1, &[(1, b"q"), (2, b"x"), (6, &[0; 65])], WireError::TooLong("correlation", 64)),
+        (1, &[(1, b"q"), (2, b"x"), (7, b"k")], unexpected_packet(7)),
+        (1, &[(1, b"q"), (7, b"k"), (2, b"x"), (8, b"9")], unexpected_packet(8)),
+        (1, &[(1, b"q"), (8, b"9"), (2, b"x")], unexpected_packet(8)),
+        (1, &[(1, b"q"), (8, b"x"), (2, b"x")], WireError::NotANumber("time of a key")),
+        (1, &[(1, b"q"), (7, b""), (2, b"x")], WireError::OutOfRange("key length")),
+        (1, &[(1, b"q"), (7, &[0; 256]), (2, b"x")], WireError::TooLong("key", 255)),
+        (2, &[(1, b"q"), (7, b"k")], unexpected_packet(7)),
         (1, &[(1, b""), (2, b"x")], WireError::QueueName(QueueNameError::Empty)),
         (1, &[(1, &[b'q'; 201]), (2, b"x")], WireError::QueueName(QueueNameError::TooLong(201))),
         (1, &[(1, b"a\nb"), (2, b"x")], WireError::QueueName(QueueNameError::ControlCharacter)),
