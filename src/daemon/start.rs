@@ -328,10 +328,9 @@ fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, Da
                 loader.queue(id, &name);
             }
         }
+        Stored::Setting(row) => loader.setting(row),
         Stored::Message(message) => loader.message(message),
         Stored::Key(row) => loader.key(&row),
-        // Nobody sets any yet.
-        Stored::Setting(_) => {}
     })?;
     let (engine, dropped) = loader.finish();
     if let Some(path) = database {

@@ -213,8 +213,8 @@ impl Engine {
         slot
     }
 
-    /// The queue's number in the database, where it is written with its first message.
-    fn queue_id(&mut self, turn: &mut Turn<'_>, queue: QueueSlot) -> QueueId {
+    /// The queue's number in the database, where it is written with the first of what it has there.
+    pub(super) fn queue_id(&mut self, turn: &mut Turn<'_>, queue: QueueSlot) -> QueueId {
         let here = self.ledger.queue(queue);
         if let Some(id) = here.id {
             return id;

@@ -1,6 +1,6 @@
 //! What each command does.
 
-use crate::words::change::MessageState;
+use crate::words::change::{Change, MessageState};
 use crate::words::clock::Time;
 use crate::words::command::{Command, Demand, Options, Reply, Request, SubscriptionKey, Target};
 use crate::words::ids::{MessageId, QueueName};
@@ -146,6 +146,11 @@ impl Engine {
             return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
         };
         self.ledger.configure_queue(queue, setting);
+        let id = self.ledger.queue(queue).id;
+        if id.is_some() || !setting.is_default() {
+            let id = self.queue_id(turn, queue);
+            turn.change(Change::QueueSet(self.ledger.settings_of(queue, id)));
+        }
         turn.reply(asker, Reply::Configured);
         self.serve(turn, queue);
         self.drop_if_unneeded(turn, queue);

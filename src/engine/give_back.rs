@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use crate::words::cause::Cause;
+use crate::words::clock::Time;
 use crate::words::ids::{QueueName, Sequence};
 use crate::words::policy::Policies;
 
@@ -96,7 +97,7 @@ impl Engine {
                 self.ledger.set_priority(&detached, priority);
             }
         }
-        match self.judge(&detached, cause, was_in_work) {
+        match self.judge(turn.time(), &detached, cause, was_in_work) {
             Verdict::SetAside(queue) => {
                 self.set_aside(turn, detached, queue);
                 Return::Aside
@@ -132,7 +133,13 @@ impl Engine {
     }
 
     /// Notes a failed attempt, where a policy applies or its holder says so, and tells what follows from it.
-    fn judge(&mut self, detached: &Detached, cause: Cause, was_in_work: bool) -> Verdict {
+    fn judge(
+        &mut self,
+        now: Time,
+        detached: &Detached,
+        cause: Cause,
+        was_in_work: bool,
+    ) -> Verdict {
         if cause == Cause::Kicked {
             self.ledger.forget_attempts(detached);
         }
@@ -141,7 +148,7 @@ impl Engine {
         let policy = if failed { self.policy_of(self.ledger.queue_of(slot)) } else { None };
         let Some(place) = policy else {
             if cause == Cause::Failed {
-                self.ledger.note_failure(detached, cause);
+                self.ledger.note_failure(now, detached, cause);
             }
             return match cause {
                 Cause::Rejected => Verdict::SetAside(None),
@@ -150,7 +157,7 @@ impl Engine {
         };
         let policies = Arc::clone(&self.policies.policies);
         let policy = policies.get(place).expect("matched against this generation of policies");
-        let attempts = self.ledger.note_failure(detached, cause);
+        let attempts = self.ledger.note_failure(now, detached, cause);
         if cause == Cause::Rejected || policy.is_exhausted(attempts) {
             self.totals.messages_set_aside += 1;
             return Verdict::SetAside(policy.dead_letter.clone());
@@ -189,6 +196,8 @@ impl Engine {
         match place {
             Some((target, sequence)) => {
                 self.totals.messages_dead_lettered += 1;
+                // The database has it under that queue's number.
+                self.queue_id(turn, target);
                 self.ledger.move_aside(turn.time(), &detached, target, sequence);
                 self.ledger.place_ready(detached);
                 self.ledger.save(turn, slot);

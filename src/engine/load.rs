@@ -1,19 +1,24 @@
 //! The start from stored messages: what was in somebody's hands is ready again at its old place.
 
-use crate::words::change::{Change, KeyRow, KeyUntil, MessageState, StoredMessage};
+use crate::words::cause::Reason;
+use crate::words::change::{
+    Change, FailureRow, KeyRow, KeyUntil, MessageState, SettingRow, StoredMessage,
+};
 use crate::words::clock::{Now, Time};
 use crate::words::ids::{QueueId, QueueName};
 use crate::words::key::Key;
+use crate::words::settings::QueueSetting;
 
 use super::Engine;
+use super::state::failure::{Failure, Home};
 use super::state::keys::{TakenKey, Until};
 use super::state::message::{History, Message, State};
 use super::state::queue::QueueSlot;
 
 use rustc_hash::FxHashMap;
 
-/// Builds an engine from what the database holds: the queues first, then the messages, then
-/// the keys, then [`Loader::finish`].
+/// Builds an engine from what the database holds: the queues first, then what is set of them, then
+/// the messages, then the keys, then [`Loader::finish`].
 pub struct Loader {
     engine: Engine,
     now: Now,
@@ -35,15 +40,31 @@ impl Loader {
         self.engine.next_queue_id = self.engine.next_queue_id.max(id.0 + 1);
     }
 
+    /// What an operator has set of a queue, before the messages. What is set of a queue without a row
+    /// is dropped.
+    pub fn setting(&mut self, row: SettingRow) {
+        let Some(queue) = self.queues.get(&row.queue).copied() else {
+            let none = SettingRow { queue: row.queue, ..SettingRow::default() };
+            return self.dropped.push(Change::QueueSet(none));
+        };
+        self.engine.ledger.configure_queue(queue, QueueSetting::Paused(row.paused));
+        self.engine.ledger.configure_queue(queue, QueueSetting::Limits(row.limits));
+    }
+
     /// A message that has a row. One whose time is over is dropped, one whose queue has no row is
     /// left where it is (the checks at start know of none).
     pub fn message(&mut self, stored: &StoredMessage) {
         let moved = stored.moved.as_ref();
         // Also the ids of what is dropped are never used again.
         let sequence = moved.map_or(stored.sequence, |row| row.sequence);
+        let failure = moved.and_then(|row| row.failure.as_deref());
+        let origin = failure.and_then(|failure| failure.origin);
         let ids = &mut self.engine.ids;
-        ids.next = ids.next.max(stored.id.0 + 1).max(sequence.0 + 1);
-        let Some(queue) = self.queues.get(&stored.queue).copied() else { return };
+        for used in [Some(stored.id.0), Some(sequence.0), origin.map(|origin| origin.sequence.0)] {
+            ids.next = ids.next.max(used.unwrap_or(0).saturating_add(1));
+        }
+        let id = moved.and_then(|row| row.queue).unwrap_or(stored.queue);
+        let Some(queue) = self.queues.get(&id).copied() else { return };
         let kind = moved.map_or(MessageState::Ready, |row| row.state);
         let expires_ms = moved.map_or(stored.expires_ms, |row| row.expires_ms);
         let expires = match (expires_ms, kind) {
@@ -82,7 +103,12 @@ impl Loader {
             buries: counters.buries,
             kicks: counters.kicks,
         };
-        self.insert(message, history, kind, due);
+        let is_elsewhere = match origin {
+            Some(origin) => origin.queue != stored.queue,
+            None => id != stored.queue,
+        };
+        let failure = self.failure(failure, is_elsewhere);
+        self.insert(message, history, failure, (kind, due));
     }
 
     /// A key that has a row, after all messages. What nothing holds any more is freed.
@@ -109,10 +135,46 @@ impl Loader {
         }
     }
 
-    fn insert(&mut self, message: Message, history: History, kind: MessageState, due: Option<i64>) {
+    /// How the processing of a message failed. One whose home has no row is where it is for good.
+    fn failure(&self, stored: Option<&FailureRow>, is_elsewhere: bool) -> Option<Failure> {
+        if stored.is_none() && !is_elsewhere {
+            return None;
+        }
+        let stored = stored.cloned().unwrap_or_default();
+        let home = stored.origin.and_then(|origin| {
+            Some(Home {
+                queue: *self.queues.get(&origin.queue)?,
+                sequence: origin.sequence,
+                burial: origin.burial,
+                life_left: match origin.life_left_ms {
+                    None => Time::NEVER,
+                    Some(left) => Time(u64::try_from(left).unwrap_or(0)),
+                },
+            })
+        });
+        Some(Failure {
+            attempts: stored.attempts,
+            cause: stored.cause,
+            returned: stored.returned_ms.map(Time::from_stored),
+            reason: stored.text.map(|text| Reason::new(text.as_bytes())),
+            is_elsewhere,
+            home,
+        })
+    }
+
+    fn insert(
+        &mut self,
+        message: Message,
+        history: History,
+        failure: Option<Failure>,
+        (kind, due): (MessageState, Option<i64>),
+    ) {
         let ledger = &mut self.engine.ledger;
         let delay_ms = history.delay_ms;
         let detached = ledger.insert(message, history);
+        if let Some(failure) = failure {
+            ledger.restore_failure(&detached, failure);
+        }
         if kind == MessageState::Buried {
             let stored = due.and_then(|place| u64::try_from(place).ok());
             return ledger.place_buried_at(detached, stored);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::words::change::{Change, KeyRow, StoredMessage};
+use crate::words::change::{Change, KeyRow, SettingRow, StoredMessage};
 use crate::words::ids::{MessageId, QueueId, QueueName};
 
 use super::load::Loader;
@@ -13,6 +13,7 @@ pub struct Rows {
     queues: BTreeMap<QueueId, QueueName>,
     messages: BTreeMap<MessageId, StoredMessage>,
     keys: BTreeMap<(QueueId, Box<[u8]>), KeyRow>,
+    settings: BTreeMap<QueueId, SettingRow>,
 }
 
 impl Rows {
@@ -25,6 +26,15 @@ impl Rows {
             Change::QueueGone(id) => {
                 assert!(self.queues.remove(&id).is_some(), "queue {id} is not there");
                 assert!(!self.keys.keys().any(|(queue, _)| *queue == id), "keys of no queue");
+                assert!(!self.settings.contains_key(&id), "settings of no queue");
+                let named = |message: &StoredMessage| {
+                    let moved = message.moved.as_ref();
+                    let origin = moved.and_then(|row| row.failure.as_ref()?.origin);
+                    let queues =
+                        [moved.and_then(|row| row.queue), origin.map(|origin| origin.queue)];
+                    message.queue == id || queues.contains(&Some(id))
+                };
+                assert!(!self.messages.values().any(named), "messages of no queue");
             }
             Change::Put(row) => {
                 let stored = StoredMessage {
@@ -43,6 +53,10 @@ impl Rows {
             }
             Change::Moved(row) => {
                 let id = row.id;
+                let origin = row.failure.as_ref().and_then(|failure| failure.origin);
+                for queue in row.queue.into_iter().chain(origin.map(|origin| origin.queue)) {
+                    assert!(self.queues.contains_key(&queue), "{id} is in no queue");
+                }
                 let there = self.messages.get_mut(&id);
                 there.unwrap_or_else(|| panic!("{id} was moved when gone")).moved = Some(row);
             }
@@ -60,13 +74,18 @@ impl Rows {
             Change::KeyGone { queue, key } => {
                 assert!(self.keys.remove(&(queue, key)).is_some(), "a key is freed that is free");
             }
-            Change::QueueSet(row) => panic!("nobody has asked for {row:?}"),
+            Change::QueueSet(row) => {
+                assert!(self.queues.contains_key(&row.queue), "settings of no queue");
+                self.settings.insert(row.queue, row);
+                self.settings.retain(|_, row| !row.is_default());
+            }
         }
     }
 
     /// Has a new life begin with them.
     pub fn load(&self, loader: &mut Loader) {
         self.queues.iter().for_each(|(id, name)| loader.queue(*id, name));
+        self.settings.values().for_each(|row| loader.setting(*row));
         self.messages.values().for_each(|row| loader.message(row));
         self.keys.values().for_each(|row| loader.key(row));
     }

@@ -104,14 +104,12 @@ impl Batch {
         named
     }
 
-    /// Those of them that messages are moved to, which were not put by this batch.
+    /// Those of them that messages are moved to which were not put by this batch, and of which an
+    /// operator has set something.
     pub fn queues_moved_to(&self) -> Vec<(QueueId, &QueueName)> {
         let moved = self.sorted_states.iter().filter(|row| self.message(row.id).is_none());
-        let named = moved.filter_map(|row| {
-            let id = row.queue?;
-            Some((id, self.named.get(&id)?))
-        });
-        let mut named: Vec<_> = named.collect();
+        let ids = moved.filter_map(|row| row.queue).chain(self.settings.keys().copied());
+        let mut named: Vec<_> = ids.filter_map(|id| Some((id, self.named.get(&id)?))).collect();
         named.sort_unstable_by_key(|(id, _)| *id);
         named.dedup_by_key(|(id, _)| *id);
         named
@@ -213,6 +211,7 @@ impl Batch {
             // They are named once more with what is put.
             let named = self.queues_moved_to().into_iter().map(|(id, name)| (id, name.clone()));
             kept.named = named.collect();
+            kept.settings = std::mem::take(&mut self.settings);
             kept.gone = std::mem::take(&mut self.gone);
             let puts = &self.puts;
             let moved = |row: &StateRow| puts.get(row.id).is_none();

@@ -87,10 +87,13 @@ impl File<'_> {
         self.in_slices(places, SLICE_ROWS, Means::Reserve, |tables, places| {
             tables.apply_rows(batch.part(places).filter(|row| !is_of_a_put(batch, row)))
         })?;
-        if batch.queues_gone().is_empty() {
+        if batch.queues_gone().is_empty() && batch.settings_len() == 0 {
             return Ok(());
         }
-        self.in_room(Means::Reserve, &|tables| tables.forget_queues(batch))
+        self.in_room(Means::Reserve, &|tables| {
+            tables.set_queues(batch)?;
+            tables.forget_queues(batch)
+        })
     }
 
     fn commit_puts(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -115,7 +118,7 @@ impl File<'_> {
         self.in_slices(places, SLICE_ROWS, Means::Room, |tables, places| {
             tables.apply_rows(batch.part(places).filter(|row| is_of_a_put(batch, row)))
         })?;
-        self.in_room(Means::Room, &|tables| tables.apply_settings(batch))?;
+        self.in_room(Means::Room, &|tables| tables.apply_keys(batch))?;
         match batch.clean_stop() {
             Some(next_id) => {
                 self.in_room(Means::Room, &|tables| tables.set_number(setting::CLEAN_STOP, next_id))

@@ -119,21 +119,27 @@ impl<'c> Tables<'c> {
         }
         self.apply_rows(batch.part(places.clone()))?;
         if places.end >= batch.places() {
-            self.apply_settings(batch)?;
+            self.apply_keys(batch)?;
+            self.set_queues(batch)?;
             self.forget_queues(batch)?;
         }
         Ok(())
     }
 
-    /// Takes and frees the keys of a batch, and carries out what operators have set.
-    pub fn apply_settings(&mut self, batch: &Batch) -> Result<()> {
+    /// Carries out what operators have set of queues.
+    pub fn set_queues(&mut self, batch: &Batch) -> Result<()> {
+        batch.settings().iter().try_for_each(|row| self.queue_set(row))
+    }
+
+    /// Takes and frees the keys of a batch.
+    pub fn apply_keys(&mut self, batch: &Batch) -> Result<()> {
         for (queue, key, taken) in batch.keys() {
             match taken {
                 Some((message, until)) => self.key_taken(queue, key, message, until)?,
                 None => self.key_free(queue, key)?,
             }
         }
-        batch.settings().iter().try_for_each(|row| self.queue_set(row))
+        Ok(())
     }
 
     /// Carries out what some places of a batch say.

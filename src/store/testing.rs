@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::paths::Paths;
 use super::{Connection, File, Opened, StoreError, Stored, open, scan};
@@ -32,9 +33,16 @@ pub(super) fn batch(changes: impl IntoIterator<Item = Change>) -> Arc<Batch> {
     journal.take()
 }
 
-/// Opens a database that must be sound.
+/// Opens a database that must be sound. A process that another test has just started may hold the
+/// lock for a moment still: it has all that was open when it was forked.
 pub(super) fn reopen(path: &Path) -> Opened {
-    try_open(path).unwrap_or_else(|error| panic!("{error}"))
+    for _ in 0..2_000 {
+        match try_open(path) {
+            Err(StoreError::InUse { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            opened => return opened.unwrap_or_else(|error| panic!("{error}")),
+        }
+    }
+    panic!("{} is in use", path.display())
 }
 
 /// Opens a database.

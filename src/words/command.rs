@@ -429,6 +429,7 @@ impl Reply {
                 | Reply::Kicked(_)
                 | Reply::KickedOne
                 | Reply::Flushed(_)
+                | Reply::Configured
         )
     }
 }

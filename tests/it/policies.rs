@@ -92,18 +92,48 @@ over_both! {
         server.kill();
         server.start_again();
         let mut peer = server.beanstalk();
-        for (key, value) in [("tube", "jobs"), ("state", "buried"), ("buries", "1")] {
+        for (key, value) in [("tube", "failed"), ("state", "ready"), ("buries", "1")] {
             assert_eq!(peer.figure(&format!("stats-job {dead}"), key), value);
         }
+        assert!(shown(&server, "failed")[1].ends_with("  2 attempts, released, from jobs"));
+        // The one that waits has all its attempts but one used up.
+        assert!(shown(&server, "jobs")[1].ends_with("  1 attempt, released"));
         assert_eq!(peer.figure(&format!("stats-job {waiting}"), "state"), "delayed");
         let left: u64 =
             peer.figure(&format!("stats-job {waiting}"), "time-left").parse().unwrap();
         assert!((400..600).contains(&left), "{left} of 10 minutes are left");
         peer.ask("watch jobs");
         assert_eq!(peer.ask("reserve-with-timeout 0"), "TIMED_OUT");
-        peer.ask("use jobs");
+        peer.ask("use failed");
         assert_eq!(peer.ask("kick 1"), "KICKED 1");
         assert_eq!(peer.reserve().1, "poison");
+    }
+
+    fn what_an_operator_has_set_is_in_force_after_a_kill(transport) {
+        let mut server = Setup::on(transport).durability("write").start();
+        let mut console = server.console();
+        for line in ["pause jobs", "limit jobs 1", "pause other", "resume other"] {
+            assert_eq!(console.ask(line), ["OK"], "{line}");
+        }
+        server.kill();
+        server.start_again();
+        assert!(shown(&server, "jobs")[0].ends_with("show jobs (paused, limit 1)"));
+        let (mut console, mut peer) = (server.console(), server.beanstalk());
+        let first = put(&mut peer, "jobs", "a");
+        assert_eq!(peer.ask("put 0 0 60 1\r\nb"), "OUT_OF_MEMORY");
+        peer.ask("watch jobs");
+        assert_eq!(peer.ask("reserve-with-timeout 0"), "TIMED_OUT");
+        for line in ["resume jobs", "limit jobs 0"] {
+            assert_eq!(console.ask(line), ["OK"], "{line}");
+        }
+        assert_eq!(peer.reserve().0, first);
+        assert_eq!(peer.ask(&format!("delete {first}")), "DELETED");
+        drop(peer);
+        server.kill();
+        server.start_again();
+        assert!(shown(&server, "jobs")[0].ends_with("show jobs"));
+        let tubes = server.beanstalk().document("list-tubes");
+        assert_eq!(tubes, ["- default"], "nothing is left of it");
     }
 
     fn a_crash_at_prefetch_1000_sets_one_message_aside_and_none_of_its_neighbours(transport) {

@@ -1,24 +1,27 @@
 //! Messages in queues that they were not put into: moved there when a policy set them aside.
 //!
-//! The database has them as buried in the queue that they came from, their home, and is told of no
-//! move. So the home stays while it has dead letters elsewhere, and each of them has its places
-//! there: one in the order of the queue, one among the buried.
+//! The database has them where they are. The queue that they came from, their home, stays while it
+//! has dead letters elsewhere, and each of them keeps its place in the order of that queue, and one
+//! among all messages that were set aside, by which they are kicked.
 
 use crate::words::cause::{Cause, Reason};
+use crate::words::change::{FailureRow, OriginRow, StateRow};
 use crate::words::clock::Time;
 use crate::words::ids::Sequence;
 
 use super::super::state::deadlines::Due;
-use super::super::state::failure::Home;
+use super::super::state::failure::{Failure, Home};
 use super::super::state::message::Slot;
 use super::super::state::queue::QueueSlot;
 use super::{Detached, Ledger};
 
 impl Ledger {
     /// Notes a failed attempt, and tells how many there were.
-    pub fn note_failure(&mut self, detached: &Detached, cause: Cause) -> u32 {
+    pub fn note_failure(&mut self, now: Time, detached: &Detached, cause: Cause) -> u32 {
+        self.messages[detached.slot()].unsaved = true;
         let failure = self.messages.failure_mut(detached.slot());
         failure.cause = Some(cause);
+        failure.returned = Some(now);
         if cause != Cause::Failed {
             failure.reason = None;
         }
@@ -34,9 +37,12 @@ impl Ledger {
     /// Forgets how the processing of a message failed, but not where it came from.
     pub fn forget_attempts(&mut self, detached: &Detached) {
         let slot = detached.slot();
-        let home = self.messages.take_failure(slot).and_then(|failure| failure.home);
-        if home.is_some() {
-            self.messages.failure_mut(slot).home = home;
+        let Some(Failure { home, is_elsewhere, .. }) = self.messages.take_failure(slot) else {
+            return;
+        };
+        if home.is_some() || is_elsewhere {
+            let kept = Failure { home, is_elsewhere, ..Failure::default() };
+            *self.messages.failure_mut(slot) = kept;
         }
     }
 
@@ -81,8 +87,53 @@ impl Ledger {
         let expires = if left == Time::NEVER { left } else { now.plus(left.0) };
         self.set_expires(detached, expires);
         self.change_queue(slot, home.queue, sequence.unwrap_or(home.sequence));
-        self.messages.take_failure(slot);
+        self.forget_attempts(detached);
         Some(home.queue)
+    }
+
+    /// Takes over what is stored of how the processing of a message failed that was just inserted,
+    /// and of the queue that it came from.
+    pub fn restore_failure(&mut self, detached: &Detached, mut failure: Failure) {
+        let slot = detached.slot();
+        if let Some(home) = &mut failure.home {
+            let here = self.messages[slot].queue;
+            if self.queues[here].dead_letters.contains_key(&home.burial) {
+                home.burial = self.next_burial;
+            }
+            self.next_burial = self.next_burial.max(home.burial.saturating_add(1));
+            self.queues[here].dead_letters.insert(home.burial, slot);
+            self.queues[home.queue].away += 1;
+        }
+        *self.messages.failure_mut(slot) = failure;
+    }
+
+    /// The row that says where a message is now, and that it has been written.
+    pub(super) fn state_row(&mut self, slot: Slot) -> StateRow {
+        let mut row = self.messages.state_row(slot);
+        let Some(failure) = self.messages.failure(slot) else { return row };
+        let origin = failure.home.as_ref().and_then(|home| {
+            Some(OriginRow {
+                queue: self.queues[home.queue].id?,
+                sequence: home.sequence,
+                burial: home.burial,
+                life_left_ms: match home.life_left {
+                    Time::NEVER => None,
+                    Time(millis) => Some(i64::try_from(millis).unwrap_or(i64::MAX)),
+                },
+            })
+        });
+        if failure.home.is_some() || failure.is_elsewhere {
+            row.queue = self.queues[self.messages[slot].queue].id;
+        }
+        let failure = FailureRow {
+            attempts: failure.attempts,
+            cause: failure.cause,
+            returned_ms: failure.returned.map(Time::stored),
+            text: failure.reason.as_ref().map(|reason| reason.as_str().into()),
+            origin,
+        };
+        row.failure = (failure != FailureRow::default()).then(|| Box::new(failure));
+        row
     }
 
     fn change_queue(&mut self, slot: Slot, queue: QueueSlot, sequence: Sequence) {

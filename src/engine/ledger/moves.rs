@@ -309,7 +309,7 @@ impl Ledger {
 
     /// Writes down where the message is now.
     pub fn save(&mut self, turn: &mut Turn<'_>, slot: Slot) {
-        let row = self.messages.state_row(slot);
+        let row = self.state_row(slot);
         turn.change(Change::Moved(row));
     }
 
@@ -318,7 +318,7 @@ impl Ledger {
         let unsaved = self.messages.iter().filter(|(_, message)| message.unsaved);
         let slots: Vec<Slot> =
             unsaved.map(|(slot, _)| slot).filter(|slot| !self.is_flushed(*slot)).collect();
-        slots.into_iter().map(|s| Change::Moved(self.messages.state_row(s))).collect()
+        slots.into_iter().map(|slot| Change::Moved(self.state_row(slot))).collect()
     }
 
     /// Takes everything out of a queue at once; the pieces are forgotten one by one. What is in

@@ -1,5 +1,6 @@
 //! Queues, and who refers to them: a queue stays while it has messages or somebody names it.
 
+use crate::words::change::SettingRow;
 use crate::words::clock::Time;
 use crate::words::ids::{QueueId, QueueName};
 use crate::words::settings::QueueSetting;
@@ -77,6 +78,12 @@ impl Ledger {
             QueueSetting::Paused(paused) => self.queues[slot].is_held = paused,
             QueueSetting::Limits(limits) => self.queues[slot].limits = limits,
         }
+    }
+
+    /// What an operator has set of a queue, for the database.
+    pub fn settings_of(&self, slot: QueueSlot, id: QueueId) -> SettingRow {
+        let Queue { is_held, limits, .. } = &self.queues[slot];
+        SettingRow { queue: id, paused: *is_held, limits: *limits }
     }
 
     /// Notes which policy applies to a queue.

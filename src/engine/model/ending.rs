@@ -3,7 +3,6 @@
 use crate::words::cause::{Cause, ReturnCounts};
 use crate::words::command::Demand;
 use crate::words::ids::QueueName;
-use crate::words::statistics::Failures;
 
 use super::{At, Model, Queue};
 
@@ -47,7 +46,7 @@ impl Model {
         self.resume();
     }
     /// The daemon is stopped in order and started again. What was in somebody's hands is ready
-    /// again; dead letters are buried where they came from.
+    /// again; dead letters, attempts and what an operator has set are as they were.
     pub fn restart(&mut self) {
         let now = self.now;
         self.sessions.clear();
@@ -55,13 +54,9 @@ impl Model {
         self.resumable.clear();
         self.entered.clear();
         for message in &mut self.messages {
-            if let Some(home) = message.home.take() {
-                (message.queue, message.seq) = (home.queue, home.seq);
-                (message.at, message.expires) = (At::Buried(home.order), home.life);
-            } else if matches!(message.at, At::Reserved(_)) {
+            if matches!(message.at, At::Reserved(_)) {
                 message.at = At::Ready;
             }
-            message.failures = Failures::default();
         }
         (self.timeouts, self.expired, self.late, self.foreign) = (0, 0, 0, 0);
         (self.set_aside, self.dead_lettered, self.joined) = (0, 0, 0);
@@ -72,7 +67,9 @@ impl Model {
             self.expired += 1;
             self.forget(id);
         }
-        self.queues.values_mut().for_each(|queue| *queue = Queue::default());
+        for queue in self.queues.values_mut() {
+            *queue = Queue { paused: queue.paused, limits: queue.limits, ..Queue::default() };
+        }
         self.tidy();
     }
     pub(super) fn end(&mut self, who: char) {

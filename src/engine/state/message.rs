@@ -190,34 +190,14 @@ impl Messages {
         }
     }
 
-    /// The row that says where the message is now, and that it has been written.
+    /// The row that says where the message is now, and that it has been written; without what the
+    /// ledger knows of other queues and of failures.
     pub fn state_row(&mut self, slot: Slot) -> StateRow {
         use crate::words::change::MessageState;
         let counters = self.counters(slot);
         let delay_ms = self.history(slot).delay_ms;
-        let home = self.failure(slot).and_then(|failure| failure.home.clone());
         let message = &mut self[slot];
         message.unsaved = false;
-        let (id, priority) = (message.id, message.priority);
-        if let Some(home) = home {
-            // Wherever a dead letter is and whatever becomes of it there, it is buried at home.
-            let sequence = home.sequence;
-            let (state, due) = (MessageState::Buried, i64::try_from(home.burial).ok());
-            let mortal = home.life_left != Time::NEVER;
-            let expires_ms = mortal.then(|| i64::try_from(home.life_left.0).ok()).flatten();
-            return StateRow {
-                id,
-                queue: None,
-                state,
-                priority,
-                sequence,
-                due,
-                expires_ms,
-                delay_ms,
-                counters,
-                failure: None,
-            };
-        }
         let (state, due) = match message.state {
             // What is in somebody's hands is ready after a restart.
             State::Ready | State::Reserved(_) => (MessageState::Ready, None),
@@ -229,13 +209,12 @@ impl Messages {
             State::Buried(_) => i64::try_from(message.expires.0).ok(),
             _ => Some(message.expires.stored()),
         };
-        let sequence = message.sequence;
         StateRow {
-            id,
+            id: message.id,
             queue: None,
             state,
-            priority,
-            sequence,
+            priority: message.priority,
+            sequence: message.sequence,
             due,
             expires_ms,
             delay_ms,

@@ -22,8 +22,8 @@ pub const URGENT_BELOW: u32 = 1_024;
 
 /// One queue.
 ///
-/// Kept in the database: its name, while it has messages. Everything else is made again from the
-/// messages or dies with the connections.
+/// Kept in the database: its name, while it has messages or an operator has set something of it,
+/// and what that is. Everything else is made again from the messages or dies with the connections.
 #[derive(Debug)]
 pub struct Queue {
     pub name: QueueName,
@@ -64,7 +64,7 @@ pub struct Queue {
     pub flushed_in_hand: u32,
     /// Dead letters in it, by their places among the buried of the queues that they came from.
     pub dead_letters: BTreeMap<u64, Slot>,
-    /// Dead letters of its own in other queues: the database has them in this one.
+    /// Dead letters of its own in other queues.
     pub away: u32,
     /// What an operator has set: whether nothing is handed out, and how much it may hold.
     pub is_held: bool,

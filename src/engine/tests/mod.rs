@@ -18,6 +18,7 @@ mod order;
 mod pause_kick;
 mod policies;
 mod reserve;
+mod restarts;
 mod rotation;
 mod settings;
 mod settle;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::words::cause::Cause;
 use crate::words::change::{Change, MessageState, StateRow};
 use crate::words::command::Reply;
+use crate::words::ids::QueueId;
 use crate::words::pattern::Pattern;
 use crate::words::policy::{Policies, Policy};
 use crate::words::statistics::{Failures, ServerStatistics};
@@ -12,7 +13,12 @@ use crate::words::statistics::{Failures, ServerStatistics};
 use super::super::Input;
 use super::{Talk, queue};
 
-fn policy(queues: &str, max_attempts: u32, backoff_ms: &[u64], dead_letter: &str) -> Policy {
+pub(super) fn policy(
+    queues: &str,
+    max_attempts: u32,
+    backoff_ms: &[u64],
+    dead_letter: &str,
+) -> Policy {
     Policy {
         queues: Pattern::new(queues),
         max_attempts,
@@ -22,18 +28,18 @@ fn policy(queues: &str, max_attempts: u32, backoff_ms: &[u64], dead_letter: &str
     }
 }
 
-fn apply(t: &mut Talk, policies: Vec<Policy>) {
+pub(super) fn apply(t: &mut Talk, policies: Vec<Policy>) {
     t.input(Input::Policies(Arc::new(Policies::new(policies))));
 }
 
 /// Workers of queue `q` under these policies.
-fn under(letters: &str, policies: Vec<Policy>) -> Talk {
+pub(super) fn under(letters: &str, policies: Vec<Policy>) -> Talk {
     let mut t = Talk::new().workers(letters);
     apply(&mut t, policies);
     t
 }
 
-fn failures(t: &mut Talk, id: u64) -> Failures {
+pub(super) fn failures(t: &mut Talk, id: u64) -> Failures {
     t.say('a', &format!("stats {id}"));
     match t.replies.pop() {
         Some(Reply::MessageStatistics(statistics)) => statistics.failures,
@@ -59,7 +65,7 @@ fn fill(t: &mut Talk, count: u64) {
 }
 
 /// The row that was last written of a message.
-fn row(t: &Talk, id: u64) -> StateRow {
+pub(super) fn row(t: &Talk, id: u64) -> StateRow {
     let rows = t.changes.iter().rev().filter_map(|change| match change {
         Change::Moved(row) if row.id.0 == id => Some(row.clone()),
         _ => None,
@@ -159,7 +165,7 @@ fn after_the_last_attempt_a_message_is_buried_where_no_queue_is_named() {
 }
 
 #[test]
-fn a_dead_letter_is_ready_in_its_queue_and_buried_at_home_in_the_file() {
+fn a_dead_letter_is_in_its_queue_in_the_file_too_and_says_where_it_came_from() {
     let mut t = under("ad", vec![policy("q", 1, &[9_000], "failed")]);
     t.say('d', "watch failed");
     t.say('d', "ignore q");
@@ -171,9 +177,13 @@ fn a_dead_letter_is_ready_in_its_queue_and_buried_at_home_in_the_file() {
     // Whoever waits there has it at once, and it does not expire there.
     assert_eq!(t.say('a', "release 1"), "d reserved 1, a Released");
     let written = row(&t, 1);
-    assert_eq!((written.state, written.sequence.0), (MessageState::Buried, 1));
-    assert_eq!(written.expires_ms, Some(40_000), "its clock stands still");
-    assert!(written.due.is_some(), "its place among the buried");
+    assert_eq!((written.state, written.sequence.0), (MessageState::Ready, 3));
+    assert_eq!((written.queue, written.expires_ms), (Some(QueueId(2)), None));
+    let failure = written.failure.unwrap();
+    assert_eq!((failure.attempts, failure.returned_ms), (1, Some(t.now.time.stored())));
+    let origin = failure.origin.unwrap();
+    assert_eq!((origin.queue, origin.sequence.0), (QueueId(1), 1));
+    assert_eq!(origin.life_left_ms, Some(40_000), "its clock stands still");
     let dead = Failures {
         attempts: 1,
         cause: Some(Cause::Released { priority: None, delay_ms: 0 }),
@@ -181,14 +191,17 @@ fn a_dead_letter_is_ready_in_its_queue_and_buried_at_home_in_the_file() {
         origin: Some(queue("q")),
     };
     assert_eq!(failures(&mut t, 1), dead);
-    assert_eq!(t.pass(100_000), "");
-    // Whatever becomes of it there, the file says the same.
+    assert_eq!(t.pass(45_000), "");
+    // Whatever becomes of it there is in the file, and where it came from stays.
     t.say('d', "release 1 delay 1000");
-    assert_eq!(row(&t, 1).state, MessageState::Buried);
+    let written = row(&t, 1);
+    assert_eq!((written.state, written.queue), (MessageState::Delayed, Some(QueueId(2))));
     t.pass(1_000);
     t.say('d', "reserve");
     t.say('d', "bury 1");
-    assert_eq!(row(&t, 1).sequence.0, 1);
+    let written = row(&t, 1);
+    assert_eq!((written.state, written.sequence.0), (MessageState::Buried, 3));
+    assert_eq!(written.failure.and_then(|failure| failure.origin), Some(origin));
     assert_eq!(t.state(2), "Ready");
     let figures = statistics(&mut t);
     assert_eq!((figures.messages_set_aside, figures.messages_dead_lettered), (1, 1));
