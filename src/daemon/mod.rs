@@ -368,8 +368,7 @@ impl Daemon {
         self.notifier.ready();
     }
 
-    /// The dispatcher ended by itself: the in-memory database has failed, or the file has and that
-    /// is to be the end.
+    /// The dispatcher ended by itself: the file has failed, and that is to be the end.
     fn dispatcher_failed(self) -> Result<u8, DaemonError> {
         // They take the files of their Unix sockets with them.
         for listener in &self.listeners {

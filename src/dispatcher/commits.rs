@@ -294,16 +294,16 @@ impl Commits {
 
 impl<'c> Dispatcher<'c> {
     /// Takes what persistence has finished.
-    pub(super) fn take_finished(&mut self) -> Result<(), StoreError> {
-        let Ok(result) = self.commits.finished.try_recv() else { return Ok(()) };
-        let Some(under_way) = self.commits.under_way.take() else { return Ok(()) };
+    pub(super) fn take_finished(&mut self) {
+        let Ok(result) = self.commits.finished.try_recv() else { return };
+        let Some(under_way) = self.commits.under_way.take() else { return };
         match result {
             Ok(()) => self.order_succeeded(under_way),
             Err(error) => self.order_failed(under_way, error),
         }
     }
 
-    fn order_succeeded(&mut self, under_way: UnderWay) -> Result<(), StoreError> {
+    fn order_succeeded(&mut self, under_way: UnderWay) {
         let now = self.time();
         let commits = &mut self.commits;
         commits.pace.committed(now);
@@ -311,7 +311,7 @@ impl<'c> Dispatcher<'c> {
         let synced = match under_way {
             UnderWay::Slice { last: false } => {
                 commits.rewrite.slice_taken();
-                return Ok(());
+                return;
             }
             UnderWay::Slice { last: true } => true,
             UnderWay::Commit { sync } => sync,
@@ -319,7 +319,7 @@ impl<'c> Dispatcher<'c> {
         commits.rewrite = Rewrite::Trusted;
         commits.committed = number.into();
         commits.unsynced = !synced;
-        self.ids_are_reserved()?;
+        self.ids_are_reserved();
         if self.commits.is_short_of_room() {
             self.commits.tick = self.commits.tick.min(now.plus(MEASURE_AGAIN_MS));
         }
@@ -327,7 +327,7 @@ impl<'c> Dispatcher<'c> {
         self.recover_from_failure()
     }
 
-    fn order_failed(&mut self, under_way: UnderWay, error: StoreError) -> Result<(), StoreError> {
+    fn order_failed(&mut self, under_way: UnderWay, error: StoreError) {
         self.commits.unsure = true;
         if let StoreError::NoRoom { kept, .. } = error {
             return self.order_kept_up_to(kept);
@@ -343,28 +343,27 @@ impl<'c> Dispatcher<'c> {
         }
         let wait_ms = self.commits.interval_ms * self.commits.rewrite.intervals();
         self.commits.tick = self.time().plus(wait_ms);
-        self.commit_failed(&error)?;
+        self.commit_failed(&error);
         self.exit_if_suspect(error)
     }
 
     /// The disk had no room for all of it. Who has removed or moved messages is told of that, and
     /// the rest is tried again once there may be room.
-    fn order_kept_up_to(&mut self, part: Part) -> Result<(), StoreError> {
+    fn order_kept_up_to(&mut self, part: Part) {
         let number = self.commits.journal.failed_beyond(part);
         self.commits.committed.note(number, part);
         self.commits.tick = self.time().plus(MEASURE_AGAIN_MS);
-        self.ids_are_reserved()?;
+        self.ids_are_reserved();
         self.release_held();
         if self.end_of_failure() {
-            self.update_refusal()?;
+            self.update_refusal();
         }
         self.set_no_room(true)
     }
 
-    fn ids_are_reserved(&mut self) -> Result<(), StoreError> {
-        match self.commits.ids_under_way.take() {
-            Some(up_to) => self.input(Input::IdsReserved(up_to)),
-            None => Ok(()),
+    fn ids_are_reserved(&mut self) {
+        if let Some(up_to) = self.commits.ids_under_way.take() {
+            self.input(Input::IdsReserved(up_to));
         }
     }
 
@@ -379,11 +378,13 @@ impl<'c> Dispatcher<'c> {
         }
     }
 
-    fn recover_from_failure(&mut self) -> Result<(), StoreError> {
+    fn recover_from_failure(&mut self) {
         if std::mem::take(&mut self.commits.unsure) {
             self.commits.journal.known_good();
         }
-        if self.end_of_failure() { self.update_refusal() } else { Ok(()) }
+        if self.end_of_failure() {
+            self.update_refusal();
+        }
     }
 
     /// Says that changes are written again, if they were not.
@@ -395,17 +396,16 @@ impl<'c> Dispatcher<'c> {
         was_failing
     }
 
-    fn commit_failed(&mut self, error: &StoreError) -> Result<(), StoreError> {
+    fn commit_failed(&mut self, error: &StoreError) {
         if !std::mem::replace(&mut self.commits.failing, true) {
             crit!(self.log, "cannot write to the database file: puts are refused, and changes \
                 are kept in memory and retried"; "error" => %error);
-            self.update_refusal()?;
+            self.update_refusal();
         }
-        Ok(())
     }
 
     /// Gives persistence its next order, if it is time for one, and memory what it lacks.
-    pub(super) fn hand_over(&mut self) -> Result<(), StoreError> {
+    pub(super) fn hand_over(&mut self) {
         let now = self.time();
         self.give_up_waiting(now);
         if self.commits.orders.is_none() {

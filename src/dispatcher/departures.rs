@@ -32,7 +32,6 @@ use std::sync::Arc;
 use crate::channels::Event;
 use crate::channels::transport::Transport;
 use crate::engine::Input;
-use crate::store::StoreError;
 use crate::wire::hang_ups::HangUps;
 use crate::words::clock::Time;
 use crate::words::ids::ConnectionId;
@@ -124,8 +123,8 @@ enum Departure {
 
 impl Dispatcher<'_> {
     /// Fills the round with what has come, and finds out whether it has to wait.
-    pub(super) fn begin_round(&mut self, first: Option<Event>) -> Result<(), StoreError> {
-        self.drain(first)?;
+    pub(super) fn begin_round(&mut self, first: Option<Event>) {
+        self.drain(first);
         // Whoever is alone sees nobody else's end. When the daemon stops, all connections end.
         // While no round waits, the set keeps what it has to report.
         if self.peers.len() < 2
@@ -133,23 +132,23 @@ impl Dispatcher<'_> {
             || self.clients.is_stopping()
             || self.now.time < self.departures.rests_until
         {
-            return Ok(());
+            return;
         }
         let departures = &mut self.departures;
         departures.hang_ups.take(&mut departures.departing);
         if departures.departing.is_empty() {
-            return Ok(());
+            return;
         }
         departures.until = self.now.time.plus(PATIENCE_MS);
         departures.slices_left = SLICES_MAX;
-        self.look_at_departing()?;
-        self.take_ahead_of_round()?;
+        self.look_at_departing();
+        self.take_ahead_of_round();
         self.look_at_departing()
     }
 
     /// While the round waits: does what comes of those that it waits for, puts the rest aside.
-    pub(super) fn go_on_waiting(&mut self, first: Option<Event>) -> Result<(), StoreError> {
-        self.drain(first)?;
+    pub(super) fn go_on_waiting(&mut self, first: Option<Event>) {
+        self.drain(first);
         let departures = &mut self.departures;
         if departures.all_have_ended {
             departures.slices_left -= 1;
@@ -161,32 +160,30 @@ impl Dispatcher<'_> {
     }
 
     /// Takes the events that have come, as far as this turn may.
-    fn drain(&mut self, first: Option<Event>) -> Result<(), StoreError> {
+    fn drain(&mut self, first: Option<Event>) {
         let mut next = first;
         while self.taken < EVENTS_PER_TURN_MAX
             && let Some(event) = next.take().or_else(|| self.next_event())
         {
             self.taken += 1;
-            self.place(event)?;
+            self.place(event);
         }
-        Ok(())
     }
 
     /// Handles an event at once or puts it in its line: the round's, or behind a round that waits.
-    fn place(&mut self, event: Event) -> Result<(), StoreError> {
+    fn place(&mut self, event: Event) {
         match event {
             // From now on the end of this connection is noticed.
-            Event::Opened(opened) => self.open(*opened)?,
+            Event::Opened(opened) => self.open(*opened),
             event if !self.departures.is_awaited => self.round.push_back(event),
-            Event::Persisted | Event::Ping | Event::Written { .. } => self.take(event)?,
-            event if self.is_of_awaited(&event) => self.take_ahead(event)?,
+            Event::Persisted | Event::Ping | Event::Written { .. } => self.take(event),
+            event if self.is_of_awaited(&event) => self.take_ahead(event),
             event => self.later.push_back(event),
         }
-        Ok(())
     }
 
     /// Does what has been drained already of those that the round waits for, in its order.
-    fn take_ahead_of_round(&mut self) -> Result<(), StoreError> {
+    fn take_ahead_of_round(&mut self) {
         let (round, later) = (std::mem::take(&mut self.round), std::mem::take(&mut self.later));
         let mut ahead = VecDeque::new();
         for event in round {
@@ -197,10 +194,10 @@ impl Dispatcher<'_> {
             let line = if self.is_of_awaited(&event) { &mut ahead } else { &mut self.later };
             line.push_back(event);
         }
-        ahead.into_iter().try_for_each(|event| self.take_ahead(event))
+        ahead.into_iter().for_each(|event| self.take_ahead(event))
     }
 
-    fn take_ahead(&mut self, event: Event) -> Result<(), StoreError> {
+    fn take_ahead(&mut self, event: Event) {
         if let Some(connection) = event.connection()
             && let Some(peer) = self.peers.get_mut(&connection)
         {
@@ -220,12 +217,12 @@ impl Dispatcher<'_> {
     }
 
     /// Decides for each peer that has hung up whether the round waits for it.
-    fn look_at_departing(&mut self) -> Result<(), StoreError> {
+    fn look_at_departing(&mut self) {
         let departing = std::mem::take(&mut self.departures.departing);
         let (mut awaited, mut remembered) = (0, 0);
         self.departures.all_have_ended = true;
         for connection in departing {
-            match self.departure(connection)? {
+            match self.departure(connection) {
                 Departure::Over => continue,
                 Departure::HeldBack if remembered == REMEMBERED_MAX => continue,
                 Departure::HeldBack => remembered += 1,
@@ -238,18 +235,17 @@ impl Dispatcher<'_> {
             self.departures.departing.push(connection);
         }
         self.departures.is_awaited = awaited > 0 && self.round_asks();
-        Ok(())
     }
 
     /// How far a peer that has hung up has got.
-    fn departure(&mut self, connection: ConnectionId) -> Result<Departure, StoreError> {
+    fn departure(&mut self, connection: ConnectionId) -> Departure {
         let is_behind_wait = |peer: &Peer| !peer.ended && peer.is_closed_for(Closed::BACKLOG);
         if self.peers.get(&connection).is_some_and(is_behind_wait) {
             // Its thread has seen that too, and is about to say so.
-            self.input(Input::HungUp(connection))?;
+            self.input(Input::HungUp(connection));
         }
         let gives_back = self.engine.is_giving_back(connection) && self.departures.slices_left > 0;
-        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(Departure::Over) };
+        let Some(peer) = self.peers.get_mut(&connection) else { return Departure::Over };
         let departure = if peer.ahead_left == 0 || (peer.ended && !gives_back) {
             Departure::Over
         } else if peer.ended {
@@ -260,7 +256,7 @@ impl Dispatcher<'_> {
             Departure::HeldBack
         };
         peer.awaited = matches!(departure, Departure::GivesBack | Departure::OnItsWay);
-        Ok(departure)
+        departure
     }
 
     /// The wait was in vain: nobody waits for these peers again, nor for any others for a while.

@@ -4,7 +4,6 @@
 use slog::{debug, info};
 
 use crate::engine::{Effect, Handed};
-use crate::store::StoreError;
 use crate::words::body::BodyRef;
 use crate::words::change::{Attributes, Change};
 use crate::words::command::{Delivery, Handing, Reply, Tag};
@@ -15,17 +14,18 @@ use crate::words::refusal::Refusal;
 
 use super::Dispatcher;
 use super::peers::Closed;
+use super::staging::broken;
 
 impl Dispatcher<'_> {
     /// Carries out what the engine has decided, in its order.
-    pub(super) fn carry_out(&mut self) -> Result<(), StoreError> {
+    pub(super) fn carry_out(&mut self) {
         let mut effects = std::mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Change(change) => self.keep(change),
                 Effect::Reply(connection, tag, reply) => self.answer(connection, &tag, reply),
                 Effect::Deliver(connection, tag, handed) => {
-                    self.deliver(connection, &tag, &handed)?;
+                    self.deliver(connection, &tag, &handed);
                 }
                 Effect::WakeUp(connection, tag) => self.answer(connection, &tag, Reply::WakeUp),
                 Effect::Gate(connection, closed) => {
@@ -52,7 +52,6 @@ impl Dispatcher<'_> {
         // Nothing above calls the engine, so `self.effects` is still empty: put the drained Vec back
         // to keep its allocation.
         self.effects = effects;
-        Ok(())
     }
 
     pub(super) fn keep(&mut self, change: Change) {
@@ -117,15 +116,10 @@ impl Dispatcher<'_> {
         }
     }
 
-    pub(super) fn deliver(
-        &mut self,
-        connection: ConnectionId,
-        tag: &Tag,
-        handed: &Handed,
-    ) -> Result<(), StoreError> {
-        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+    pub(super) fn deliver(&mut self, connection: ConnectionId, tag: &Tag, handed: &Handed) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
         if peer.broken {
-            return Ok(());
+            return;
         }
         let start = peer.outbox.position();
         let (encoder, out) = (&mut peer.encoder, peer.outbox.output());
@@ -168,9 +162,9 @@ impl Dispatcher<'_> {
                         "connection" => connection.0, "peer" => %peer.address,
                         "message" => handed.id.0);
                     peer.shut();
-                    return Ok(());
+                    return;
                 }
-                Err(error) => return Err(error),
+                Err(error) => broken(error),
             }
         }
         if handed.handing != Handing::Dispatched {
@@ -184,7 +178,6 @@ impl Dispatcher<'_> {
         if handed.handing != Handing::Found {
             self.let_holder_go_on(connection);
         }
-        Ok(())
     }
 
     pub(super) fn greet(&mut self, connection: ConnectionId) {

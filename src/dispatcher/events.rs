@@ -6,7 +6,6 @@ use slog::debug;
 
 use crate::channels::{End, Event, NewConnection};
 use crate::engine::Input;
-use crate::store::StoreError;
 use crate::words::command::{Command, Manner, Request, Tag};
 use crate::words::ids::{ConnectionId, QueueName};
 use crate::words::limits::Charge;
@@ -15,7 +14,7 @@ use super::Dispatcher;
 use super::peers::Peer;
 
 impl Dispatcher<'_> {
-    pub(super) fn take(&mut self, event: Event) -> Result<(), StoreError> {
+    pub(super) fn take(&mut self, event: Event) {
         match event {
             Event::Opened(opened) => self.open(*opened),
             Event::Requests { connection, requests, charge } => {
@@ -25,21 +24,18 @@ impl Dispatcher<'_> {
             Event::Ended { connection, end } => self.end(connection, &end),
             Event::Written { connection, result } => {
                 let committed = self.commits.committed();
-                let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+                let Some(peer) = self.peers.get_mut(&connection) else { return };
                 let flush = peer.outbox.written(result, committed);
                 self.after_flush(connection, flush)
             }
-            Event::Persisted | Event::Ping => Ok(()),
+            Event::Persisted | Event::Ping => {}
             Event::ToggleDrain => self.toggle_drain(),
             Event::Policies(policies) => self.input(Input::Policies(policies)),
-            Event::Stop => {
-                self.stopping = true;
-                Ok(())
-            }
+            Event::Stop => self.stopping = true,
         }
     }
 
-    pub(super) fn open(&mut self, opened: NewConnection) -> Result<(), StoreError> {
+    pub(super) fn open(&mut self, opened: NewConnection) {
         let (connection, profile) = (opened.connection, opened.profile);
         debug!(self.log, "connection opened"; "connection" => connection.0,
             "protocol" => profile.protocol.name, "peer" => %opened.peer);
@@ -50,9 +46,8 @@ impl Dispatcher<'_> {
             let name = QueueName::new(name.as_bytes()).expect("a first queue has a queue's name");
             (name, number)
         });
-        self.input(Input::Opened { connection, manner, ack_timeout_ms, first_queue })?;
+        self.input(Input::Opened { connection, manner, ack_timeout_ms, first_queue });
         self.greet(connection);
-        Ok(())
     }
 
     pub(super) fn take_requests(
@@ -60,7 +55,7 @@ impl Dispatcher<'_> {
         connection: ConnectionId,
         requests: Vec<Request>,
         charge: Charge,
-    ) -> Result<(), StoreError> {
+    ) {
         for request in requests {
             match &request.command {
                 Command::Put(_) | Command::PutWith(_) => {
@@ -73,14 +68,13 @@ impl Dispatcher<'_> {
                 }
                 _ => {}
             }
-            self.input(Input::Request(connection, request))?;
+            self.input(Input::Request(connection, request));
         }
         self.pressure.taken.keep(charge);
-        Ok(())
     }
 
-    pub(super) fn end(&mut self, connection: ConnectionId, end: &End) -> Result<(), StoreError> {
-        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+    pub(super) fn end(&mut self, connection: ConnectionId, end: &End) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
         peer.ended = true;
         self.departures.forget(connection);
         match end {
@@ -113,13 +107,15 @@ impl Dispatcher<'_> {
             }
         }
         let broken = peer.broken;
-        self.input(Input::Closed(connection))?;
-        if broken { self.give_up_unsent(connection) } else { Ok(()) }
+        self.input(Input::Closed(connection));
+        if broken {
+            self.give_up_unsent(connection);
+        }
     }
 
     /// Nothing can be sent to a peer whose requests have ended: its session waits no more for it
     /// to take what is unsent.
-    pub(super) fn give_up_unsent(&mut self, connection: ConnectionId) -> Result<(), StoreError> {
+    pub(super) fn give_up_unsent(&mut self, connection: ConnectionId) {
         self.input(Input::Closed(connection))
     }
 }

@@ -32,13 +32,19 @@ pub enum Stopped {
 impl Dispatcher<'_> {
     pub(super) fn stop(mut self) -> Result<Stopped, StoreError> {
         self.engine.hold_back(false);
-        self.flush_outboxes()?;
+        self.flush_outboxes();
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let unsaved: Vec<Change> = self.engine.unsaved_counters();
         for change in unsaved {
             self.keep(change);
         }
         // A slice goes to persistence then, and for a new file memory has to have the rest.
-        self.bring_in_all()?;
+        self.bring_in_all();
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let stopped = self.commit_for_good();
         self.peers.clear();
         Ok(stopped)
@@ -46,24 +52,25 @@ impl Dispatcher<'_> {
 
     /// Serves on, as far as what has come already goes, until the outboxes are empty or one second
     /// has passed.
-    fn flush_outboxes(&mut self) -> Result<(), StoreError> {
+    fn flush_outboxes(&mut self) {
         let until = self.clock.time().plus(STOP_FLUSH_MS);
         loop {
             self.note_time(self.clock.now(self.now.wall_offset_ms));
             self.engine.turn(self.now, &mut self.effects);
-            self.carry_out()?;
-            self.finish_turn()?;
+            self.carry_out();
+            self.finish_turn();
             let unsaid = self.peers.values().any(|peer| !peer.broken && !peer.outbox.is_empty());
             let busy = self.engine.next_deadline() == Time(0);
-            if (!unsaid && !busy) || self.clock.time() >= until {
-                return Ok(());
+            let is_over = (!unsaid && !busy) || self.failed.is_some();
+            if is_over || self.clock.time() >= until {
+                return;
             }
             let due = until.min(self.commits.deadline()).min(self.engine.next_deadline());
             let event = self.next_event();
             let wait =
                 || self.clock.until(due).and_then(|left| self.events.recv_timeout(left).ok());
             if let Some(event) = event.or_else(wait) {
-                self.take(event)?;
+                self.take(event);
             }
         }
     }

@@ -23,7 +23,8 @@
 //! # Failure
 //! The in-memory database can only fail for want of memory, and then the journal keeps what it was
 //! to be given and puts are refused (`staging`), or by a defect of ours. That would leave state and
-//! answers apart, so it ends the process: the file has all that was confirmed.
+//! answers apart, so the thread panics, which ends the process: the file has all that was
+//! confirmed.
 
 pub mod facts;
 
@@ -141,6 +142,8 @@ pub struct Dispatcher<'c> {
     now: Now,
     protocol_errors: u64,
     stopping: bool,
+    /// What ends the process at the end of the turn.
+    failed: Option<StoreError>,
     departures: Departures,
     /// What has come and is done next.
     round: VecDeque<Event>,
@@ -187,6 +190,7 @@ impl<'c> Dispatcher<'c> {
             now,
             protocol_errors: 0,
             stopping: false,
+            failed: None,
             departures: Departures::new(parts.hang_ups),
             round: VecDeque::new(),
             later: VecDeque::new(),
@@ -212,6 +216,10 @@ impl<'c> Dispatcher<'c> {
     /// Serves until it is told to stop, then brings everything to its end.
     ///
     /// # Errors
+    /// The file is suspect and `storage.on_io_error` is `"exit"`, or a new file that was needed at
+    /// the end could not be made for want of memory.
+    ///
+    /// # Panics
     /// The in-memory database failed.
     pub fn run(mut self, dropped_at_start: Vec<Change>) -> Result<Stopped, StoreError> {
         for change in dropped_at_start {
@@ -221,14 +229,17 @@ impl<'c> Dispatcher<'c> {
             self.commits.note_clock(self.now);
         }
         // A disk that was full at the start refuses the first put already.
-        self.relieve()?;
-        while !self.stopping {
-            self.turn()?;
+        self.relieve();
+        while !self.stopping && self.failed.is_none() {
+            self.turn();
         }
-        self.stop()
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => self.stop(),
+        }
     }
 
-    fn turn(&mut self) -> Result<(), StoreError> {
+    fn turn(&mut self) {
         let first = self.wait();
         let clock = self.clock;
         self.turn_by(clock.now(self.now.wall_offset_ms), || clock.time(), first)
@@ -236,28 +247,22 @@ impl<'c> Dispatcher<'c> {
 
     /// A turn for which time stands still.
     #[cfg(test)]
-    fn turn_at(&mut self, now: Now, first: Option<Event>) -> Result<(), StoreError> {
+    fn turn_at(&mut self, now: Now, first: Option<Event>) {
         self.turn_by(now, || now.time, first)
     }
 
-    fn turn_by(
-        &mut self,
-        now: Now,
-        time: impl Fn() -> Time,
-        first: Option<Event>,
-    ) -> Result<(), StoreError> {
+    fn turn_by(&mut self, now: Now, time: impl Fn() -> Time, first: Option<Event>) {
         self.note_time(now);
         self.turns.fetch_add(1, Ordering::Relaxed);
         self.taken = 0;
         self.set_pace();
-        self.catch_up()?;
-        self.take_rounds(&time, first)?;
+        self.catch_up();
+        self.take_rounds(&time, first);
         self.engine.turn(self.now, &mut self.effects);
         self.count_large_work();
-        self.carry_out()?;
-        self.finish_turn()?;
+        self.carry_out();
+        self.finish_turn();
         self.set_pace();
-        Ok(())
     }
 
     /// Takes what the clocks say. That somebody has set the wall clock is committed like a change:
@@ -273,45 +278,40 @@ impl<'c> Dispatcher<'c> {
 
     /// Does what is due before anybody is answered. After a pause of the whole process (a stopped
     /// process, a suspended machine) commands and much that was due long ago are there at once.
-    fn catch_up(&mut self) -> Result<(), StoreError> {
+    fn catch_up(&mut self) {
         for _ in 0..CATCH_UP_SLICES_MAX {
             let is_behind = self.engine.catch_up(self.now, &mut self.effects);
             self.count_large_work();
-            self.carry_out()?;
+            self.carry_out();
             if !is_behind {
                 break;
             }
             self.set_pace();
         }
-        Ok(())
     }
 
     /// Takes what has come, and what comes meanwhile, as far as it need not wait for a peer that
     /// has hung up.
-    fn take_rounds(
-        &mut self,
-        time: &impl Fn() -> Time,
-        first: Option<Event>,
-    ) -> Result<(), StoreError> {
+    fn take_rounds(&mut self, time: &impl Fn() -> Time, first: Option<Event>) {
         let mut next = first;
         let mut is_first = true;
         loop {
             if self.departures.is_awaited() {
-                self.go_on_waiting(next.take())?;
+                self.go_on_waiting(next.take());
             } else {
-                self.begin_round(next.take())?;
+                self.begin_round(next.take());
             }
             if self.departures.is_awaited() || self.round.is_empty() {
-                return Ok(());
+                return;
             }
             if !std::mem::take(&mut is_first) || self.round.len() > 1 {
                 // The process may have been stopped since the turn began. One look is enough: what
                 // lies in the round was sent before it.
                 self.now.time = self.now.time.max(time());
-                self.catch_up()?;
+                self.catch_up();
             }
             while let Some(event) = self.round.pop_front() {
-                self.take(event)?;
+                self.take(event);
             }
         }
     }
@@ -345,14 +345,18 @@ impl<'c> Dispatcher<'c> {
     }
 
     /// What comes after all events of a turn: keep, then tell.
-    fn finish_turn(&mut self) -> Result<(), StoreError> {
-        self.take_finished()?;
-        self.hand_over()?;
-        self.relieve()?;
+    fn finish_turn(&mut self) {
+        self.take_finished();
+        if self.failed.is_some() {
+            // What waits for a commit stays unsaid.
+            return;
+        }
+        self.hand_over();
+        self.relieve();
         self.flush_all()
     }
 
-    fn input(&mut self, input: Input) -> Result<(), StoreError> {
+    fn input(&mut self, input: Input) {
         // The scale's moments are the beginnings of milliseconds. What is asked for within one
         // counts from its end, so that no delay and no time-out is over too early.
         let now = Now { time: self.now.time.plus(1), ..self.now };

@@ -10,7 +10,6 @@ use crate::channels::gate::Gate;
 use crate::channels::{self, NewConnection};
 use crate::engine::Input;
 use crate::protocol::Encoder;
-use crate::store::StoreError;
 use crate::wire::outbox::{Flush, Outbox};
 use crate::wire::writer::Writers;
 use crate::words::clock::Time;
@@ -264,7 +263,7 @@ impl Peer {
 
 impl Dispatcher<'_> {
     /// One send per peer that something was written for.
-    pub(super) fn flush_all(&mut self) -> Result<(), StoreError> {
+    pub(super) fn flush_all(&mut self) {
         // A flush can make the engine hand out more (a peer keeps up again): that is sent too.
         while !self.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut self.dirty);
@@ -277,21 +276,16 @@ impl Dispatcher<'_> {
                     continue;
                 }
                 let flush = peer.outbox.flush(committed);
-                self.after_flush(connection, flush)?;
+                self.after_flush(connection, flush);
             }
             if self.dirty.is_empty() {
                 self.dirty = dirty;
                 break;
             }
         }
-        Ok(())
     }
 
-    pub(super) fn after_flush(
-        &mut self,
-        connection: ConnectionId,
-        flush: Flush,
-    ) -> Result<(), StoreError> {
+    pub(super) fn after_flush(&mut self, connection: ConnectionId, flush: Flush) {
         let committed = self.committed();
         let mut sent = 0;
         if let Some(peer) = self.peers.get_mut(&connection) {
@@ -299,52 +293,50 @@ impl Dispatcher<'_> {
             sent = peer.take_sent();
         }
         if sent > 0 {
-            self.input(Input::Sent(connection, sent))?;
+            self.input(Input::Sent(connection, sent));
         }
         match flush {
-            Flush::Empty => self.keeps_up(connection, true)?,
+            Flush::Empty => self.keeps_up(connection, true),
             Flush::Held => {
                 if let Some(peer) = self.peers.get_mut(&connection)
                     && !std::mem::replace(&mut peer.holding, true)
                 {
                     self.commits.hold(connection, peer.waiting_since());
                 }
-                self.check_output(connection)?;
+                self.check_output(connection);
             }
-            Flush::Slow => self.keeps_up(connection, false)?,
+            Flush::Slow => self.keeps_up(connection, false),
             Flush::Broken(error) => {
                 if let Some(peer) = self.peers.get_mut(&connection) {
                     debug!(self.log, "connection lost while writing"; "connection" => connection.0,
                         "peer" => %peer.address, "error" => %error);
                     peer.shut();
                     if peer.ended {
-                        self.give_up_unsent(connection)?;
+                        self.give_up_unsent(connection);
                     }
                 }
             }
         }
         self.drop_if_done(connection);
-        Ok(())
     }
 
     /// Holds a peer back that has too much unsent although it takes what it is sent.
-    fn check_output(&mut self, connection: ConnectionId) -> Result<(), StoreError> {
+    fn check_output(&mut self, connection: ConnectionId) {
         let half = self.limits.max_output() / 2;
-        let Some(peer) = self.peers.get(&connection) else { return Ok(()) };
+        let Some(peer) = self.peers.get(&connection) else { return };
         self.keeps_up(connection, peer.output_bytes() <= half)
     }
 
-    fn keeps_up(&mut self, connection: ConnectionId, up: bool) -> Result<(), StoreError> {
+    fn keeps_up(&mut self, connection: ConnectionId, up: bool) {
         let half = self.limits.max_output() / 2;
-        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
         // A writer that empties a small rest is no reason to stop reading what the peer says.
         let over = !up && peer.asked_for_bytes() > half;
         peer.set_gate(Closed::OUTPUT, over);
         if peer.slow == up {
             peer.slow = !up;
-            self.input(Input::Stalled(connection, !up))?;
+            self.input(Input::Stalled(connection, !up));
         }
-        Ok(())
     }
 
     /// Forgets a peer whose session is over and to whom all has been said.

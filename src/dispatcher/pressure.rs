@@ -9,7 +9,6 @@ use slog::{crit, debug, info, warn};
 
 use crate::channels::Notice;
 use crate::engine::Input;
-use crate::store::StoreError;
 use crate::words::clock::Time;
 use crate::words::command::Manner;
 use crate::words::ids::ConnectionId;
@@ -110,14 +109,14 @@ impl Pressure {
 }
 
 impl Dispatcher<'_> {
-    pub(super) fn toggle_drain(&mut self) -> Result<(), StoreError> {
+    pub(super) fn toggle_drain(&mut self) {
         self.pressure.draining = !self.pressure.draining;
         info!(self.log, "drain mode"; "on" => self.pressure.draining);
         self.update_refusal()
     }
 
     /// Tells the engine whether puts are refused, and why.
-    pub(super) fn update_refusal(&mut self) -> Result<(), StoreError> {
+    pub(super) fn update_refusal(&mut self) {
         let refusal = if self.pressure.draining {
             Some(Refusal::Draining)
         } else if self.disk_refuses() {
@@ -213,7 +212,7 @@ impl Dispatcher<'_> {
     }
 
     /// Once a turn: measures, and lets those go on for whom there is room again.
-    pub(super) fn relieve(&mut self) -> Result<(), StoreError> {
+    pub(super) fn relieve(&mut self) {
         let (body_bytes, messages) = self.engine.stored();
         let journal = &self.commits.journal;
         let (journal_bytes, besides) = (journal.bytes(), journal.bytes_besides_messages());
@@ -240,10 +239,10 @@ impl Dispatcher<'_> {
             } else {
                 warn!(self.log, "limits.max_memory is reached, puts are refused"; "bytes" => used);
             }
-            self.update_refusal()?;
+            self.update_refusal();
         }
-        self.watch_disk()?;
-        self.watch_room()?;
+        self.watch_disk();
+        self.watch_room();
         self.pressure.journal_full = journal_bytes > self.journal_bytes_max(pages);
         if !self.pressure.is_on(self.disk_refuses()) {
             self.pressure.give_up_at = None;
@@ -254,7 +253,6 @@ impl Dispatcher<'_> {
             }
         }
         self.give_up_holders();
-        Ok(())
     }
 
     /// How much may be on its way into databases, of which the one in memory takes so much: all of
@@ -280,7 +278,7 @@ impl Dispatcher<'_> {
     }
 
     /// Puts are refused when what they would be written to cannot be had any more.
-    fn watch_room(&mut self) -> Result<(), StoreError> {
+    fn watch_room(&mut self) {
         let was_without = self.commits.no_room;
         let least = if was_without { ROOM_AGAIN_BYTES } else { ROOM_BYTES_MIN };
         let is_early =
@@ -297,9 +295,9 @@ impl Dispatcher<'_> {
     }
 
     /// Notes whether there is room for what is put.
-    pub(super) fn set_no_room(&mut self, no_room: bool) -> Result<(), StoreError> {
+    pub(super) fn set_no_room(&mut self, no_room: bool) {
         if std::mem::replace(&mut self.commits.no_room, no_room) == no_room {
-            return Ok(());
+            return;
         }
         if no_room {
             crit!(
@@ -317,14 +315,14 @@ impl Dispatcher<'_> {
     }
 
     /// Puts are refused before the disk is full, so that there is room for what removes messages.
-    fn watch_disk(&mut self) -> Result<(), StoreError> {
-        let Some(free) = self.progress.disk_free_bytes() else { return Ok(()) };
+    fn watch_disk(&mut self) {
+        let Some(free) = self.progress.disk_free_bytes() else { return };
         let was_low = self.commits.disk_low;
         // Ten per cent of slack keep the state from flickering.
         let min = self.min_free_disk;
         let low = free < if was_low { min.saturating_add(min / 10) } else { min };
         if low == was_low {
-            return Ok(());
+            return;
         }
         self.commits.disk_low = low;
         if low {

@@ -23,7 +23,7 @@ use crate::words::limits::MESSAGE_OVERHEAD_BYTES;
 
 use super::Dispatcher;
 use super::commits::UnderWay;
-use super::staging::Staged;
+use super::staging::{Staged, broken};
 
 /// Where a rewrite stands.
 #[derive(Debug, Default)]
@@ -102,12 +102,11 @@ impl Rewrite {
 
 impl Dispatcher<'_> {
     /// Ends the process for an error that leaves the file suspect, if it is configured to.
-    pub(super) fn exit_if_suspect(&self, error: StoreError) -> Result<(), StoreError> {
+    pub(super) fn exit_if_suspect(&mut self, error: StoreError) {
         if self.exit_on_io_error && error.remedy() == Remedy::Rewrite {
             crit!(self.log, "exiting, as storage.on_io_error says"; "error" => %error);
-            return Err(error);
+            self.failed = Some(error);
         }
-        Ok(())
     }
 
     /// Whether an order failed for want of room that a new file would not need. Removals are written
@@ -144,24 +143,26 @@ impl Dispatcher<'_> {
     }
 
     /// A staged batch, which memory has now, becomes an order with the slice that follows.
-    pub(super) fn send_slice(&mut self, batch: Arc<Batch>) -> Result<(), StoreError> {
-        let commits = &mut self.commits;
+    pub(super) fn send_slice(&mut self, batch: Arc<Batch>) {
+        let (commits, memory) = (&mut self.commits, &mut self.memory);
         let before = std::mem::take(&mut commits.rewrite);
         let may_go_back = matches!(before, Rewrite::Worthwhile);
         let mut sending = match before {
             Rewrite::Sending(sending) => sending,
-            Rewrite::Wanted(failed) => {
-                Sending { slices: Slices::begin(&mut self.memory)?, failed, may_go_back }
-            }
+            Rewrite::Wanted(failed) => Sending {
+                slices: Slices::begin(memory).unwrap_or_else(broken),
+                failed,
+                may_go_back,
+            },
             Rewrite::Trusted | Rewrite::Worthwhile => {
-                Sending { slices: Slices::begin(&mut self.memory)?, failed: 0, may_go_back }
+                let slices = Slices::begin(memory).unwrap_or_else(broken);
+                Sending { slices, failed: 0, may_go_back }
             }
         };
-        let slice = sending.slices.next_slice(&mut self.memory)?;
+        let slice = sending.slices.next_slice(memory).unwrap_or_else(broken);
         commits.rewrite = Rewrite::Sending(sending);
         let under_way = UnderWay::Slice { last: slice.last };
         commits.send(Order::Rewrite { slice, batch }, under_way);
-        Ok(())
     }
 }
 

@@ -128,12 +128,12 @@ impl Dispatcher<'_> {
     }
 
     /// Brings the staged batch a part further.
-    pub(super) fn bring_in(&mut self) -> Result<(), StoreError> {
+    pub(super) fn bring_in(&mut self) {
         let inflow = std::mem::take(&mut self.commits.inflow);
         if self.commits.staged_due > self.time() {
-            return Ok(());
+            return;
         }
-        let Some(mut staged) = self.commits.staged.take() else { return Ok(()) };
+        let Some(mut staged) = self.commits.staged.take() else { return };
         let mut part = staged.next_part(inflow);
         loop {
             // From here until it is noted as done a message is in memory twice.
@@ -150,23 +150,26 @@ impl Dispatcher<'_> {
         }
         if !staged.is_whole() {
             self.commits.staged = Some(staged);
-            return Ok(());
+            return;
         }
         self.memory_has_room();
         match staged.batch {
             Source::Lag(batch) => self.commits.journal.mirrored(batch),
-            Source::Slice(batch) => self.send_slice(batch)?,
+            Source::Slice(batch) => self.send_slice(batch),
         }
-        Ok(())
     }
 
     /// Memory could not be given this. The journal keeps what it lacks, removals too, so that it is
     /// served and removed from there; puts are refused until there is memory again.
-    fn put_off(&mut self, staged: Staged, error: StoreError) -> Result<(), StoreError> {
+    fn put_off(&mut self, staged: Staged, error: StoreError) {
         // A file that is written anew has nowhere else to come from.
         let is_needed = self.stopping && matches!(staged.batch, Source::Slice(_));
-        if !error.is_want_of_memory() || is_needed {
-            return Err(error);
+        if !error.is_want_of_memory() {
+            return broken(error);
+        }
+        if is_needed {
+            self.failed = Some(error);
+            return;
         }
         self.commits.staged = Some(staged);
         self.commits.staged_due = self.time().plus(TRY_AGAIN_MS);
@@ -174,7 +177,6 @@ impl Dispatcher<'_> {
             crit!(self.log, "the system has no memory for messages: puts are refused; messages are \
                 still handed out and removed"; "error" => %error);
         }
-        Ok(())
     }
 
     fn memory_has_room(&mut self) {
@@ -185,20 +187,27 @@ impl Dispatcher<'_> {
     }
 
     /// At the end, brings in what a file that is written anew needs. The file has the rest.
-    pub(super) fn bring_in_all(&mut self) -> Result<(), StoreError> {
+    pub(super) fn bring_in_all(&mut self) {
         self.commits.staged_due = Time(0);
-        while self.commits.staged.is_some() {
-            self.bring_in()?;
+        while self.commits.staged.is_some() && self.failed.is_none() {
+            self.bring_in();
             if self.pressure.no_memory {
                 self.commits.staged = None;
             }
         }
-        Ok(())
     }
+}
+
+/// The database in memory has failed, by a defect of ours or of the library, so state and answers
+/// are about to come apart: the process ends at once. The file has all that was confirmed.
+pub(super) fn broken<T>(error: StoreError) -> T {
+    panic!("the database in memory has failed, the process ends: {error}")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::super::tests::*;
     use super::TRY_AGAIN_MS;
     use crate::words::durability::Durability::{Periodic, Write};
@@ -225,7 +234,7 @@ mod tests {
     }
 
     fn one_turn(s: &mut Stage) {
-        s.dispatcher.turn_at(s.now, None).unwrap();
+        s.dispatcher.turn_at(s.now, None);
     }
 
     /// Carries out every order there is.
@@ -404,5 +413,21 @@ mod tests {
         assert!(is_bringing_in(&s));
         assert_eq!(s.commit(), (1, false));
         assert_eq!(s.hear('w'), format!("INSERTED {}\r\n", MANY + 1));
+    }
+
+    #[test]
+    fn a_database_in_memory_that_is_broken_ends_the_process() {
+        let mut s = Stage::new().connect("a", "beanstalk", Write);
+        s.say('a', put("x"));
+        s.commit();
+        s.pass(TICK_MS);
+        s.dispatcher.memory.spoil();
+        let turn = AssertUnwindSafe(|| s.say('a', "reserve\r\n"));
+        let panicked = catch_unwind(turn).expect_err("it cannot be read");
+        let said = panicked.downcast::<String>().unwrap();
+        assert!(
+            said.starts_with("the database in memory has failed, the process ends: "),
+            "{said}"
+        );
     }
 }

@@ -89,6 +89,12 @@ impl<'c> Memory<'c> {
         self.connection.execute_batch(&limit).expect("a limit can be set");
     }
 
+    /// Makes it fail from now on, as a defect would.
+    #[cfg(test)]
+    pub(crate) fn spoil(&self) {
+        self.connection.execute_batch("DROP TABLE message").expect("there is such a table");
+    }
+
     /// How large it is.
     pub fn size(&self) -> Size {
         self.size

@@ -212,7 +212,10 @@ impl Stage {
     pub fn try_turn(&mut self) -> Result<(), StoreError> {
         let mut next = None;
         loop {
-            self.dispatcher.turn_at(self.now, next)?;
+            self.dispatcher.turn_at(self.now, next);
+            if let Some(error) = self.dispatcher.failed.take() {
+                return Err(error);
+            }
             next = self.dispatcher.events.try_recv().ok();
             let busy = self.dispatcher.engine_deadline() == Time(0);
             let (commits, round) = (&self.dispatcher.commits, &self.dispatcher.departures);

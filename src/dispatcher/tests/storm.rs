@@ -133,7 +133,7 @@ impl<'t> Storm<'t> {
     }
 
     fn turn(&mut self) {
-        self.stage.dispatcher.turn_at(self.stage.now, None).unwrap();
+        self.stage.dispatcher.turn_at(self.stage.now, None);
         self.hear(0);
         self.hear(1);
         self.check_bodies();
