@@ -7,30 +7,24 @@ use slog::{info, warn};
 
 use super::Link;
 use crate::journal::Batch;
-use crate::store::{Ending, Held, Remedy};
+use crate::store::{Ending, Remedy, Store};
 
-/// Goes on with files that were moved while they were open.
-pub(super) fn follow(held: Held, to: PathBuf, link: &Link) -> Held {
-    let Held::Open(mut file) = held else { return held };
+/// Goes on with a database that was moved while it was open.
+pub(super) fn follow(store: &mut impl Store, to: PathBuf, link: &Link) {
     warn!(link.log, "the database was moved: the daemon continues there, but the next start uses the \
-        configured path"; "file" => %to.display(), "was" => %file.path().display());
-    file.follow(to);
-    Held::Open(file)
+        configured path"; "file" => %to.display(), "was" => store.name());
+    store.follow(to);
 }
 
-/// Closes the file, and answers whether it holds everything. What is left open or closed when it
-/// does not is for a new file.
-pub(super) fn close(
-    held: Held,
+/// Closes the database, and answers whether it holds everything. What is left of it when it does
+/// not is for a new one.
+pub(super) fn close<S: Store>(
+    store: S,
     batch: Arc<Batch>,
     messages: Option<u64>,
     link: &Link,
-) -> Option<Held> {
-    let Held::Open(file) = held else {
-        link.refuse(&held, batch);
-        return Some(held);
-    };
-    match file.finish(messages) {
+) -> Option<S> {
+    match store.close(messages) {
         Ok(ending) => {
             match ending {
                 Ending::Whole => info!(link.log, "everything is in the database file"),
@@ -44,12 +38,12 @@ pub(super) fn close(
             None
         }
         Err(failed) => {
-            let (held, error) = *failed;
+            let (store, error) = *failed;
             if error.remedy() == Remedy::Rewrite {
                 link.tell_suspect(&error);
             }
             link.answer(batch, Err(error));
-            Some(held)
+            Some(store)
         }
     }
 }

@@ -1,5 +1,6 @@
-//! The thread that owns the database file: it commits what the dispatcher hands over, one batch
-//! at a time, and moves the write-ahead log into the file afterwards.
+//! The thread that owns the database file, or what else stands behind its door ([`Store`]): it
+//! commits what the dispatcher hands over, one batch at a time, and does afterwards what can wait,
+//! such as moving the write-ahead log into the file.
 //!
 //! Owner: the `persistence` thread. It waits on its one channel of orders. It never blocks on the
 //! dispatcher: [`Finished`] has as much room as there can be orders under way, and the wake is a
@@ -19,6 +20,8 @@
 //! - A checkpoint comes after the answer to its commit, so its error is the answer to the next
 //!   order.
 
+#[cfg(test)]
+mod another;
 mod closing;
 mod progress;
 mod refill;
@@ -37,65 +40,23 @@ use slog::{Logger, crit, info, warn};
 use crate::channels::waiting::Waiting;
 use crate::channels::{Event, Finished, Order};
 use crate::journal::Batch;
-use crate::store::{
-    Checkpoint, File, Held, OwnRoom, Remedy, SHARE_BYTES, Sizes, Slice, StoreError,
-};
+use crate::store::{Remedy, Slice, Store, StoreError, Tidied, Writer};
 
 pub use progress::Progress;
 use signs::Signs;
-
-/// What persistence needs of a database file, so that tests can put a failing one in its place.
-trait Disk {
-    fn commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError>;
-    fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError>;
-    fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError>;
-    fn sizes(&mut self) -> Result<Sizes, StoreError>;
-    fn room(&self) -> OwnRoom {
-        OwnRoom::ENDLESS
-    }
-    /// The error that further commits get.
-    fn distrust(&mut self) -> StoreError;
-}
-
-impl Disk for File<'_> {
-    fn commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
-        File::commit(self, batch, sync)
-    }
-
-    fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError> {
-        File::checkpoint_if_due(self)
-    }
-
-    fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
-        File::shrink_if_worth_it(self)
-    }
-
-    fn sizes(&mut self) -> Result<Sizes, StoreError> {
-        File::sizes(self)
-    }
-
-    fn room(&self) -> OwnRoom {
-        File::room(self)
-    }
-
-    fn distrust(&mut self) -> StoreError {
-        File::distrust(self)
-    }
-}
 
 /// Looks at the file before the thread runs: the first message that anybody puts may be one too many
 /// for the disk.
 ///
 /// # Errors
 /// The statements could not be prepared.
-pub fn look(held: &Held, progress: &Progress) -> Result<(), StoreError> {
-    let Held::Open(file) = held else { return Ok(()) };
-    let mut disk = File::new(file)?;
+pub fn look(store: &impl Store, progress: &Progress) -> Result<(), StoreError> {
+    let Some(mut writer) = store.writer()? else { return Ok(()) };
     // What is wrong with it is found again by the thread, which can do something about it.
-    if let Ok(sizes) = disk.sizes() {
+    if let Ok(sizes) = writer.facts() {
         progress.measured(&sizes);
     }
-    progress.has_room(disk.room());
+    progress.has_room(writer.room());
     Ok(())
 }
 
@@ -105,8 +66,8 @@ pub fn look(held: &Held, progress: &Progress) -> Result<(), StoreError> {
 /// # Errors
 /// The statements could not be prepared, or the log could not be moved into the file at the end
 /// (nothing is lost then: the next start reads the log).
-pub fn run(
-    mut held: Held,
+pub fn run<S: Store>(
+    mut store: S,
     orders: Receiver<Order>,
     finished: SyncSender<Finished>,
     events: SyncSender<Event>,
@@ -116,45 +77,30 @@ pub fn run(
     let (failed_before, waiting) = (Cell::new(false), Cell::default());
     let signs = Signs::default();
     let link = Link { orders, finished, events, progress, log, failed_before, waiting, signs };
-    link.progress.suspect.store(held.is_marked(), Ordering::Relaxed);
+    link.progress.suspect.store(store.is_suspect(), Ordering::Relaxed);
     let mut next = None;
     loop {
-        let end = match &held {
-            Held::Open(file) => {
-                let mut disk = File::new(file)?;
-                let shares = !file.locks_others_out();
-                Persistence { shares, ..Persistence::new(&mut disk, &link) }.serve(next.take())
-            }
-            Held::Closed(_) => link.refuse_all(&held, next.take()),
+        let end = match store.writer()? {
+            Some(mut writer) => Persistence::new(&mut writer, &link).serve(next.take()),
+            None => link.refuse_all(&store, next.take()),
         };
         match end {
             ServingEnd::Over => break,
-            ServingEnd::Share => (held, next) = (share(held, &link), None),
-            ServingEnd::Connect(order) => (held, next) = connect(held, order, &link),
+            ServingEnd::Share => (store, next) = (share(store, &link), None),
+            ServingEnd::Connect(order) => (store, next) = connect(store, order, &link),
             ServingEnd::Replace(slice, batch) => {
-                (held, next) = refill::replace(held, slice, batch, &link)
+                (store, next) = refill::replace(store, slice, batch, &link);
             }
-            ServingEnd::Moved(to) => held = closing::follow(held, to, &link),
+            ServingEnd::Moved(to) => closing::follow(&mut store, to, &link),
             ServingEnd::Close(batch, messages) => {
-                match closing::close(held, batch, messages, &link) {
-                    Some(open) => held = open,
+                match closing::close(store, batch, messages, &link) {
+                    Some(left) => store = left,
                     None => return Ok(()),
                 }
             }
         }
     }
-    let suspect = link.progress.is_suspect();
-    match held {
-        Held::Open(file) if !suspect => match file.close() {
-            // All that was committed is in the file and its log together.
-            Err(error) if error.remedy() != Remedy::Rewrite => Ok(()),
-            closed => closed,
-        },
-        held => {
-            held.abandon();
-            Ok(())
-        }
-    }
+    store.leave(link.progress.is_suspect())
 }
 
 /// Why serving ended.
@@ -175,29 +121,29 @@ enum ServingEnd {
 }
 
 /// Lets other programs read a file that they were locked out of.
-fn share(held: Held, link: &Link) -> Held {
-    let (held, result) = held.connect();
+fn share<S: Store>(store: S, link: &Link) -> S {
+    let (store, result) = store.connect();
     match result {
         Ok(()) => info!(link.log, "other programs can read the database file again"),
         // It is tried again with the next order.
         Err(error) if error.remedy() != Remedy::Rewrite => {}
         Err(error) => link.tell_suspect(&error),
     }
-    held
+    store
 }
 
 /// Connects to a file that nobody could be connected to for want of room. Returns the order if it
 /// can be carried out now.
-fn connect(held: Held, order: Order, link: &Link) -> (Held, Option<Order>) {
-    let (held, result) = held.connect();
+fn connect<S: Store>(store: S, order: Order, link: &Link) -> (S, Option<Order>) {
+    let (store, result) = store.connect();
     match result {
-        Ok(()) => (held, Some(order)),
+        Ok(()) => (store, Some(order)),
         Err(error) => {
             if error.remedy() == Remedy::Rewrite {
                 link.tell_suspect(&error);
             }
             link.answer(order.into_batch(), Err(error));
-            (held, None)
+            (store, None)
         }
     }
 }
@@ -242,19 +188,19 @@ impl Link {
     }
 
     /// The answer to an order that can not be carried out while there is no trusted file.
-    fn refuse(&self, held: &Held, batch: Arc<Batch>) {
-        self.answer(batch, Err(StoreError::Suspect { file: held.path().to_path_buf() }));
+    fn refuse(&self, store: &impl Store, batch: Arc<Batch>) {
+        self.answer(batch, Err(store.suspect()));
     }
 
     /// Serves without any file: it is connected to if that is sound, and else only a new one helps.
-    fn refuse_all(&self, held: &Held, mut next: Option<Order>) -> ServingEnd {
+    fn refuse_all(&self, store: &impl Store, mut next: Option<Order>) -> ServingEnd {
         while let Some(order) = next.take().or_else(|| self.next()) {
             match order {
                 Order::Rewrite { slice, batch } if slice.first => {
                     return ServingEnd::Replace(slice, batch);
                 }
                 order if !self.progress.is_suspect() => return ServingEnd::Connect(order),
-                order => self.refuse(held, order.into_batch()),
+                order => self.refuse(store, order.into_batch()),
             }
         }
         ServingEnd::Over
@@ -269,8 +215,8 @@ impl Link {
     }
 }
 
-struct Persistence<'a, D: Disk> {
-    disk: &'a mut D,
+struct Persistence<'a, W: Writer> {
+    writer: &'a mut W,
     link: &'a Link,
     /// What went wrong after the last order was answered.
     late_error: Option<StoreError>,
@@ -278,13 +224,11 @@ struct Persistence<'a, D: Disk> {
     untidy: bool,
     /// Where the file is now, when it was found to be somewhere else.
     moved: Option<PathBuf>,
-    /// Whether other programs can read the file.
-    shares: bool,
 }
 
-impl<'a, D: Disk> Persistence<'a, D> {
-    fn new(disk: &'a mut D, link: &'a Link) -> Persistence<'a, D> {
-        Persistence { disk, link, late_error: None, untidy: false, moved: None, shares: true }
+impl<'a, W: Writer> Persistence<'a, W> {
+    fn new(writer: &'a mut W, link: &'a Link) -> Persistence<'a, W> {
+        Persistence { writer, link, late_error: None, untidy: false, moved: None }
     }
 
     fn serve(&mut self, mut next: Option<Order>) -> ServingEnd {
@@ -299,8 +243,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
             match order {
                 Order::Commit { batch, sync } => {
                     let synced = self.commit(batch, sync) && sync;
-                    let free = self.link.progress.disk_free_bytes();
-                    if synced && !self.shares && !self.is_suspect() && free >= Some(SHARE_BYTES) {
+                    if synced && !self.is_suspect() && self.writer.could_be_shared() {
                         return ServingEnd::Share;
                     }
                 }
@@ -312,7 +255,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
                     return ServingEnd::Replace(slice, batch);
                 }
                 Order::Rewrite { batch, .. } => {
-                    let error = self.disk.distrust();
+                    let error = self.writer.distrust();
                     self.link.answer(batch, Err(error));
                 }
             }
@@ -330,8 +273,8 @@ impl<'a, D: Disk> Persistence<'a, D> {
         let committed = result.is_ok();
         self.link.answer(batch, result);
         if !self.is_suspect() {
-            self.checkpoint();
-            self.link.progress.has_room(self.disk.room());
+            self.tidy();
+            self.link.progress.has_room(self.writer.room());
         }
         // With every tick is often enough.
         if sync && !self.is_suspect() {
@@ -346,11 +289,11 @@ impl<'a, D: Disk> Persistence<'a, D> {
             return Err(error);
         }
         if self.is_suspect() {
-            return Err(self.disk.distrust());
+            return Err(self.writer.distrust());
         }
         let rows = batch.rows();
-        let result = self.disk.commit(batch, sync);
-        self.link.progress.has_room(self.disk.room());
+        let result = self.writer.commit(batch, sync);
+        self.link.progress.has_room(self.writer.room());
         result.inspect_err(|error| {
             if error.remedy() == Remedy::Rewrite {
                 self.link.note_loss(error);
@@ -364,20 +307,20 @@ impl<'a, D: Disk> Persistence<'a, D> {
 
     fn distrust(&mut self) {
         self.link.progress.suspect.store(true, Ordering::Relaxed);
-        let _ = self.disk.distrust();
+        let _ = self.writer.distrust();
     }
 
-    fn checkpoint(&mut self) {
+    fn tidy(&mut self) {
         let held_up = &self.link.progress.log_held_up;
-        match self.disk.checkpoint_if_due() {
-            Ok(Checkpoint::NotDue) => {}
-            Ok(Checkpoint::Complete) => {
+        match self.writer.tidy() {
+            Ok(Tidied::NotDue) => {}
+            Ok(Tidied::Whole) => {
                 self.untidy = false;
                 if held_up.swap(false, Ordering::Relaxed) {
                     info!(self.link.log, "the write-ahead log can be reused again");
                 }
             }
-            Ok(Checkpoint::HeldUp) => {
+            Ok(Tidied::HeldUp) => {
                 if !held_up.swap(true, Ordering::Relaxed) {
                     warn!(
                         self.link.log,
@@ -391,7 +334,7 @@ impl<'a, D: Disk> Persistence<'a, D> {
     }
 
     fn shrink(&mut self) {
-        match self.disk.shrink_if_worth_it() {
+        match self.writer.shrink() {
             Ok(false) => {}
             Ok(true) => info!(self.link.log, "database file shrunk"),
             Err(error) => self.late(error),
@@ -399,14 +342,14 @@ impl<'a, D: Disk> Persistence<'a, D> {
     }
 
     fn measure(&mut self) {
-        match self.disk.sizes() {
+        match self.writer.facts() {
             Ok(sizes) => {
                 self.link.progress.measured(&sizes);
                 self.link.signs.seen(&sizes, &self.link.log);
             }
             Err(error) => self.late(error),
         }
-        self.link.progress.has_room(self.disk.room());
+        self.link.progress.has_room(self.writer.room());
     }
 
     /// An error that no order waits for. The log still has everything, so a full disk is only
@@ -436,7 +379,7 @@ mod tests {
     use crate::channels;
     use crate::journal::Journal;
     use crate::journal::Row;
-    use crate::store;
+    use crate::store::{self, Checkpoint, File, Held, OwnRoom, Sizes};
     use crate::words::change::{Change, MessageRow};
     use crate::words::ids::{MessageId, QueueId};
     use std::io::ErrorKind;
@@ -567,7 +510,7 @@ mod tests {
         }
     }
 
-    impl Disk for FailingDisk {
+    impl Writer for FailingDisk {
         fn commit(&mut self, batch: &Batch, _: bool) -> Result<(), StoreError> {
             next_error(&mut self.commit_errors)?;
             self.committed.extend(batch.part(0..batch.places()).filter_map(|row| match row {
@@ -577,17 +520,13 @@ mod tests {
             Ok(())
         }
 
-        fn checkpoint_if_due(&mut self) -> Result<Checkpoint, StoreError> {
+        fn tidy(&mut self) -> Result<Tidied, StoreError> {
             self.checkpoints += 1;
             next_error(&mut self.checkpoint_errors)?;
-            Ok(Checkpoint::Complete)
+            Ok(Tidied::Whole)
         }
 
-        fn shrink_if_worth_it(&mut self) -> Result<bool, StoreError> {
-            Ok(false)
-        }
-
-        fn sizes(&mut self) -> Result<Sizes, StoreError> {
+        fn facts(&mut self) -> Result<Sizes, StoreError> {
             Ok(Sizes::default())
         }
 

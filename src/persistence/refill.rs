@@ -13,59 +13,59 @@ use slog::{info, warn};
 use super::Link;
 use crate::channels::Order;
 use crate::journal::Batch;
-use crate::store::{Held, Remedy, Replacement, Slice, StoreError};
+use crate::store::{Remedy, Slice, Store, StoreError, Successor};
 
 /// Carries a rewrite out that begins with this slice. Returns what there is afterwards, and the
 /// order that has ended the attempt before its time.
-pub(super) fn replace(
-    held: Held,
+pub(super) fn replace<S: Store>(
+    store: S,
     slice: Slice,
     batch: Arc<Batch>,
     link: &Link,
-) -> (Held, Option<Order>) {
-    let replacement = match Replacement::begin(&held, slice.pages) {
-        Ok(replacement) => replacement,
+) -> (S, Option<Order>) {
+    let renewal = match store.begin_renewal(&slice) {
+        Ok(renewal) => renewal,
         Err(error) => {
             // A file that is sound stays so when there only is no room for another one.
             if error.remedy() == Remedy::Rewrite {
                 link.progress.suspect.store(true, Ordering::Relaxed);
             }
-            return (give_up(held, batch, error, link), None);
+            return (give_up(store, batch, error, link), None);
         }
     };
     // Also when it was sound before: from here on the dispatcher's changes go elsewhere.
     link.progress.suspect.store(true, Ordering::Relaxed);
-    match receive(&held, replacement, slice, batch, link) {
-        Received::All(replacement, batch) => (finish(held, replacement, batch, link), None),
-        Received::Failed(batch, error) => (give_up(held, batch, error, link), None),
-        Received::Interrupted(order) => (held, order),
+    match receive(&store, renewal, slice, batch, link) {
+        Received::All(renewal, batch) => (finish(store, renewal, batch, link), None),
+        Received::Failed(batch, error) => (give_up(store, batch, error, link), None),
+        Received::Interrupted(order) => (store, order),
     }
 }
 
 /// How the slices came to their end.
-enum Received {
+enum Received<R> {
     /// All are in the new file; the last order waits for its answer.
-    All(Replacement, Arc<Batch>),
+    All(R, Arc<Batch>),
     /// This order waits for its answer.
     Failed(Arc<Batch>, StoreError),
     /// Another order came, or nobody can send any more.
     Interrupted(Option<Order>),
 }
 
-fn receive(
-    held: &Held,
-    mut replacement: Replacement,
+fn receive<S: Store>(
+    store: &S,
+    mut renewal: S::Renewal,
     mut slice: Slice,
     mut batch: Arc<Batch>,
     link: &Link,
-) -> Received {
+) -> Received<S::Renewal> {
     loop {
-        if let Err(error) = replacement.add(held, &batch, &slice) {
-            replacement.discard();
+        if let Err(error) = store.renew(&mut renewal, &batch, &slice) {
+            S::discard(renewal);
             return Received::Failed(batch, error);
         }
         if slice.last {
-            return Received::All(replacement, batch);
+            return Received::All(renewal, batch);
         }
         link.answer(batch, Ok(()));
         match link.next() {
@@ -74,17 +74,16 @@ fn receive(
                 batch = changes;
             }
             other => {
-                replacement.discard();
+                S::discard(renewal);
                 return Received::Interrupted(other);
             }
         }
     }
 }
 
-fn finish(held: Held, replacement: Replacement, batch: Arc<Batch>, link: &Link) -> Held {
-    let rows = replacement.rows();
-    match replacement.finish(held) {
-        (held, Ok(kept)) => {
+fn finish<S: Store>(store: S, renewal: S::Renewal, batch: Arc<Batch>, link: &Link) -> S {
+    match store.finish_renewal(renewal) {
+        (store, Ok(Successor { rows, kept })) => {
             link.progress.rows_rewritten.fetch_add(rows, Ordering::Relaxed);
             link.progress.commits.fetch_add(1, Ordering::Relaxed);
             link.progress.suspect.store(false, Ordering::Relaxed);
@@ -96,19 +95,19 @@ fn finish(held: Held, replacement: Replacement, batch: Arc<Batch>, link: &Link) 
                     "file" => %kept.display());
             }
             link.answer(batch, Ok(()));
-            held
+            store
         }
-        (held, Err(error)) => give_up(held, batch, error, link),
+        (store, Err(error)) => give_up(store, batch, error, link),
     }
 }
 
-fn give_up(held: Held, batch: Arc<Batch>, error: StoreError, link: &Link) -> Held {
+fn give_up<S: Store>(store: S, batch: Arc<Batch>, error: StoreError, link: &Link) -> S {
     // Attempts go on until one succeeds: one word about it is enough.
     if !link.failed_before.replace(true) {
         warn!(link.log, "database could not be rewritten"; "error" => %error);
     }
     link.answer(batch, Err(error));
-    held
+    store
 }
 
 #[cfg(test)]
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
     use crate::journal::Journal;
     use crate::store::testing::{apply, found};
-    use crate::store::{self, Memory, Slices};
+    use crate::store::{self, Held, Memory, Slices};
     use crate::words::change::Counters;
     use crate::words::change::{Change, MessageState, StateRow};
     use crate::words::ids::{MessageId, Sequence};

@@ -10,7 +10,7 @@ use slog::Logger;
 use super::{Progress, run};
 use crate::channels::{self, Event, Finished, Order};
 use crate::journal::{Batch, Journal};
-use crate::store::{self, Held, StoreError, StoreFile, Stored};
+use crate::store::{self, Held, Store, StoreError, StoreFile, Stored};
 use crate::words::change::{Change, MessageRow};
 use crate::words::ids::{MessageId, QueueId, QueueName};
 
@@ -50,12 +50,16 @@ impl Dispatcher {
     }
 
     pub fn hold(held: Held) -> Dispatcher {
+        Dispatcher::serve(held)
+    }
+
+    pub fn serve(store: impl Store + Send + 'static) -> Dispatcher {
         let (orders, orders_received) = channels::orders();
         let (finished_sent, finished) = channels::finished();
         let (events_sent, events) = channels::events();
         let progress = Arc::new(Progress::default());
         let shared = progress.clone();
-        let body = move || run(held, orders_received, finished_sent, events_sent, shared, quiet());
+        let body = move || run(store, orders_received, finished_sent, events_sent, shared, quiet());
         let thread = std::thread::Builder::new().spawn(body).unwrap();
         Dispatcher { orders, finished, events, progress, thread }
     }

@@ -5,6 +5,8 @@
 //! the file ([`File`]); [`open`] makes both at start. A connection and the statements that borrow
 //! it can not be in one struct, so a thread's run function owns the connection and lends it.
 //!
+//! The persistence thread comes in by one door (`door.rs`), behind which another engine can stand.
+//!
 //! # Failure
 //!
 //! Every error is a [`StoreError`] with the name of the file. A file that is corrupt, foreign or
@@ -14,6 +16,7 @@ mod ballast;
 mod begin;
 mod check;
 mod commit;
+mod door;
 mod error;
 mod file;
 mod filling;
@@ -47,6 +50,7 @@ mod tables;
 pub(crate) mod testing;
 
 pub use commit::{Checkpoint, File, OwnRoom};
+pub use door::{Store, Successor, Tidied, Writer};
 pub use error::{DAMAGE_LISTED_MAX, Damage, ErrorSource, Remedy, StoreError};
 pub use file::{FileLocation, LockFile, Sizes, StoreFile};
 pub use filling::{Filling, exists, share_owner};
@@ -54,7 +58,6 @@ pub use load::open;
 pub use memory::Memory;
 pub use quarantine::Quarantined;
 pub use recover::{Recovered, recover};
-pub use room::SHARE_BYTES;
 pub use rusqlite::Connection;
 pub use salvage::LogState;
 pub use scan::{Stored, scan};

@@ -52,7 +52,7 @@ const LOG_BYTES_MIN: u64 = 128 * 1024;
 pub(super) const AGAIN_PAGES: u64 = 512 * 1024 / PAGE_BYTES as u64;
 /// With less than this left other programs are locked out, in bytes: the index of the log that they
 /// share with us needs room before it can be owned.
-pub const SHARE_BYTES: u64 = 16 * 1024 * 1024;
+pub(super) const SHARE_BYTES: u64 = 16 * 1024 * 1024;
 /// What the database library takes for "no limit".
 const PAGES_MAX: u32 = u32::MAX - 1;
 /// Pages that a commit may need for more than its rows: new roots, and halves of split pages.

@@ -1,0 +1,273 @@
+//! The door to what keeps the database: all that the persistence thread knows of it.
+//!
+//! [`Held`], a database file and its place, stands behind it. Another engine can stand beside that
+//! one: it commits batches, says how it is, and takes all rows anew where what it has is suspect.
+//! How a file is kept in order (its log, its size, its mark) is the business of the one that has a
+//! file; what it does there after a commit goes through [`Writer::tidy`] and [`Writer::shrink`],
+//! which do nothing for one that needs no tidying.
+//!
+//! The thread is compiled for one engine: nothing here is looked up while it runs.
+
+use std::path::PathBuf;
+
+use super::commit::{Checkpoint, File, OwnRoom};
+use super::file::Sizes;
+use super::room::SHARE_BYTES;
+use super::slice::Slice;
+use super::standing::Ending;
+use super::successor::{Held, Replacement};
+use super::{Remedy, StoreError};
+use crate::journal::Batch;
+
+/// A database, open or not, that nobody else writes to.
+pub trait Store: Sized {
+    /// Commits to it while it is open, which it borrows.
+    type Writer<'s>: Writer
+    where
+        Self: 's;
+    /// A new database that is being filled.
+    type Renewal;
+
+    /// What commits to it; `None` while it is not open.
+    ///
+    /// # Errors
+    /// It could not be prepared.
+    fn writer(&self) -> Result<Option<Self::Writer<'_>>, StoreError>;
+
+    /// Whether it was known to be suspect when it was found.
+    fn is_suspect(&self) -> bool;
+
+    /// The error of a commit that is refused because it is suspect.
+    fn suspect(&self) -> StoreError;
+
+    /// Opens it, again or for the first time.
+    ///
+    /// # Errors
+    /// What failed. It is as sound as it was unless the error makes it suspect.
+    fn connect(self) -> (Self, Result<(), StoreError>);
+
+    /// What it is called, in words for the log.
+    fn name(&self) -> String;
+
+    /// Goes on where it was moved to while it was open.
+    fn follow(&mut self, to: PathBuf);
+
+    /// Begins a new one, to be filled with the slices that begin with this one.
+    ///
+    /// # Errors
+    /// Why it cannot be made. The old one is as sound as it was.
+    fn begin_renewal(&self, first: &Slice) -> Result<Self::Renewal, StoreError>;
+
+    /// Adds the changes since the last slice to it, and then a slice.
+    ///
+    /// # Errors
+    /// What failed; then this attempt is over.
+    fn renew(
+        &self,
+        renewal: &mut Self::Renewal,
+        batch: &Batch,
+        slice: &Slice,
+    ) -> Result<(), StoreError>;
+
+    /// Gives an attempt up.
+    fn discard(renewal: Self::Renewal);
+
+    /// Puts the new one in the place of this one and opens it.
+    ///
+    /// # Errors
+    /// What failed; another attempt may follow.
+    fn finish_renewal(self, renewal: Self::Renewal) -> (Self, Result<Successor, StoreError>);
+
+    /// Closes it in order, with so many messages in it if that is certain.
+    ///
+    /// # Errors
+    /// What is wrong, with what is left of it.
+    fn close(self, messages: Option<u64>) -> Result<Ending, Box<(Self, StoreError)>>;
+
+    /// Lets go of it without an order to close; one that is suspect stays as it is.
+    ///
+    /// # Errors
+    /// What failed, when that leaves it suspect.
+    fn leave(self, suspect: bool) -> Result<(), StoreError>;
+}
+
+/// What became of a renewal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Successor {
+    /// Rows that were written.
+    pub rows: u64,
+    /// Where something is kept now that somebody had put in its place.
+    pub kept: Option<PathBuf>,
+}
+
+/// Commits batches.
+pub trait Writer {
+    /// Commits a batch whole. With `sync` it is on the disk afterwards, and with it all that was
+    /// committed before.
+    ///
+    /// # Errors
+    /// What failed; then nothing of the batch is kept, or only the part that
+    /// [`StoreError::NoRoom`] names, unless the error makes the database suspect.
+    fn commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError>;
+
+    /// Does what is due after a commit and can wait until that is answered.
+    ///
+    /// # Errors
+    /// What failed.
+    fn tidy(&mut self) -> Result<Tidied, StoreError> {
+        Ok(Tidied::NotDue)
+    }
+
+    /// Gives room back that is not needed any more. Says whether it did.
+    ///
+    /// # Errors
+    /// What failed.
+    fn shrink(&mut self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    /// How it is, and the disk that it is on.
+    ///
+    /// # Errors
+    /// What failed, or that what is committed does not reach what a start would find.
+    fn facts(&mut self) -> Result<Sizes, StoreError>;
+
+    /// For what there is room, whatever becomes of the disk.
+    fn room(&self) -> OwnRoom {
+        OwnRoom::ENDLESS
+    }
+
+    /// Whether opening it anew would let other programs read it that are locked out now.
+    fn could_be_shared(&self) -> bool {
+        false
+    }
+
+    /// From now on it is suspect. Returns the error that further commits get.
+    fn distrust(&mut self) -> StoreError;
+}
+
+/// What became of the tidying after a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tidied {
+    /// There was nothing to do.
+    NotDue,
+    /// It is done.
+    Whole,
+    /// Another program that reads prevents it.
+    HeldUp,
+}
+
+impl Store for Held {
+    type Writer<'s> = File<'s>;
+    type Renewal = Replacement;
+
+    fn writer(&self) -> Result<Option<File<'_>>, StoreError> {
+        match self {
+            Held::Open(file) => File::new(file).map(Some),
+            Held::Closed(_) => Ok(None),
+        }
+    }
+
+    fn is_suspect(&self) -> bool {
+        self.is_marked()
+    }
+
+    fn suspect(&self) -> StoreError {
+        StoreError::Suspect { file: self.path().to_path_buf() }
+    }
+
+    fn connect(self) -> (Held, Result<(), StoreError>) {
+        Held::connect(self)
+    }
+
+    fn name(&self) -> String {
+        self.path().display().to_string()
+    }
+
+    fn follow(&mut self, to: PathBuf) {
+        if let Held::Open(file) = self {
+            file.follow(to);
+        }
+    }
+
+    fn begin_renewal(&self, first: &Slice) -> Result<Replacement, StoreError> {
+        Replacement::begin(self, first.pages)
+    }
+
+    fn renew(
+        &self,
+        renewal: &mut Replacement,
+        batch: &Batch,
+        slice: &Slice,
+    ) -> Result<(), StoreError> {
+        renewal.add(self, batch, slice)
+    }
+
+    fn discard(renewal: Replacement) {
+        renewal.discard();
+    }
+
+    fn finish_renewal(self, renewal: Replacement) -> (Held, Result<Successor, StoreError>) {
+        let rows = renewal.rows();
+        let (held, result) = renewal.finish(self);
+        (held, result.map(|kept| Successor { rows, kept }))
+    }
+
+    fn close(self, messages: Option<u64>) -> Result<Ending, Box<(Held, StoreError)>> {
+        match self {
+            Held::Open(file) => file.finish(messages),
+            closed => {
+                let error = closed.suspect();
+                Err(Box::new((closed, error)))
+            }
+        }
+    }
+
+    fn leave(self, suspect: bool) -> Result<(), StoreError> {
+        match self {
+            Held::Open(file) if !suspect => match file.close() {
+                // All that was committed is in the file and its log together.
+                Err(error) if error.remedy() != Remedy::Rewrite => Ok(()),
+                closed => closed,
+            },
+            held => {
+                held.abandon();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Writer for File<'_> {
+    fn commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
+        File::commit(self, batch, sync)
+    }
+
+    fn tidy(&mut self) -> Result<Tidied, StoreError> {
+        Ok(match self.checkpoint_if_due()? {
+            Checkpoint::NotDue => Tidied::NotDue,
+            Checkpoint::Complete => Tidied::Whole,
+            Checkpoint::HeldUp => Tidied::HeldUp,
+        })
+    }
+
+    fn shrink(&mut self) -> Result<bool, StoreError> {
+        self.shrink_if_worth_it()
+    }
+
+    fn facts(&mut self) -> Result<Sizes, StoreError> {
+        self.sizes()
+    }
+
+    fn room(&self) -> OwnRoom {
+        File::room(self)
+    }
+
+    fn could_be_shared(&self) -> bool {
+        self.file.locks_others_out() && self.room.disk_free_bytes >= SHARE_BYTES
+    }
+
+    fn distrust(&mut self) -> StoreError {
+        File::distrust(self)
+    }
+}
