@@ -85,13 +85,14 @@ impl Ledger {
         self.deadlines.cancel(at, Due::Expire(slot));
     }
 
-    /// Has a reservation last until `until`; one that came through a window has no end of its own.
+    /// Has a reservation last until `until`, unless it has no end of its own or a later one: terms
+    /// can give more than the time to run. Nothing ends sooner than the clocks of its holder know.
     pub fn prolong(&mut self, slot: Slot, until: Time) {
         if let State::Reserved(reservation) = self.messages[slot].state
             && let reservation = &mut self.reservations[reservation]
             && reservation.ends() != Time::NEVER
         {
-            reservation.moment = until;
+            reservation.moment = reservation.moment.max(until);
         }
     }
 

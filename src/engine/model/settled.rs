@@ -12,17 +12,20 @@ impl Model {
     }
     /// The message in somebody's hands that is meant.
     fn meant(&self, who: char, message: &MessageRef) -> Option<u64> {
-        match message {
-            MessageRef::Id(id) => self.is_held(who, id.0).then_some(id.0),
-            MessageRef::IdOf(id, queue) => {
-                let is_it = self.is_held(who, id.0) && self.find(id.0)?.queue == *queue;
-                is_it.then_some(id.0)
-            }
-            MessageRef::HeldOf(queue) => {
-                let mine = self.held_as(|held| held.by == who && held.through.is_none());
-                mine.into_iter().find(|id| self.find(*id).is_some_and(|m| m.queue == *queue))
-            }
+        self.all_meant(who, message).first().copied()
+    }
+    /// The same where several may be meant, the first one first.
+    pub fn all_meant(&self, who: char, message: &MessageRef) -> Vec<u64> {
+        let is_of = |id: u64, queue: &QueueName| self.find(id).is_some_and(|m| m.queue == *queue);
+        let mut meant = match message {
+            MessageRef::Id(id) | MessageRef::IdOf(id, _) => vec![id.0],
+            MessageRef::HeldOf(_) => self.held_as(|held| held.through.is_none()),
+        };
+        meant.retain(|id| self.is_held(who, *id));
+        if let MessageRef::IdOf(_, queue) | MessageRef::HeldOf(queue) = message {
+            meant.retain(|id| is_of(*id, queue));
         }
+        meant
     }
     /// What its holder says of a message: it comes out of its hands, and then goes where it is
     /// said to.
@@ -52,7 +55,7 @@ impl Model {
         self.settle_as(who, id, in_work, command);
         self.serve(&of);
     }
-    fn settle_as(&mut self, who: char, id: u64, in_work: bool, command: Command) {
+    pub fn settle_as(&mut self, who: char, id: u64, in_work: bool, command: Command) {
         let (now, seq) = (self.now, self.next_id);
         let message = self.message(id);
         match command {
@@ -144,7 +147,7 @@ impl Model {
         if let At::Reserved(held) = &mut message.at
             && held.until != NEVER
         {
-            held.until = now + message.ttr;
+            held.until = held.until.max(now + message.ttr);
         }
         self.say(who, "Touched");
     }

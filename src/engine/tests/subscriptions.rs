@@ -312,3 +312,24 @@ fn subscriptions_are_told_apart_by_bytes_of_any_length() {
     assert_eq!(t.command('x', reserve), "x refused Holding");
     assert_eq!(t.close('x'), "x finished");
 }
+
+/// The end was moved to before the moment for which the clock was set: it rang too late.
+#[test]
+fn a_touch_ends_nothing_sooner_than_its_terms() {
+    let mut t = Talk::new().workers("ap");
+    t.subscribe('a', 0, "q", on(Terms::Given(5_000)));
+    t.say('p', "put q ttr 1000");
+    t.say('a', "reserve");
+    assert_eq!(t.say('a', "touch 1"), "a Touched");
+    t.pass(4_999);
+    assert_eq!(t.state(1), "Reserved");
+    t.pass(1);
+    assert_eq!(t.state(1), "Ready");
+    t.say('a', "reserve");
+    t.pass(4_900);
+    assert_eq!(t.say('a', "touch 1"), "a Touched");
+    t.pass(999);
+    assert_eq!(t.state(1), "Reserved");
+    t.pass(1);
+    assert_eq!(t.state(1), "Ready");
+}
