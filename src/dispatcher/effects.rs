@@ -62,7 +62,8 @@ impl Dispatcher<'_> {
         self.add_facts(&mut reply);
         // At level `periodic` a message is confirmed before it is in the file, but not before there
         // is room for it.
-        let waits = matches!(reply, Reply::Put(_) | Reply::Joined(_)) && !self.has_room_for(0);
+        let puts = matches!(reply, Reply::Put(_) | Reply::Joined(_) | Reply::Together(_));
+        let waits = puts && !self.has_room_for(0);
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         if peer.broken {
             return;

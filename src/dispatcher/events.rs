@@ -58,7 +58,7 @@ impl Dispatcher<'_> {
     ) {
         for request in requests {
             match &request.command {
-                Command::Put(_) | Command::PutWith(_) => {
+                Command::Put(_) | Command::PutWith(_) | Command::Together(_) => {
                     let serial =
                         self.peers.get(&connection).is_some_and(|p| p.manner == Manner::Serial);
                     self.hold_back_putter(connection, serial || request.tag != Tag::None);

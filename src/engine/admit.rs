@@ -11,7 +11,7 @@ use crate::words::settings::QueueLimits;
 use super::state::keys::KeySlot;
 use super::state::message::{History, Message, Slot, State};
 use super::state::queue::QueueSlot;
-use super::state::session::Hold;
+use super::state::session::{Hold, WaitingPuts};
 use super::{Asker, Effect, Engine, Turn};
 
 impl Engine {
@@ -34,7 +34,11 @@ impl Engine {
     }
 
     /// By what a key is taken; what is left of one that is free is cleared away.
-    fn holder_of_key(&mut self, turn: &mut Turn<'_>, key: KeySlot) -> Option<Option<MessageId>> {
+    pub(super) fn holder_of_key(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: KeySlot,
+    ) -> Option<Option<MessageId>> {
         let taken = &self.ledger.keys()[key];
         let holder = self.ledger.holder_of(turn.time(), taken);
         if holder.is_none() {
@@ -71,14 +75,25 @@ impl Engine {
             self.put_without_id(turn, asker, put, extras);
             return self.drop_if_unneeded(turn, queue);
         };
-        let slot = self.insert(turn, MessageId(id), queue, put);
+        self.add(turn, MessageId(id), queue, (put, extras));
+        turn.reply(asker, Reply::Put(MessageId(id)));
+        self.serve(turn, queue);
+    }
+
+    /// Adds a message, which takes the key that it brings.
+    pub(super) fn add(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: MessageId,
+        queue: QueueSlot,
+        (put, extras): (Put, Option<Extras>),
+    ) {
+        let slot = self.insert(turn, id, queue, put);
         if let Some(extras) = extras
             && let Some(keyed) = extras.keyed
         {
             self.ledger.take_key(turn, slot, keyed);
         }
-        turn.reply(asker, Reply::Put(MessageId(id)));
-        self.serve(turn, queue);
     }
 
     /// Whether a queue has as many messages as its limit for this priority allows.
@@ -107,12 +122,16 @@ impl Engine {
         put: Put,
         extras: Option<Extras>,
     ) {
+        let with = PutWith { put, extras: extras.unwrap_or_default() };
+        self.wait_for_ids(turn, asker, WaitingPuts::One(with));
+    }
+
+    /// What is put waits for ids, unless there are none left at all.
+    pub(super) fn wait_for_ids(&mut self, turn: &mut Turn<'_>, asker: Asker, puts: WaitingPuts) {
         if self.ids_are_exhausted() {
             return turn.reply(asker, Reply::Refused(Refusal::OutOfIds));
         }
-        let with = PutWith { put, extras: extras.unwrap_or_default() };
-        let waiting = Hold::Ids(Box::new((asker.tag, with)));
-        self.ledger.set_hold(asker.session, waiting);
+        self.ledger.set_hold(asker.session, Hold::Ids(Box::new((asker.tag, puts))));
         self.ids.waiting.push(asker.session);
     }
 
@@ -124,7 +143,7 @@ impl Engine {
         self.try_waiting_puts(turn);
     }
 
-    /// Puts are refused from now on, or accepted again. One that waits for ids on a full disk would
+    /// WaitingPuts are refused from now on, or accepted again. One that waits for ids on a full disk would
     /// wait for as long as that lasts, and its connection with it.
     pub(super) fn refuse_puts(&mut self, turn: &mut Turn<'_>, refusal: Option<Refusal>) {
         self.refuse_puts = refusal;
@@ -138,15 +157,28 @@ impl Engine {
         for session in std::mem::take(&mut self.ids.waiting) {
             if let Hold::Ids(waiting) = self.ledger.set_hold(session, Hold::Free) {
                 let connection = self.ledger.session(session).connection;
-                let (tag, with) = *waiting;
+                let (tag, puts) = *waiting;
+                let asker = Asker { session, connection, tag };
                 self.resumable.push_back(session);
-                self.put_with(turn, Asker { session, connection, tag }, with);
+                match puts {
+                    WaitingPuts::One(with) => self.put_with(turn, asker, with),
+                    WaitingPuts::Together(steps) => self.together(turn, asker, steps),
+                }
             }
         }
     }
 
     /// The next message id, or `None` while the database has none reserved.
     pub(super) fn draw_id(&mut self, turn: &mut Turn<'_>) -> Option<u64> {
+        if self.ids_left(turn) == 0 {
+            return None;
+        }
+        self.ids.next += 1;
+        Some(self.ids.next - 1)
+    }
+
+    /// How many ids can be drawn; asks for more where they are few.
+    pub(super) fn ids_left(&mut self, turn: &mut Turn<'_>) -> u64 {
         let left = self.ids.reserved.saturating_sub(self.ids.next);
         if left < ID_BLOCK / 5 && self.ids.asked == self.ids.reserved {
             let from = self.ids.reserved.max(self.ids.next);
@@ -155,11 +187,7 @@ impl Engine {
                 turn.effects.push(Effect::ReserveIds(self.ids.asked));
             }
         }
-        if left == 0 {
-            return None;
-        }
-        self.ids.next += 1;
-        Some(self.ids.next - 1)
+        left
     }
 
     fn ids_are_exhausted(&self) -> bool {

@@ -26,6 +26,7 @@ impl Engine {
         match command {
             Command::Put(put) => self.put(turn, asker, put, None),
             Command::PutWith(with) => self.put_with(turn, asker, *with),
+            Command::Together(steps) => self.together(turn, asker, steps),
             Command::Refer(queue) => self.refer(turn, asker, &queue),
             Command::Subscribe { key, queue, options } => {
                 self.subscribe(turn, asker, (key, &queue), options);
@@ -178,6 +179,7 @@ impl Engine {
 fn counted(command: &Command) -> Option<Counted> {
     Some(match command {
         Command::Put(_) | Command::PutWith(_) => Counted::Put,
+        Command::Together(_) => Counted::Together,
         Command::FindKey { .. } => Counted::FindKey,
         Command::Refer(_) => Counted::Refer,
         Command::Subscribe { options: Options { demand: Demand::Window(_), .. }, .. }

@@ -2,8 +2,8 @@
 
 use crate::words::cause::Reason;
 use crate::words::command::{
-    Command, Demand, Extras, Options, Put, PutWith, Settlement, Sources, SubscriptionKey, Tag,
-    Terms,
+    Command, Demand, Extras, MessageRef, Options, Put, PutWith, Settlement, Sources,
+    SubscriptionKey, Tag, Target, Terms, TogetherStep,
 };
 use crate::words::ids::QueueName;
 use crate::words::key::{Key, KeyTerm, KeyedBy};
@@ -138,6 +138,39 @@ impl Random {
         };
         let keyed = Some(KeyedBy { key: self.dedup_key(), term });
         Command::PutWith(Box::new(PutWith { put, extras: Extras { keyed } }))
+    }
+
+    /// One to four steps as a whole.
+    pub fn together(&mut self, mut message: impl FnMut(&mut Random) -> MessageRef) -> Command {
+        let steps = (0..1 + self.below(4)).map(|_| match self.below(8) {
+            0..4 => {
+                let queue = self.name();
+                let put = Put {
+                    priority: self.priority(),
+                    time_to_run_ms: Some(self.millis(5_000)),
+                    time_to_live_ms: self.one_in(3).then(|| self.millis(8_000)),
+                    ..Put::new(Target::Named(queue), vec![b'x'; 3])
+                };
+                match self.with_extras(put) {
+                    Command::PutWith(with) => TogetherStep::Put(*with),
+                    Command::Put(put) => {
+                        TogetherStep::Put(PutWith { put, extras: Extras::default() })
+                    }
+                    other => panic!("{other:?} is no put"),
+                }
+            }
+            4 | 5 => TogetherStep::Acknowledge(message(self)),
+            6 if self.one_in(2) => {
+                TogetherStep::Fail { message: message(self), reason: self.reason() }
+            }
+            6 => TogetherStep::Bury { message: message(self), priority: self.priority() },
+            _ => TogetherStep::Release {
+                message: message(self),
+                priority: self.priority(),
+                delay_ms: self.pick(&[0, 0, 700]),
+            },
+        });
+        Command::Together(steps.collect())
     }
 
     pub fn find_key(&mut self) -> Command {

@@ -11,6 +11,7 @@
 //! | `subscribe`, `reserve` | what connections want: standing demands, and one message now |
 //! | `serve`, `allowance` | who gets the next message, and how much goes to a peer in a turn |
 //! | `settle`, `give_back` | what becomes of a message in somebody's hands |
+//! | `together` | several of these steps as a whole |
 //! | `look` | statistics, listings, peeks |
 //! | `due` | what happens by itself at some moment |
 //! | `slices` | large work, done a slice at a time |
@@ -39,6 +40,7 @@ mod settle;
 mod slices;
 mod state;
 mod subscribe;
+mod together;
 
 #[cfg(test)]
 mod draw;

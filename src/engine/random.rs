@@ -419,10 +419,24 @@ impl Pair {
         }
     }
 
+    /// Steps about messages in one's hands, most of them different ones.
+    fn together(&mut self, who: char) -> Command {
+        let mut held = self.model.held_as(|held| held.by == who);
+        self.random.together(|random| {
+            let one = (!held.is_empty() && !random.one_in(8)).then(|| random.pick(&held));
+            held.retain(|id| Some(*id) != one || random.one_in(8));
+            match one {
+                Some(id) => MessageRef::Id(MessageId(id)),
+                None => MessageRef::HeldOf(random.name()),
+            }
+        })
+    }
+
     fn serial(&mut self, who: char) -> Command {
         let (id, message) = (self.id(who), self.message(who, false));
         let random = &mut self.random;
-        match random.below(49) {
+        match random.below(53) {
+            49.. => self.together(who),
             40..44 => random.subscription(),
             44 | 45 => random.reserve_once(),
             46 => random.reserve_from(),
@@ -480,7 +494,8 @@ impl Pair {
     fn streaming(&mut self, who: char) -> Command {
         let message = self.message(who, true);
         let random = &mut self.random;
-        match random.below(26) {
+        match random.below(30) {
+            26.. => self.together(who),
             20..23 => random.subscription(),
             23 => random.reserve_once(),
             24 => random.reserve_from(),

@@ -17,8 +17,7 @@ impl Engine {
         let who = asker.session;
         if let Some(slot) = self.held(who, message) {
             let of = self.ledger.queue_of(slot);
-            let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
-            self.ledger.forget(turn, detached);
+            self.end_as_done(turn, slot);
             turn.reply(asker, Reply::Acknowledged);
             self.serve(turn, of);
             return self.drop_if_unneeded(turn, of);
@@ -27,21 +26,32 @@ impl Engine {
         self.answer_late(turn, who, message, Late::Done);
     }
 
+    /// A message in somebody's hands is done.
+    pub(super) fn end_as_done(&mut self, turn: &mut Turn<'_>, slot: Slot) {
+        let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
+        self.ledger.forget(turn, detached);
+    }
+
     /// The message in a session's hands that a command names.
-    fn held(&self, who: SessionSlot, message: &MessageRef) -> Option<Slot> {
+    pub(super) fn held(&self, who: SessionSlot, message: &MessageRef) -> Option<Slot> {
         match message {
             MessageRef::Id(id) => self.held_by(who, *id, None),
             MessageRef::IdOf(id, queue) => self.held_by(who, *id, Some(queue)),
             MessageRef::HeldOf(name) => {
                 let queue = self.ledger.queues().find(name)?;
-                let held = &self.ledger.session(who).held;
-                let held = self.ledger.reservations().iter(held, Of::Holder);
-                let mut slots = held.map(|(_, held)| held.message);
-                slots.find(|slot| {
-                    self.ledger.queue_of(*slot) == queue && !self.ledger.is_flushed(*slot)
-                })
+                self.held_of(who, queue).next()
             }
         }
+    }
+
+    /// The messages of a queue that a session took on request, the oldest first.
+    pub(super) fn held_of(&self, who: SessionSlot, queue: QueueSlot) -> impl Iterator<Item = Slot> {
+        let held = &self.ledger.session(who).held;
+        let held = self.ledger.reservations().iter(held, Of::Holder);
+        let slots = held.map(|(_, held)| held.message);
+        slots.filter(move |slot| {
+            self.ledger.queue_of(*slot) == queue && !self.ledger.is_flushed(*slot)
+        })
     }
 
     /// The same for a command that is told when there is none. Where it has named the queue too,
@@ -177,13 +187,22 @@ impl Engine {
     ) {
         let Some((asker, slot)) = self.held_or_answer(turn, asker, message) else { return };
         let queue = self.ledger.queue_of(slot);
+        self.give_back_released(turn, slot, (priority, delay_ms));
+        turn.reply(asker, Reply::Released);
+        self.serve(turn, queue);
+        self.drop_if_unneeded(turn, queue);
+    }
+
+    pub(super) fn give_back_released(
+        &mut self,
+        turn: &mut Turn<'_>,
+        slot: Slot,
+        (priority, delay_ms): (Option<u32>, u64),
+    ) {
         let history = self.ledger.history_mut(slot);
         history.releases += 1;
         history.delay_ms = delay_ms;
         self.give_back(turn, slot, Cause::Released { priority, delay_ms });
-        turn.reply(asker, Reply::Released);
-        self.serve(turn, queue);
-        self.drop_if_unneeded(turn, queue);
     }
 
     pub(super) fn requeue(
@@ -226,14 +245,23 @@ impl Engine {
     ) {
         let Some((asker, slot)) = self.held_or_answer(turn, asker, message) else { return };
         let queue = self.ledger.queue_of(slot);
+        self.give_back_rejected(turn, slot, priority);
+        turn.reply(asker, Reply::Buried);
+        self.serve(turn, queue);
+    }
+
+    pub(super) fn give_back_rejected(
+        &mut self,
+        turn: &mut Turn<'_>,
+        slot: Slot,
+        priority: Option<u32>,
+    ) {
         let was_in_work = self.ledger.is_in_work(slot);
         let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
         if let Some(priority) = priority {
             self.ledger.set_priority(&detached, priority);
         }
         self.place_returned(turn, detached, Cause::Rejected, was_in_work);
-        turn.reply(asker, Reply::Buried);
-        self.serve(turn, queue);
     }
 
     /// The holder could not process the message; what follows is up to the policy of its queue.
@@ -246,11 +274,20 @@ impl Engine {
     ) {
         let Some((asker, slot)) = self.held_or_answer(turn, asker, message) else { return };
         let queue = self.ledger.queue_of(slot);
-        self.ledger.note_reason(slot, reason);
-        self.give_back(turn, slot, Cause::Failed);
+        self.give_back_failed(turn, slot, reason);
         turn.reply(asker, Reply::Released);
         self.serve(turn, queue);
         self.drop_if_unneeded(turn, queue);
+    }
+
+    pub(super) fn give_back_failed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        slot: Slot,
+        reason: Option<Reason>,
+    ) {
+        self.ledger.note_reason(slot, reason);
+        self.give_back(turn, slot, Cause::Failed);
     }
 
     pub(super) fn touch(&mut self, turn: &mut Turn<'_>, asker: Asker, message: &MessageRef) {

@@ -246,6 +246,7 @@ impl Storm {
             50 if random.one_in(4) => Command::FlushAll,
             51 => Command::Survey { pattern: None, lines_max: 3 },
             52 if random.one_in(2) => random.find_key(),
+            53 if random.one_in(2) => random.together(|_| message.clone()),
             52 => Command::ListQueues,
             53 => Command::List { queue: name, lines_max: 5 },
             54 => Command::MessageStatistics(id),

@@ -111,6 +111,48 @@ pub struct Extras {
     pub keyed: Option<KeyedBy>,
 }
 
+/// One of several steps that happen wholly or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TogetherStep {
+    /// Queue a message, or join the one that has its key.
+    Put(PutWith),
+    /// A held message is done.
+    Acknowledge(MessageRef),
+    /// Give a held message back to its old place.
+    Release {
+        /// The message.
+        message: MessageRef,
+        /// Its new priority; `None` keeps the old.
+        priority: Option<u32>,
+        /// Milliseconds until it is ready again.
+        delay_ms: u64,
+    },
+    /// Set a held message aside until it is kicked.
+    Bury {
+        /// The message.
+        message: MessageRef,
+        /// Its new priority; `None` keeps the old.
+        priority: Option<u32>,
+    },
+    /// A held message could not be processed.
+    Fail {
+        /// The message.
+        message: MessageRef,
+        /// Why, for people.
+        reason: Option<Reason>,
+    },
+}
+
+impl TogetherStep {
+    /// The bytes of the body that it brings.
+    pub fn body_bytes(&self) -> u64 {
+        match self {
+            TogetherStep::Put(with) => with.put.body.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// The commands of the core.
 ///
 /// "Held" messages are those that this connection has in hand, through a reservation or through
@@ -123,6 +165,15 @@ pub enum Command {
     /// message that has it, and what it brings is dropped. Answer: [`Reply::Put`], or
     /// [`Reply::Joined`], which no refusal of puts precedes.
     PutWith(Box<PutWith>),
+    /// Do all of this in this order, or nothing of it: where one step is impossible, or all of them
+    /// are too much for one commit ([`TOGETHER_ROWS_MAX`], [`TOGETHER_BYTES_MAX`]), the whole is
+    /// refused. Messages are handed out when all of it is done. It is in one batch, and so in the
+    /// file wholly or not at all, but where a full disk takes a batch in parts. Answer: [`Reply::Together`] or
+    /// [`Reply::Refused`].
+    ///
+    /// [`TOGETHER_ROWS_MAX`]: crate::words::limits::TOGETHER_ROWS_MAX
+    /// [`TOGETHER_BYTES_MAX`]: crate::words::limits::TOGETHER_BYTES_MAX
+    Together(Box<[TogetherStep]>),
     /// Look where a key is taken. Answer: [`Reply::Keys`] or [`Reply::NotFound`].
     FindKey {
         /// In this queue; `None` is in all of them.
@@ -313,12 +364,12 @@ pub struct Requests {
 impl Requests {
     /// Adds a request.
     pub fn push(&mut self, tag: Tag, command: Command) {
-        let body = match &command {
-            Command::Put(put) => put.body.len(),
-            Command::PutWith(with) => with.put.body.len(),
+        self.body_bytes += match &command {
+            Command::Put(put) => put.body.len() as u64,
+            Command::PutWith(with) => with.put.body.len() as u64,
+            Command::Together(steps) => steps.iter().map(TogetherStep::body_bytes).sum(),
             _ => 0,
         };
-        self.body_bytes += body as u64;
         self.requests.push(Request { tag, command });
     }
 
@@ -357,6 +408,9 @@ pub enum Reply {
     /// The key of the message was taken: by this message, which stands for it, or, where that is
     /// done, by nothing but its time.
     Joined(Option<MessageId>),
+    /// All of it is done. For each put, in their order, what [`Reply::Put`] or [`Reply::Joined`]
+    /// would name.
+    Together(Vec<Option<MessageId>>),
     /// Where a key is taken.
     Keys(Vec<KeyFound>),
     /// This queue is meant by [`Target::Referred`].
@@ -422,6 +476,7 @@ impl Reply {
             self,
             Reply::Put(_)
                 | Reply::Joined(_)
+                | Reply::Together(_)
                 | Reply::Acknowledged
                 | Reply::Removed
                 | Reply::Released

@@ -95,6 +95,10 @@ pub const MESSAGE_OVERHEAD_BYTES: u64 = 200;
 pub const ID_BLOCK: u64 = 1 << 20;
 /// Changes waiting for a database at which gates close, in bytes.
 pub const JOURNAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Rows that a list of steps which happens as a whole may write.
+pub const TOGETHER_ROWS_MAX: usize = 10_000;
+/// Bytes of bodies in such a list.
+pub const TOGETHER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of a deduplication key.
 pub const KEY_BYTES_MAX: usize = 255;
 /// Bytes of what a holder says of a message that it could not process; the rest is cut off.

@@ -23,6 +23,10 @@ pub enum Refusal {
     LastQueue,
     /// The queue holds as many messages as its operator allows.
     QueueFull,
+    /// A message is not in the connection's hands.
+    NotHeld,
+    /// A list of steps is too long to happen as a whole.
+    TooMuchTogether,
     /// The connection holds a message of the queue, and has said that then it wants no other.
     Holding,
 }
@@ -41,6 +45,8 @@ impl fmt::Display for Refusal {
             Refusal::OutOfIds => "the message ids are used up",
             Refusal::LastQueue => "the last queue of a subscription cannot be taken out",
             Refusal::QueueFull => "the queue is full",
+            Refusal::NotHeld => "a message is not held by the connection",
+            Refusal::TooMuchTogether => "the list of steps is too long to happen as a whole",
             Refusal::Holding => "the connection holds a message of the queue already",
         })
     }

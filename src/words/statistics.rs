@@ -13,6 +13,7 @@ use crate::words::settings::QueueLimits;
 #[expect(missing_docs, reason = "each is named like its command")]
 pub enum Counted {
     Put,
+    Together,
     FindKey,
     Refer,
     Subscribe,

@@ -32,6 +32,11 @@ impl Model {
         if self.session(who).serial && limits.refuse(count, put.priority.unwrap_or(1_024)) {
             return self.say(who, "refused QueueFull");
         }
+        let id = self.add(put, &queue);
+        self.say(who, &format!("put {id}"));
+        self.serve(&queue);
+    }
+    pub fn add(&mut self, put: Put, queue: &QueueName) -> u64 {
         let (id, now) = (self.next_id, self.now);
         self.next_id += 1;
         self.messages.push(Message {
@@ -47,9 +52,8 @@ impl Model {
             failures: Failures::default(),
             home: None,
         });
-        self.queues.get_mut(&queue).unwrap().puts += 1;
-        self.say(who, &format!("put {id}"));
-        self.serve(&queue);
+        self.queues.get_mut(queue).unwrap().puts += 1;
+        id
     }
     /// A buried message lives on.
     pub(super) fn start_clock(&mut self, id: u64) {
@@ -93,6 +97,7 @@ impl Model {
         match command {
             Command::Put(put) => self.put(who, put),
             Command::PutWith(with) => self.put_with(who, *with),
+            Command::Together(steps) => self.together(who, steps),
             Command::FindKey { queue, key } => self.find_key(who, queue.as_ref(), &key),
             Command::Subscribe { key, queue, options } => {
                 self.subscribe(who, &key, &queue, options);

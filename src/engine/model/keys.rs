@@ -2,7 +2,7 @@
 
 use crate::words::command::PutWith;
 use crate::words::ids::QueueName;
-use crate::words::key::{Key, KeyTerm};
+use crate::words::key::{Key, KeyTerm, KeyedBy};
 
 use super::Model;
 
@@ -23,25 +23,42 @@ impl Model {
         let PutWith { put, extras } = with;
         let queue = self.meant_by(who, &put.queue);
         let Some((keyed, queue)) = extras.keyed.zip(queue) else { return self.put(who, put) };
-        let (now, place) = (self.now, (keyed.key, queue));
+        let place = (keyed.key.clone(), queue);
         if let Some(message) = self.keys.get(&place).map(|taken| taken.message) {
             self.session(who).producer = true;
             self.joined += 1;
             let what = message.map_or("nothing".into(), |id| id.to_string());
             return self.say(who, &format!("joined {what}"));
         }
-        let until = match keyed.term {
-            KeyTerm::UntilTaken => Until::Taken,
-            KeyTerm::UntilDone => Until::Done,
-            KeyTerm::For(millis) => Until::Moment(now + millis),
-        };
         // It has the key before somebody who waits takes it.
         let id = self.next_id;
-        self.keys.insert(place.clone(), TakenKey { message: Some(id), until });
+        self.take_key(keyed, &place.1, id);
         self.put(who, put);
         if self.next_id == id {
             self.keys.remove(&place);
         }
+    }
+    fn take_key(&mut self, keyed: KeyedBy, queue: &QueueName, id: u64) {
+        let until = match keyed.term {
+            KeyTerm::UntilTaken => Until::Taken,
+            KeyTerm::UntilDone => Until::Done,
+            KeyTerm::For(millis) => Until::Moment(self.now + millis),
+        };
+        self.keys.insert((keyed.key, queue.clone()), TakenKey { message: Some(id), until });
+    }
+    /// One put of several, none of which can be refused any more.
+    pub fn put_or_join(&mut self, with: PutWith, queue: &QueueName) -> Option<u64> {
+        let PutWith { put, extras } = with;
+        let place = extras.keyed.as_ref().map(|keyed| (keyed.key.clone(), queue.clone()));
+        if let Some(taken) = place.and_then(|place| self.keys.get(&place)) {
+            self.joined += 1;
+            return taken.message;
+        }
+        let id = self.add(put, queue);
+        if let Some(keyed) = extras.keyed {
+            self.take_key(keyed, queue, id);
+        }
+        Some(id)
     }
     /// The message that had it is about to go.
     pub fn leave_key(&mut self, id: u64) {

@@ -10,6 +10,7 @@ mod ending;
 mod keys;
 mod returns;
 mod settled;
+mod together;
 mod wanted;
 
 use std::collections::{BTreeMap, VecDeque};

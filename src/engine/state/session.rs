@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::words::clock::Time;
-use crate::words::command::{Manner, PutWith, Request, SubscriptionKey, Tag};
+use crate::words::command::{Manner, PutWith, Request, SubscriptionKey, Tag, TogetherStep};
 use crate::words::ids::{ConnectionId, MessageId};
 use crate::words::short_bytes::ShortBytes;
 
@@ -85,12 +85,19 @@ pub enum Hold {
     Waiting(Wait),
     /// A large work that it asked for is under way.
     Working,
-    /// Its put waits for message ids.
-    Ids(Box<(Tag, PutWith)>),
+    /// What it puts waits for message ids.
+    Ids(Box<(Tag, WaitingPuts)>),
     /// It has been handed as many bytes as a turn may.
     Output,
     /// It is at its end; what it held is being given back.
     Ended,
+}
+
+/// What waits for message ids.
+#[derive(Debug)]
+pub enum WaitingPuts {
+    One(PutWith),
+    Together(Box<[TogetherStep]>),
 }
 
 /// A reservation that waits.

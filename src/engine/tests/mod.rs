@@ -26,6 +26,7 @@ mod statistics;
 mod subscriptions;
 mod time_to_live;
 mod time_to_run;
+mod together;
 mod window;
 
 use std::sync::Arc;
@@ -35,7 +36,7 @@ use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{
     Command, Extras, Handing, Manner, MessageRef, Options, Put, PutWith, Reply, Request,
-    Settlement, Sources, SubscriptionKey, Tag, Target,
+    Settlement, Sources, SubscriptionKey, Tag, Target, TogetherStep,
 };
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::key::{Key, KeyTerm, KeyedBy};
@@ -301,6 +302,10 @@ fn shown(tag: &Tag) -> String {
 
 fn tell(reply: &Reply) -> String {
     match reply {
+        Reply::Together(ids) => {
+            let ids = ids.iter().map(|id| id.map_or("-".into(), |id| id.to_string()));
+            format!("together {}", ids.collect::<Vec<_>>().join(" "))
+        }
         Reply::Joined(None) => "joined nothing".into(),
         Reply::Joined(Some(id)) => format!("joined {id}"),
         Reply::Keys(found) => {
@@ -390,6 +395,22 @@ pub fn command(text: &str) -> Command {
         "quit" => Command::Quit,
         _ => look(&said),
     }
+}
+
+/// Several short texts as a whole.
+pub fn together(texts: &[&str]) -> Command {
+    let steps = texts.iter().map(|text| match command(text) {
+        Command::Put(put) => TogetherStep::Put(PutWith { put, extras: Extras::default() }),
+        Command::PutWith(with) => TogetherStep::Put(*with),
+        Command::Acknowledge(message) => TogetherStep::Acknowledge(message),
+        Command::Release { message, priority, delay_ms } => {
+            TogetherStep::Release { message, priority, delay_ms }
+        }
+        Command::Bury { message, priority } => TogetherStep::Bury { message, priority },
+        Command::Fail { message, reason } => TogetherStep::Fail { message, reason },
+        other => panic!("{other:?} is no step"),
+    });
+    Command::Together(steps.collect())
 }
 
 pub fn watch(queue: QueueName) -> Command {

@@ -63,6 +63,7 @@ impl Encoder for BeanstalkEncoder {
             | Reply::Configured
             | Reply::WakeUp
             | Reply::Joined(_)
+            | Reply::Together(_)
             | Reply::Keys(_) => word("INTERNAL_ERROR", out),
         }
     }
@@ -106,7 +107,7 @@ fn refusal_word(refusal: Refusal) -> &'static str {
         Refusal::OutcomeUnknown | Refusal::OutOfIds => "INTERNAL_ERROR",
         Refusal::LastQueue => "NOT_IGNORED",
         // Nothing of this protocol is refused so.
-        Refusal::Holding => "INTERNAL_ERROR",
+        Refusal::Holding | Refusal::NotHeld | Refusal::TooMuchTogether => "INTERNAL_ERROR",
     }
 }
 

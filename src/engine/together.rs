@@ -1,0 +1,205 @@
+//! Several puts, acknowledgements and returns that happen wholly or not at all.
+//!
+//! All of it is looked at first, and nothing is changed by that. What has passed cannot fail: ids
+//! and queues are there, and the messages are in the connection's hands until they are settled,
+//! since nothing is handed out in between. One input makes all the changes, so they are in one
+//! batch: the journal is handed over between two inputs.
+
+use std::collections::BTreeSet;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::words::command::{MessageRef, PutWith, Reply, Target, TogetherStep};
+use crate::words::ids::{MessageId, QueueName};
+use crate::words::limits::{TOGETHER_BYTES_MAX, TOGETHER_ROWS_MAX};
+use crate::words::refusal::Refusal;
+
+use super::state::message::Slot;
+use super::state::queue::QueueSlot;
+use super::state::session::{SessionSlot, WaitingPuts};
+use super::{Asker, Engine, Turn};
+
+/// The rows that a step writes at most: a put those of its queue, its message and its key, a
+/// settlement those of its message and its key and of the queue that a policy moves it to.
+const ROWS_PER_STEP: usize = 3;
+
+/// Steps that can be carried out.
+#[derive(Default)]
+struct Checked {
+    /// The messages that are settled, in the order of the steps.
+    settled: Vec<MessageId>,
+    puts: u64,
+}
+
+impl Engine {
+    pub(super) fn together(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        steps: Box<[TogetherStep]>,
+    ) {
+        let checked = match self.check_steps(asker.session, &steps) {
+            Ok(checked) => checked,
+            Err(refusal) => return turn.reply(asker, Reply::Refused(refusal)),
+        };
+        if checked.puts > 0 {
+            self.ledger.count_producer(asker.session);
+            // A message that is moved to another queue draws an id for its place there.
+            if self.ids_left(turn) < steps.len() as u64 {
+                return self.wait_for_ids(turn, asker, WaitingPuts::Together(steps));
+            }
+        }
+        let mut queues = self.queues_of_puts(asker.session, &steps);
+        let (mut settled, mut touched) = (checked.settled.into_iter(), queues.clone());
+        let mut put_into = queues.iter();
+        let mut answers = Vec::new();
+        for step in steps {
+            match step {
+                TogetherStep::Put(with) => {
+                    let queue = *put_into.next().expect("a queue for each put");
+                    answers.push(self.put_step(turn, queue, with));
+                }
+                step => {
+                    let id = settled.next().expect("a message for each settlement");
+                    let slot = self.ledger.find(id).expect("nothing else takes it meanwhile");
+                    touched.push(self.ledger.queue_of(slot));
+                    self.settle_step(turn, slot, step);
+                }
+            }
+        }
+        queues.drain(..).for_each(|queue| self.ledger.end_work_on(queue));
+        turn.reply(asker, Reply::Together(answers));
+        let mut served = FxHashSet::default();
+        touched.retain(|queue| served.insert(*queue));
+        for queue in touched {
+            self.serve(turn, queue);
+            self.drop_if_unneeded(turn, queue);
+        }
+    }
+
+    /// The queues of all puts in their order, made where there are none. They stay while the steps
+    /// are carried out.
+    fn queues_of_puts(&mut self, who: SessionSlot, steps: &[TogetherStep]) -> Vec<QueueSlot> {
+        let mut queues = Vec::new();
+        for step in steps {
+            let TogetherStep::Put(with) = step else { continue };
+            let queue = match &with.put.queue {
+                Target::Referred => self.ledger.session(who).referred,
+                Target::Named(name) => self.queue(name),
+            };
+            let queue = queue.expect("checked that there is room for it");
+            self.ledger.begin_work_on(queue);
+            queues.push(queue);
+        }
+        queues
+    }
+
+    fn put_step(
+        &mut self,
+        turn: &mut Turn<'_>,
+        queue: QueueSlot,
+        with: PutWith,
+    ) -> Option<MessageId> {
+        let PutWith { put, extras } = with;
+        let taken = extras.keyed.as_ref();
+        if let Some(found) = taken.and_then(|keyed| self.ledger.keys().find(queue, &keyed.key))
+            && let Some(message) = self.holder_of_key(turn, found)
+        {
+            self.totals.messages_joined += 1;
+            return message;
+        }
+        let id = MessageId(self.draw_id(turn).expect("checked that there are enough ids"));
+        self.add(turn, id, queue, (put, Some(extras)));
+        Some(id)
+    }
+
+    fn settle_step(&mut self, turn: &mut Turn<'_>, slot: Slot, step: TogetherStep) {
+        match step {
+            TogetherStep::Acknowledge(_) => self.end_as_done(turn, slot),
+            TogetherStep::Release { priority, delay_ms, .. } => {
+                self.give_back_released(turn, slot, (priority, delay_ms));
+            }
+            TogetherStep::Bury { priority, .. } => self.give_back_rejected(turn, slot, priority),
+            TogetherStep::Fail { reason, .. } => self.give_back_failed(turn, slot, reason),
+            TogetherStep::Put(_) => {}
+        }
+    }
+
+    /// Whether all steps can be carried out.
+    fn check_steps(&self, who: SessionSlot, steps: &[TogetherStep]) -> Result<Checked, Refusal> {
+        let body_bytes: u64 = steps.iter().map(TogetherStep::body_bytes).sum();
+        if steps.len() * ROWS_PER_STEP > TOGETHER_ROWS_MAX || body_bytes > TOGETHER_BYTES_MAX {
+            return Err(Refusal::TooMuchTogether);
+        }
+        let mut checked = Checked::default();
+        let mut seen = FxHashSet::default();
+        let mut made = BTreeSet::new();
+        let mut put_before = FxHashMap::default();
+        for step in steps {
+            match step {
+                TogetherStep::Put(with) => {
+                    checked.puts += 1;
+                    self.check_put(who, with, &mut made, &mut put_before)?;
+                }
+                TogetherStep::Acknowledge(message)
+                | TogetherStep::Release { message, .. }
+                | TogetherStep::Bury { message, .. }
+                | TogetherStep::Fail { message, .. } => {
+                    let slot = self.held_and_not_in(who, message, &seen);
+                    let slot = slot.ok_or(Refusal::NotHeld)?;
+                    seen.insert(slot);
+                    checked.settled.push(self.ledger.message(slot).id);
+                }
+            }
+        }
+        Ok(checked)
+    }
+
+    /// A put among others: `made` has the queues that are made for those before it, `put_before` how
+    /// many of them go into each queue.
+    fn check_put<'s>(
+        &self,
+        who: SessionSlot,
+        with: &'s PutWith,
+        made: &mut BTreeSet<&'s QueueName>,
+        put_before: &mut FxHashMap<QueueSlot, u64>,
+    ) -> Result<(), Refusal> {
+        if let Some(refusal) = self.refuse_puts {
+            return Err(refusal);
+        }
+        let Some(queue) = self.meant_by(who, &with.put.queue) else {
+            let Target::Named(name) = &with.put.queue else { return Err(Refusal::TooManyQueues) };
+            made.insert(name);
+            let queues = self.ledger.queues().len() + made.len();
+            return if queues > self.limits.max_queues() {
+                Err(Refusal::TooManyQueues)
+            } else {
+                Ok(())
+            };
+        };
+        let here = self.ledger.queue(queue);
+        let before = put_before.entry(queue).or_default();
+        let priority = with.put.priority.unwrap_or_else(|| self.limits.priority());
+        if here.limits.refuse(here.counts().total() + *before, priority) {
+            return Err(Refusal::QueueFull);
+        }
+        *before += 1;
+        Ok(())
+    }
+
+    /// The held message that a step names, if no step before it has settled that.
+    fn held_and_not_in(
+        &self,
+        who: SessionSlot,
+        message: &MessageRef,
+        seen: &FxHashSet<Slot>,
+    ) -> Option<Slot> {
+        match message {
+            MessageRef::HeldOf(name) => {
+                let queue = self.ledger.queues().find(name)?;
+                self.held_of(who, queue).find(|slot| !seen.contains(slot))
+            }
+            by_id => self.held(who, by_id).filter(|slot| !seen.contains(slot)),
+        }
+    }
+}
