@@ -60,6 +60,8 @@ impl Rewrite {
     pub fn order_failed(&mut self, error: &StoreError) {
         let is_suspect = error.remedy() == Remedy::Rewrite;
         *self = match self {
+            // Persistence has seen to it that the old file has all that was committed.
+            _ if matches!(error, StoreError::Revived) => Rewrite::Trusted,
             Rewrite::Trusted | Rewrite::Worthwhile if is_suspect => Rewrite::Wanted(0),
             Rewrite::Trusted | Rewrite::Worthwhile => Rewrite::Trusted,
             // There was no room for a new file: the old one may take commits by now.

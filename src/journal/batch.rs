@@ -34,6 +34,9 @@ pub struct Batch {
     put_bytes: u64,
     /// Bytes of what was said of messages that failed, at most so many.
     text_bytes: u64,
+    /// Whether the database in memory may have some of it, from an attempt to rewrite the file that
+    /// has failed: then it needs the removal of what has come and gone.
+    pub(super) may_be_mirrored: bool,
 }
 
 /// What is to become of one message's rows.
@@ -203,6 +206,7 @@ impl Batch {
         let mut kept = Batch {
             number: self.number,
             removals: std::mem::take(&mut self.removals),
+            may_be_mirrored: self.may_be_mirrored,
             ..Batch::default()
         };
         self.ids_reserved = None;
@@ -249,6 +253,7 @@ impl Batch {
         self.bytes = 0;
         self.put_bytes = 0;
         self.text_bytes = 0;
+        self.may_be_mirrored = false;
     }
 
     /// For how many messages it has room.
@@ -343,9 +348,10 @@ impl Batch {
         self.bytes += self.keys.len() as u64 * KEY_BYTES;
     }
 
-    /// Adds what happened later; takes everything out of `newer`. For a suspect file, what is in
-    /// neither batch any more is still removed.
+    /// Adds what happened later; takes everything out of `newer`. For a suspect file, or memory that
+    /// may have some of it, what is in neither batch any more is still removed.
     pub(super) fn add(&mut self, newer: &mut Batch, file_is_suspect: bool) {
+        self.may_be_mirrored |= newer.may_be_mirrored;
         self.states.extend(self.sorted_states.drain(..).map(|row| (row.id, row)));
         for (id, name) in newer.named.drain() {
             self.queue_named(id, name);

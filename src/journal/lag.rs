@@ -21,7 +21,10 @@ impl Lag {
     pub fn add(&mut self, mut batch: Batch) -> Option<Batch> {
         let newest = self.0.back_mut();
         match newest.filter(|newest| newest.bytes() + batch.bytes() <= TICK_BYTES_MAX) {
-            Some(newest) => newest.add(&mut batch, false),
+            Some(newest) => {
+                let may_be_mirrored = newest.may_be_mirrored || batch.may_be_mirrored;
+                newest.add(&mut batch, may_be_mirrored);
+            }
             None if batch.rows() == 0 => return Some(batch),
             None => {
                 self.0.push_back(batch);

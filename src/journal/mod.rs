@@ -214,6 +214,7 @@ impl Journal {
     pub fn failed(&mut self) {
         let mut older = self.reclaim();
         self.doubled_bytes = if self.is_rewriting { older.put_bytes() } else { 0 };
+        older.may_be_mirrored |= self.is_rewriting;
         self.file_is_suspect = true;
         let number = self.current.number;
         let mut newer = std::mem::take(&mut self.current);

@@ -180,6 +180,29 @@ fn what_is_put_and_removed_is_removed_while_the_file_is_suspect() {
     assert!(journal.is_empty());
 }
 
+/// When the old file was used again after an attempt to rewrite it, memory kept what that attempt had
+/// brought there and was removed soon after: the next rewrite brought it back from the dead.
+#[test]
+fn regression_10_what_an_attempt_to_rewrite_brought_to_memory_is_removed_there() {
+    let mut journal = after(vec![put(1), put(2)]);
+    drop(journal.take_for_rewrite());
+    journal.failed();
+    drop(journal.take());
+    journal.succeeded();
+    journal.record(removed(1));
+    drop(journal.take());
+    journal.succeeded();
+    let batch = journal.take_lag().unwrap();
+    assert_eq!(ids(&batch), (vec![2], vec![], vec![1]));
+    journal.mirrored(batch);
+    for change in [put(3), removed(3)] {
+        journal.record(change);
+        drop(journal.take());
+        journal.succeeded();
+    }
+    assert!(journal.lag().is_none(), "of others nothing is left");
+}
+
 #[test]
 fn the_parts_of_a_batch_are_the_whole() {
     let mut changes: Vec<Change> = (1..=7).map(put).collect();

@@ -16,7 +16,8 @@
 //! - Any other error makes the file suspect, for after a failed fsync a later one may succeed
 //!   without having written anything. From then on every commit is refused with
 //!   [`StoreError::Suspect`] and the log is not moved into the file any more, until the dispatcher
-//!   has sent all rows for a new file ([`Order::Rewrite`]).
+//!   has sent all rows for a new file ([`Order::Rewrite`]), or, where the disk has no room for one,
+//!   the old one has been written once more in place.
 //! - A checkpoint comes after the answer to its commit, so its error is the answer to the next
 //!   order.
 
@@ -43,6 +44,7 @@ use crate::journal::Batch;
 use crate::store::{Remedy, Slice, Store, StoreError, Tidied, Writer};
 
 pub use progress::Progress;
+use refill::Revivals;
 use signs::Signs;
 
 /// Looks at the file before the thread runs: the first message that anybody puts may be one too many
@@ -76,7 +78,9 @@ pub fn run<S: Store>(
 ) -> Result<(), StoreError> {
     let (failed_before, waiting) = (Cell::new(false), Cell::default());
     let signs = Signs::default();
-    let link = Link { orders, finished, events, progress, log, failed_before, waiting, signs };
+    let revivals = Revivals::default();
+    let link =
+        Link { orders, finished, events, progress, log, failed_before, revivals, waiting, signs };
     link.progress.suspect.store(store.is_suspect(), Ordering::Relaxed);
     let mut next = None;
     loop {
@@ -157,6 +161,7 @@ struct Link {
     log: Logger,
     /// Whether the last attempt to write the file anew has failed.
     failed_before: Cell<bool>,
+    revivals: Revivals,
     waiting: Cell<Waiting>,
     signs: Signs,
 }
@@ -549,7 +554,18 @@ mod tests {
         let (failed_before, waiting) = (Cell::new(false), Cell::default());
         let finished = finished_sent;
         let signs = Signs::default();
-        let link = Link { orders, finished, events, progress, log, failed_before, waiting, signs };
+        let revivals = Revivals::default();
+        let link = Link {
+            orders,
+            finished,
+            events,
+            progress,
+            log,
+            failed_before,
+            revivals,
+            waiting,
+            signs,
+        };
         let mut persistence = Persistence::new(disk, &link);
         let mut journal = Journal::new();
         let one = |id| {

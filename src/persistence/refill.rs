@@ -5,6 +5,7 @@
 //! An error ends the attempt, and the answer to its slice says so; the dispatcher begins anew when
 //! it thinks fit. Meanwhile the old file is as suspect as it was.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,6 +31,14 @@ pub(super) fn replace<S: Store>(
             if error.remedy() == Remedy::Rewrite {
                 link.progress.suspect.store(true, Ordering::Relaxed);
             }
+            let (store, is_revived) = match error.remedy() {
+                Remedy::RefusePuts => revive(store, link),
+                Remedy::Retry | Remedy::Rewrite => (store, false),
+            };
+            if is_revived {
+                link.answer(batch, Err(StoreError::Revived));
+                return (store, None);
+            }
             return (give_up(store, batch, error, link), None);
         }
     };
@@ -40,6 +49,52 @@ pub(super) fn replace<S: Store>(
         Received::Failed(batch, error) => (give_up(store, batch, error, link), None),
         Received::Interrupted(order) => (store, order),
     }
+}
+
+/// What is known of attempts to trust the file again since it became suspect.
+#[derive(Debug, Default)]
+pub(super) struct Revivals {
+    /// How often there was an occasion for one.
+    occasions: Cell<u32>,
+    /// Whether a slice was taken for a new file that has not come to be.
+    slice_was_taken: Cell<bool>,
+}
+
+impl Revivals {
+    fn over(&self) {
+        self.occasions.set(0);
+        self.slice_was_taken.set(false);
+    }
+}
+
+/// Has a suspect file trusted again, for want of room for another one. What is not even in its place
+/// any more is not, nor is one that lacks what came with the slices of an attempt that has failed: the
+/// dispatcher takes that for done. The attempts become rare, since each writes the whole file; but a
+/// disk that fails may be mended. Says whether it can be trusted again.
+fn revive<S: Store>(store: S, link: &Link) -> (S, bool) {
+    let Link { progress, revivals, .. } = link;
+    if !progress.is_suspect() || progress.is_file_lost() || revivals.slice_was_taken.get() {
+        return (store, false);
+    }
+    let occasions = revivals.occasions.get() + 1;
+    revivals.occasions.set(occasions);
+    if !occasions.is_power_of_two() {
+        return (store, false);
+    }
+    let (store, revived) = store.revive(&mut || progress.work());
+    match &revived {
+        Ok(()) => {
+            progress.suspect.store(false, Ordering::Relaxed);
+            revivals.over();
+            link.failed_before.set(false);
+            warn!(link.log, "database was rewritten in place: the disk has no room for a new file");
+        }
+        Err(error) if occasions == 1 => {
+            warn!(link.log, "database could not be rewritten in place either"; "error" => %error);
+        }
+        Err(_) => {}
+    }
+    (store, revived.is_ok())
 }
 
 /// How the slices came to their end.
@@ -67,6 +122,7 @@ fn receive<S: Store>(
         if slice.last {
             return Received::All(renewal, batch);
         }
+        link.revivals.slice_was_taken.set(true);
         link.answer(batch, Ok(()));
         match link.next() {
             Some(Order::Rewrite { slice: next, batch: changes }) if !next.first => {
@@ -89,6 +145,7 @@ fn finish<S: Store>(store: S, renewal: S::Renewal, batch: Arc<Batch>, link: &Lin
             link.progress.suspect.store(false, Ordering::Relaxed);
             link.progress.file_lost.store(false, Ordering::Relaxed);
             link.failed_before.set(false);
+            link.revivals.over();
             info!(link.log, "database was rewritten"; "rows" => rows);
             if let Some(kept) = kept {
                 warn!(link.log, "another file was found under the name of the database and has been kept";
@@ -120,6 +177,7 @@ mod tests {
     use crate::words::change::Counters;
     use crate::words::change::{Change, MessageState, StateRow};
     use crate::words::ids::{MessageId, Sequence};
+    use std::os::unix::fs::FileExt as _;
     use std::path::PathBuf;
 
     /// A dispatcher with a database in memory whose file has become suspect.
@@ -147,6 +205,24 @@ mod tests {
             std::fs::remove_file(story.path.with_file_name("q.db-wal")).unwrap();
             while story.commit() {}
             story
+        }
+
+        /// Has a commit fail as an I/O error would, and another change wait behind it.
+        fn become_suspect(&mut self, memory: &mut Memory<'_>) {
+            self.dispatcher.progress.suspect.store(true, Ordering::Relaxed);
+            self.change(memory, put(9_000));
+            assert!(!self.commit());
+        }
+
+        /// Begins a rewrite for which the disk has no room.
+        fn rewrite_without_room(&mut self, memory: &mut Memory<'_>) -> bool {
+            let slice = Slices::begin(memory).unwrap().next_slice(memory).unwrap();
+            let slice = Slice { pages: 1 << 40, ..slice };
+            let order = Order::Rewrite { slice, batch: self.journal.take_for_rewrite() };
+            let finished = self.dispatcher.order(order);
+            let is_full = matches!(finished, Err(StoreError::Full { .. }));
+            assert!(is_full || matches!(finished, Err(StoreError::Revived)), "{finished:?}");
+            self.took(finished)
         }
 
         fn change(&mut self, memory: &mut Memory<'_>, change: Change) {
@@ -273,18 +349,77 @@ mod tests {
         story.change(&mut memory, put(1));
         assert!(story.commit());
         story.change(&mut memory, put(2));
-        let slice = Slices::begin(&mut memory).unwrap().next_slice(&mut memory).unwrap();
-        assert!(slice.first && slice.pages > 0);
-        let slice = Slice { pages: 1 << 40, ..slice };
-        let order = Order::Rewrite { slice, batch: story.journal.take_for_rewrite() };
-        let finished = story.dispatcher.order(order);
-        assert!(matches!(finished, Err(StoreError::Full { .. })), "{finished:?}");
-        story.took(finished);
+        assert!(!story.rewrite_without_room(&mut memory));
         assert!(!story.dispatcher.progress.is_suspect());
         let beside = |suffix| story.path.with_file_name(format!("q.db{suffix}")).exists();
         assert!(!beside(".suspect") && !beside(".new"));
         story.change(&mut memory, Change::Removed(MessageId(1)));
         assert!(story.commit(), "the old file takes commits");
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    /// Nothing could be written or removed any more before the disk had room for a second file.
+    #[test]
+    fn regression_10_a_suspect_file_is_trusted_again_in_place_where_the_disk_is_full() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::healthy();
+        story.change(&mut memory, named());
+        (1..=500).for_each(|id| story.change(&mut memory, put(id)));
+        assert!(story.commit());
+        story.become_suspect(&mut memory);
+        assert!(!story.rewrite_without_room(&mut memory));
+        assert!(!story.dispatcher.progress.is_suspect());
+        assert!(!story.path.with_file_name("q.db.suspect").exists());
+        story.change(&mut memory, Change::Removed(MessageId(1)));
+        assert!(story.commit(), "the old file takes commits");
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    #[test]
+    fn a_suspect_file_that_lacks_a_commit_is_not_trusted_again() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::healthy();
+        story.change(&mut memory, named());
+        story.change(&mut memory, put(1));
+        assert!(story.commit());
+        story.change(&mut memory, put(2));
+        assert!(story.commit());
+        // As if the disk did not have the last page, which the system had forgotten.
+        let log = story.path.with_file_name("q.db-wal");
+        let log = std::fs::OpenOptions::new().write(true).open(log).unwrap();
+        let bytes = log.metadata().unwrap().len();
+        log.write_all_at(&[0xa5; 100], bytes - 100).unwrap();
+        story.become_suspect(&mut memory);
+        for _ in 0..3 {
+            assert!(!story.rewrite_without_room(&mut memory));
+            assert!(story.dispatcher.progress.is_suspect());
+            assert!(story.path.with_file_name("q.db.suspect").exists());
+        }
+        assert!(story.rewrite(&mut memory), "there is room");
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    /// The dispatcher has forgotten the changes that came with that slice.
+    #[test]
+    fn a_suspect_file_is_not_trusted_again_after_a_slice_was_taken() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::healthy();
+        story.change(&mut memory, named());
+        (1..=1_500).for_each(|id| story.change(&mut memory, put(id)));
+        assert!(story.commit());
+        story.become_suspect(&mut memory);
+        let mut slices = Slices::begin(&mut memory).unwrap();
+        assert_eq!(story.send(&mut memory, &mut slices), (true, false));
+        assert!(!story.rewrite_without_room(&mut memory));
+        assert!(!story.rewrite_without_room(&mut memory));
+        assert!(story.dispatcher.progress.is_suspect());
+        assert!(story.rewrite(&mut memory));
         drop(memory);
         story.assert_restart_finds(&expected);
     }

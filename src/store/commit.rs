@@ -358,6 +358,8 @@ impl<'c> File<'c> {
         self.log_was_moved(frames, moved)?;
         if frames == moved {
             self.note_origin(self.file.place.origin.get().after_move())?;
+            let is_marked = !self.file.place.origin.get().needs_log();
+            self.file.place.log_is_known.set(is_marked);
         }
         Ok((frames, moved))
     }

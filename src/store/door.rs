@@ -52,6 +52,17 @@ pub trait Store: Sized {
     /// Goes on where it was moved to while it was open.
     fn follow(&mut self, to: PathBuf);
 
+    /// Sees whether one that is suspect can be trusted again without a new one, for which there is no
+    /// room. `progress` hears now and then that this goes on.
+    ///
+    /// # Errors
+    /// Why it can not: it is not certain that it holds all that was committed.
+    fn revive(self, progress: &mut dyn FnMut()) -> (Self, Result<(), StoreError>) {
+        let _ = progress;
+        let suspect = self.suspect();
+        (self, Err(suspect))
+    }
+
     /// Begins a new one, to be filled with the slices that begin with this one.
     ///
     /// # Errors
@@ -188,6 +199,10 @@ impl Store for Held {
         if let Held::Open(file) = self {
             file.follow(to);
         }
+    }
+
+    fn revive(self, progress: &mut dyn FnMut()) -> (Held, Result<(), StoreError>) {
+        Held::revive(self, progress)
     }
 
     fn begin_renewal(&self, first: &Slice) -> Result<Replacement, StoreError> {

@@ -134,6 +134,9 @@ pub enum StoreError {
         /// The file.
         file: PathBuf,
     },
+    /// The disk has no room for a new file, and the suspect one can be trusted again: the commit that
+    /// has failed can be tried again.
+    Revived,
     /// The file or its write-ahead log was removed or replaced by somebody while it was open.
     Replaced {
         /// The file.
@@ -241,6 +244,7 @@ impl StoreError {
             | StoreError::NoRoom { .. }
             | StoreError::Io { .. }
             | StoreError::Suspect { .. }
+            | StoreError::Revived
             | StoreError::Replaced { .. }
             | StoreError::Altered { .. }
             | StoreError::Moved { .. } => 74,
@@ -252,7 +256,9 @@ impl StoreError {
     pub fn remedy(&self) -> Remedy {
         match self {
             StoreError::Full { .. } | StoreError::NoRoom { .. } => Remedy::RefusePuts,
-            StoreError::Busy { .. } | StoreError::Moved { .. } => Remedy::Retry,
+            StoreError::Busy { .. } | StoreError::Moved { .. } | StoreError::Revived => {
+                Remedy::Retry
+            }
             // The library has undone all of it: memory is short, and nothing is wrong with the file.
             StoreError::Internal { source, .. }
                 if source.sqlite_error_code() == Some(ErrorCode::OutOfMemory) =>
@@ -384,6 +390,7 @@ impl fmt::Display for StoreError {
             StoreError::Suspect { file } => {
                 write!(f, "the database {} is suspect after an earlier error", file.display())
             }
+            StoreError::Revived => f.write_str("the database was rewritten in place"),
             StoreError::Replaced { file } => write!(
                 f,
                 "the database {} or its write-ahead log was removed or replaced",

@@ -24,6 +24,7 @@ use super::lock::Lock;
 use super::origin::{self, Alone, Origin};
 use super::paths::Paths;
 use super::probe::store_error;
+use super::revival::LastCommit;
 use super::room::{Allocated, allocate};
 use super::schema::setting;
 use super::standing::Seen;
@@ -56,6 +57,10 @@ pub struct FileLocation {
     pub(super) clean_mark: Cell<bool>,
     /// Where file and log stand.
     pub(super) origin: Cell<Origin>,
+    /// Whether the log says which one it is: a full disk can keep it from that.
+    pub(super) log_is_known: Cell<bool>,
+    /// What a file that is suspect has to hold to be trusted again.
+    pub(super) last_commit: Cell<Option<LastCommit>>,
     lock: RefCell<Lock>,
 }
 
@@ -108,6 +113,8 @@ impl FileLocation {
             messages: Cell::new(0),
             clean_mark: Cell::new(false),
             origin: Cell::default(),
+            log_is_known: Cell::new(false),
+            last_commit: Cell::default(),
             lock: RefCell::new(lock),
         }
     }
@@ -175,6 +182,8 @@ impl StoreFile {
     pub(super) fn at(place: FileLocation, connected: Connected) -> StoreFile {
         let Connected { connection, origin, index_file: _index, identities, index } = connected;
         place.origin.set(origin);
+        // One that is moved and not marked may begin anew without a mark.
+        place.log_is_known.set(!origin.needs_log());
         let seen = Cell::default();
         let file = StoreFile { connection, _index, place, identities, seen, index };
         file.log_was_moved();

@@ -146,18 +146,20 @@ fn renew(
             let migrates = false;
             Ok((Sound { memory, summary, stand, connection, migrates }, Renewed::Anew))
         }
-        Err(StoreError::Full { .. }) => match suspect::write_again(paths, lock) {
-            Ok(()) => {
-                drop(memory);
-                // What the system had shown may have been no longer in its memory.
-                Ok((begin::read_sound(paths, progress)?, Renewed::InPlace))
+        Err(StoreError::Full { .. }) => {
+            match suspect::write_again(paths, lock.guarded().map(Guard::file), &mut || ()) {
+                Ok(()) => {
+                    drop(memory);
+                    // What the system had shown may have been no longer in its memory.
+                    Ok((begin::read_sound(paths, progress)?, Renewed::InPlace))
+                }
+                Err(full @ StoreError::Full { .. }) => {
+                    let connection = Err(full);
+                    Ok((Sound { memory, summary, stand, connection, migrates }, Renewed::NotYet))
+                }
+                Err(error) => Err(error),
             }
-            Err(full @ StoreError::Full { .. }) => {
-                let connection = Err(full);
-                Ok((Sound { memory, summary, stand, connection, migrates }, Renewed::NotYet))
-            }
-            Err(error) => Err(error),
-        },
+        }
         Err(error) => Err(error),
     }
 }

@@ -34,6 +34,7 @@ mod paths;
 mod probe;
 mod quarantine;
 mod recover;
+mod revival;
 mod room;
 mod rows;
 mod salvage;

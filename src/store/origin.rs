@@ -174,6 +174,13 @@ impl Origin {
         self.due.unwrap_or(self.cookie)
     }
 
+    /// Whether a file that says this stands where that one was left by its last commit, or by the one
+    /// that has failed since.
+    pub fn is_state_of(self, left: Origin) -> bool {
+        let due = |origin: Origin| Origin { due: None, ..origin };
+        self == due(left) || left.completed() == Some(self)
+    }
+
     /// Whether a log that leads to this state belongs to a file in that one.
     fn follows(self, file: Origin) -> bool {
         let is_same = (self.base, self.next) == (file.base, file.next);

@@ -18,7 +18,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::StoreError;
-use super::lock::Lock;
+use super::file::while_alone;
 use super::paths::{FILE_MODE, Paths, remove_if_there};
 
 /// Marks the file as suspect; the disk knows it when this returns, if it can.
@@ -43,25 +43,38 @@ pub(super) fn is_marked(paths: &Paths) -> bool {
 /// Writes every byte of a file and of its log once more where it is, and has the disk take them.
 /// That needs no room, unless the file system copies on write. What a failed sync left behind may be
 /// old in parts; being written again, each part is old or new as before, until the end of this makes
-/// all of it new. Nobody may be connected to the file.
+/// all of it new. `guarded` is the database file, for making sure that nobody is connected to it: what
+/// another program writes meanwhile would be written over. `progress` hears that it goes on.
 ///
 /// # Errors
-/// What the system said; the file is as suspect as before.
-pub(super) fn write_again(paths: &Paths, lock: &Lock) -> Result<(), StoreError> {
+/// What the system said, or [`StoreError::Busy`]; the file is as suspect as before.
+pub(super) fn write_again(
+    paths: &Paths,
+    guarded: Option<&File>,
+    progress: &mut dyn FnMut(),
+) -> Result<(), StoreError> {
     let failed = |path: &Path, error| StoreError::system(path, error);
-    if let Some(guard) = lock.guarded() {
-        write_bytes_again(guard.file()).map_err(|error| failed(paths.database(), error))?;
-    }
+    let Some(database) = guarded else { return write_log_again(paths, progress) };
+    let write = || {
+        write_bytes_again(database, progress).map_err(|error| failed(paths.database(), error))?;
+        write_log_again(paths, progress)
+    };
+    while_alone(database, write)
+        .unwrap_or_else(|| Err(StoreError::Busy { file: paths.database().to_path_buf() }))
+}
+
+fn write_log_again(paths: &Paths, progress: &mut dyn FnMut()) -> Result<(), StoreError> {
     let log = paths.wal();
+    let failed = |error| StoreError::system(&log, error);
     match OpenOptions::new().read(true).write(true).open(&log) {
-        Ok(file) => write_bytes_again(&file).map_err(|error| failed(&log, error))?,
+        Ok(file) => write_bytes_again(&file, progress).map_err(failed)?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(&log, error)),
+        Err(error) => return Err(failed(error)),
     }
     paths.sync_directory()
 }
 
-fn write_bytes_again(file: &File) -> io::Result<()> {
+fn write_bytes_again(file: &File, progress: &mut dyn FnMut()) -> io::Result<()> {
     const AT_ONCE_BYTES: usize = 256 * 1024;
     let mut bytes = vec![0; AT_ONCE_BYTES];
     let mut at = 0;
@@ -72,6 +85,7 @@ fn write_bytes_again(file: &File) -> io::Result<()> {
         }
         file.write_all_at(bytes.get(..count).unwrap_or(&[]), at)?;
         at += count as u64;
+        progress();
     }
 }
 
@@ -87,6 +101,8 @@ pub(super) fn unmark(paths: &Paths) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::super::Renewed;
+    use super::super::guard::Guard;
+    use super::super::lock::Lock;
     use super::super::testing::{commit, folder, found, reopen, story, try_open};
     use super::*;
     use std::fs;
@@ -124,12 +140,13 @@ mod tests {
         let before = bytes();
         assert!(before.iter().all(|bytes| !bytes.is_empty()));
         let lock = Lock::take(&paths).unwrap();
-        write_again(&paths, &lock).unwrap();
+        let again = |lock: &Lock| write_again(&paths, lock.guarded().map(Guard::file), &mut || ());
+        again(&lock).unwrap();
         assert!(bytes() == before);
         drop(lock);
         fs::remove_file(paths.wal()).unwrap();
         let lock = Lock::take(&paths).unwrap();
-        write_again(&paths, &lock).unwrap();
+        again(&lock).unwrap();
         assert!(!paths.wal().exists());
     }
 

@@ -393,6 +393,42 @@ def started_full(kind, case):
     disk.gone()
 
 
+def suspect_meanwhile(kind):
+    """A sync fails while no byte is free: the file is brought to the disk where it is."""
+    what = f"{kind}, a sync fails"
+    disk = Disk(kind)
+    daemon = Daemon(disk.path, 'min_free_disk = "0B"\ncommit_timeout = "20s"')
+    promise(daemon.ready(), f"{what}: starts")
+    ledger = Ledger()
+    put_many(ledger, daemon.connect(), 20_000, 1_000)
+    time.sleep(TICKS)
+    disk.fill(True)
+    inject = ["-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO:when=1"]
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", *inject,
+                               "-p", str(daemon.pid())])
+    worker = Worker(daemon, ledger)
+    def fails():
+        return worker.delete_one() and "rewritten in place" in daemon.log()
+    eventually(f"{what}: is met", fails)
+    tracer.terminate()
+    tracer.wait()
+    while worker.delete_one():
+        pass
+    promise(not worker.strange, f"{what}: each is confirmed {worker.strange or ''}")
+    promise(len(ledger.done) == len(ledger.confirmed), f"{what}: all are done")
+    promise(daemon.log().count("rewritten in place") == 1, f"{what}: is told once")
+    daemon.kill()
+    mark = os.path.join(disk.path, "q.db.suspect")
+    promise(not os.path.exists(mark), f"{what}: is suspect no more")
+    promise(daemon.again(), f"{what}: starts again")
+    disk.free()
+    peer = daemon.connect()
+    eventually(f"{what}: goes on", lambda: ledger.put(peer).startswith("INSERTED"))
+    ledger.judge(ledger.drain(peer), what)
+    promise(daemon.stop() == 0, f"{what}: stops in order")
+    disk.gone()
+
+
 def without_inodes(kind):
     """Neither an inode nor anything to make a log of: what is there is served."""
     what = f"{kind}, without a free inode"
@@ -479,6 +515,10 @@ else:
 for kind in kinds:
     for each in ("suspect", "small, killed", "small, stopped"):
         started_full(kind, each)
+    if shutil.which("strace"):
+        suspect_meanwhile(kind)
+    else:
+        figure(f"{kind}, a sync fails", "not without strace")
     without_inodes(kind)
     read_for_long(kind)
 for durability in LEVELS:

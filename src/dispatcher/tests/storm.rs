@@ -46,6 +46,8 @@ struct Tally {
     rewrites: usize,
     /// Those of several slices.
     long_rewrites: usize,
+    /// Suspect files that could be trusted again.
+    revivals: usize,
     failures_at_stop: usize,
     refused: usize,
     promised: usize,
@@ -232,7 +234,8 @@ fn memory_and_file_become_what_the_peers_were_told_whatever_fails() {
     }
     println!("{tally:?}");
     let Tally { commits, full, io_errors, rewrites, long_rewrites, failures_at_stop, .. } = tally;
-    let at_disk = [commits, full, io_errors, rewrites, long_rewrites, failures_at_stop];
+    let at_disk =
+        [commits, full, io_errors, rewrites, long_rewrites, tally.revivals, failures_at_stop];
     // Far behind it is in nearly all runs, and that is left to chance.
     let Tally { refused, promised, given_up, half_in, .. } = tally;
     let elsewhere = [refused, promised, given_up, half_in];

@@ -3,7 +3,7 @@
 //! # Failure
 //! It fails as often as it is told to. A disk that is full leaves the file as it was. After an I/O
 //! error the batch may be in the file or not, and commits are refused until a new file has come,
-//! slice by slice.
+//! slice by slice, or the old one can be trusted again for want of room.
 
 use super::super::*;
 use super::Tally;
@@ -19,6 +19,8 @@ pub struct Disk<'t> {
     pub file: Rows,
     new_file: Option<Rows>,
     is_suspect: bool,
+    /// Whether a slice was taken since it became so: what came with it is in no file.
+    slice_was_taken: bool,
     pub failures_percent: usize,
     pub tally: &'t mut Tally,
 }
@@ -26,7 +28,8 @@ pub struct Disk<'t> {
 impl<'t> Disk<'t> {
     pub fn new(failures_percent: usize, tally: &'t mut Tally) -> Disk<'t> {
         let (file, new_file) = (Rows::default(), None);
-        Disk { file, new_file, is_suspect: false, failures_percent, tally }
+        let (is_suspect, slice_was_taken) = (false, false);
+        Disk { file, new_file, is_suspect, slice_was_taken, failures_percent, tally }
     }
 
     pub fn carry_out(&mut self, order: Order, random: &mut Random) -> Finished {
@@ -69,17 +72,25 @@ impl<'t> Disk<'t> {
         let mut new_file = self.new_file.take().expect("the first slice comes first");
         let result = self.succeed_or_fail(random);
         // A file that was sound is still that when there only is no room for another one.
-        self.is_suspect |= !matches!(result, Err(StoreError::Full { .. }));
+        let is_full = matches!(result, Err(StoreError::Full { .. }));
+        if is_full && slice.first && self.is_suspect && !self.slice_was_taken {
+            self.is_suspect = false;
+            self.tally.revivals += 1;
+            return Err(StoreError::Revived);
+        }
+        self.is_suspect |= !is_full;
         result?;
         new_file.apply(batch);
         new_file.add(slice);
         if slice.last {
             self.file = new_file;
             self.is_suspect = false;
+            self.slice_was_taken = false;
             self.tally.rewrites += 1;
             self.tally.long_rewrites += usize::from(!slice.first);
         } else {
             self.new_file = Some(new_file);
+            self.slice_was_taken = true;
         }
         Ok(())
     }
