@@ -49,6 +49,7 @@ pub mod channels;
 pub mod dispatcher;
 pub mod engine;
 pub mod journal;
+pub mod mirror;
 
 // The durable side.
 pub mod binlog;

@@ -20,19 +20,19 @@ use slog::{crit, info};
 use crate::channels::{Event, Finished, Order};
 use crate::engine::Input;
 use crate::journal::{Batch, Journal};
-use crate::store::{Memory, StoreError};
-use crate::words::change::{Change, MessageRow};
+use crate::mirror::Mirror;
+use crate::store::StoreError;
+use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
 use crate::words::command::Reply;
 use crate::words::durability::Durability;
-use crate::words::ids::{CommitNumber, Committed, ConnectionId, MessageId, Part};
+use crate::words::ids::{CommitNumber, Committed, ConnectionId, Part};
 use crate::words::limits::{PAUSE_MS, TICK_BYTES_MAX};
 use crate::words::statistics::StoreFacts;
 
 use super::Dispatcher;
 use super::pace::Pace;
 use super::rewrite::Rewrite;
-use super::staging::{Inflow, Staged};
 
 /// The way to the database file.
 pub(super) struct Commits {
@@ -42,14 +42,6 @@ pub(super) struct Commits {
     interval_ms: u64,
     timeout_ms: u64,
     committed: Committed,
-    /// The batch that the database in memory is being given.
-    pub staged: Option<Staged>,
-    /// When it is brought further.
-    pub staged_due: Time,
-    /// What has come since it was last brought further.
-    pub inflow: Inflow,
-    /// When the database in memory is given what it lacks; never while it lacks nothing.
-    pub lag_due: Time,
     /// The order under way.
     pub under_way: Option<UnderWay>,
     /// How much of large work is recorded.
@@ -113,10 +105,6 @@ impl Commits {
             interval_ms,
             timeout_ms,
             committed: Committed::default(),
-            staged: None,
-            staged_due: Time(0),
-            inflow: Inflow::default(),
-            lag_due: Time::NEVER,
             under_way: None,
             pace: Pace::new(),
             demanded: None,
@@ -138,7 +126,6 @@ impl Commits {
 
     /// Notes a change for the file.
     pub fn record(&mut self, change: Change, now: Time) {
-        self.inflow.count(&change);
         if let Change::Moved(row) = &change {
             self.moved_put |= self.journal.is_put_pending(row.id);
         }
@@ -203,20 +190,13 @@ impl Commits {
         self.disk_low || self.no_room
     }
 
-    /// A message that the database in memory does not have, or not for long.
-    pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
-        self.journal.message(id).or_else(|| self.staged.as_ref()?.message(id))
-    }
-
-    /// When something here is due by itself.
-    pub fn deadline(&self) -> Time {
+    /// When something here is due by itself, while the database in memory is being given a batch or
+    /// not.
+    pub fn deadline(&self, is_bringing_in: bool) -> Time {
         let tick = match self.under_way {
-            _ if self.staged.is_some() && self.staged_due == Time(0) => Time(0),
             Some(_) => Time::NEVER,
-            // Behind what memory has no room for.
-            None if self.staged.is_some()
-                && (self.orders.is_none() || self.rewrite.is_needed()) =>
-            {
+            // Behind what is being brought in.
+            None if is_bringing_in && (self.orders.is_none() || self.rewrite.is_needed()) => {
                 Time::NEVER
             }
             // A commit was demanded after this turn's hand-over: a peer that had stalled
@@ -224,13 +204,7 @@ impl Commits {
             None if self.is_demanded() => Time(0),
             None => self.tick,
         };
-        let staged = if self.staged.is_some() { self.staged_due } else { Time::NEVER };
-        tick.min(self.lag_due()).min(staged).min(self.give_up_at())
-    }
-
-    /// When what memory lacks is due, unless it waits behind what memory has no room for.
-    fn lag_due(&self) -> Time {
-        if self.staged_due == Time(0) { self.lag_due } else { Time::NEVER }
+        tick.min(self.give_up_at())
     }
 
     /// Whether an answer waits for the next commit, which does not wait for the tick.
@@ -281,15 +255,6 @@ impl Commits {
             None => Time::NEVER,
         }
     }
-
-    /// Notes that the batch under way is in the file, or that there is no file.
-    fn batch_succeeded(&mut self, now: Time) -> CommitNumber {
-        let number = self.journal.succeeded();
-        if self.journal.lag().is_some() {
-            self.lag_due = self.lag_due.min(now.plus(self.interval_ms));
-        }
-        number
-    }
 }
 
 impl<'c> Dispatcher<'c> {
@@ -307,7 +272,8 @@ impl<'c> Dispatcher<'c> {
         let now = self.time();
         let commits = &mut self.commits;
         commits.pace.committed(now);
-        let number = commits.batch_succeeded(now);
+        let number = commits.journal.succeeded();
+        self.mirror.note_lag(&commits.journal, now.plus(commits.interval_ms));
         let synced = match under_way {
             UnderWay::Slice { last: false } => {
                 commits.rewrite.slice_taken();
@@ -417,20 +383,21 @@ impl<'c> Dispatcher<'c> {
                 self.commit(now);
             }
         }
-        self.stage_lag(now);
-        self.bring_in()
+        let journal = &mut self.commits.journal;
+        self.mirror.stage_lag(journal, now, self.limits.max_memory());
+        self.bring_in();
     }
 
     /// Without a file the tick only keeps the journal short.
     fn pass_by_file(&mut self, now: Time) {
         let commits = &mut self.commits;
-        if commits.staged.is_none()
+        if !self.mirror.is_busy()
             && (commits.tick <= now || commits.journal.recorded_bytes() > TICK_BYTES_MAX)
         {
             commits.tick = Time::NEVER;
             drop(commits.journal.take());
-            commits.batch_succeeded(now);
-            commits.lag_due = now;
+            commits.journal.succeeded();
+            self.mirror.note_lag(&commits.journal, now);
         }
     }
 
@@ -511,7 +478,7 @@ impl<'c> Dispatcher<'c> {
     pub(super) fn last_commit(&mut self) -> Option<LastCommit<'_, 'c>> {
         let commits = &mut self.commits;
         Some(LastCommit {
-            memory: &mut self.memory,
+            mirror: &mut self.mirror,
             journal: &mut commits.journal,
             orders: commits.orders.as_ref()?,
             finished: &commits.finished,
@@ -523,7 +490,7 @@ impl<'c> Dispatcher<'c> {
 
 /// What the last commit needs.
 pub(super) struct LastCommit<'a, 'c> {
-    pub memory: &'a mut Memory<'c>,
+    pub mirror: &'a mut Mirror<'c>,
     pub journal: &'a mut Journal,
     pub orders: &'a SyncSender<Order>,
     pub finished: &'a Receiver<Finished>,

@@ -9,12 +9,10 @@ use crate::words::change::{Attributes, Change};
 use crate::words::command::{Delivery, Handing, Reply, Tag};
 use crate::words::durability::Durability;
 use crate::words::ids::ConnectionId;
-use crate::words::limits::BODY_STREAMED_BYTES_MIN;
 use crate::words::refusal::Refusal;
 
 use super::Dispatcher;
 use super::peers::Closed;
-use super::staging::broken;
 
 impl Dispatcher<'_> {
     /// Carries out what the engine has decided, in its order.
@@ -55,6 +53,7 @@ impl Dispatcher<'_> {
     }
 
     pub(super) fn keep(&mut self, change: Change) {
+        self.mirror.count(&change);
         self.commits.record(change, self.now.time);
     }
 
@@ -124,7 +123,7 @@ impl Dispatcher<'_> {
         }
         let start = peer.outbox.position();
         let (encoder, out) = (&mut peer.encoder, peer.outbox.output());
-        let mut send = |attributes: &Attributes, body: BodyRef<'_>| {
+        let send = |attributes: &Attributes, body: BodyRef<'_>| {
             let delivery = Delivery {
                 handing: handed.handing,
                 id: handed.id,
@@ -137,35 +136,19 @@ impl Dispatcher<'_> {
             };
             encoder.deliver(tag, &delivery, out);
         };
-        if let Some(row) = self.commits.message(handed.id) {
-            send(&row.attributes, BodyRef::Kept(&row.body));
-        } else {
-            let found = if handed.body_bytes >= BODY_STREAMED_BYTES_MIN {
-                let found = self.memory.large_body(handed.id);
-                found.map(|found| {
-                    found.map(|(attributes, body)| send(&attributes, BodyRef::Kept(&body)))
-                })
-            } else {
-                let lend = |attributes: &Attributes, body: &[u8]| {
-                    send(attributes, BodyRef::Lent(body));
-                };
-                self.memory.body(handed.id, lend)
-            };
-            match found {
-                Ok(Some(())) => {}
-                Ok(None) => {
-                    slog::error!(self.log, "a message has no body in memory";
-                        "message" => handed.id.0);
-                }
-                Err(error) if error.is_want_of_memory() => {
-                    // Its end has the message redelivered; nothing of it was said.
-                    debug!(self.log, "connection closed: no memory for a message";
-                        "connection" => connection.0, "peer" => %peer.address,
-                        "message" => handed.id.0);
-                    peer.shut();
-                    return;
-                }
-                Err(error) => broken(error),
+        match self.mirror.lend(&self.commits.journal, handed.id, handed.body_bytes, send) {
+            Ok(true) => {}
+            Ok(false) => {
+                slog::error!(self.log, "a message has no body in memory";
+                    "message" => handed.id.0);
+            }
+            Err(_) => {
+                // Its end has the message redelivered; nothing of it was said.
+                debug!(self.log, "connection closed: no memory for a message";
+                    "connection" => connection.0, "peer" => %peer.address,
+                    "message" => handed.id.0);
+                peer.shut();
+                return;
             }
         }
         if handed.handing != Handing::Dispatched {

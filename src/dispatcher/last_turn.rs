@@ -65,7 +65,7 @@ impl Dispatcher<'_> {
             if is_over || self.clock.time() >= until {
                 return;
             }
-            let due = until.min(self.commits.deadline()).min(self.engine.next_deadline());
+            let due = until.min(self.commit_deadline()).min(self.engine.next_deadline());
             let event = self.next_event();
             let wait =
                 || self.clock.until(due).and_then(|left| self.events.recv_timeout(left).ok());
@@ -84,7 +84,7 @@ impl Dispatcher<'_> {
         let (_, in_memory) = self.engine.stored();
         // What is still being worked off is not counted any more, but in the file.
         let mut expected = (self.engine.next_deadline() != Time(0)).then_some(in_memory);
-        let Some(LastCommit { memory, journal, orders, finished, events, is_under_way }) =
+        let Some(LastCommit { mirror, journal, orders, finished, events, is_under_way }) =
             self.last_commit()
         else {
             return Stopped::Clean;
@@ -126,7 +126,7 @@ impl Dispatcher<'_> {
             if !std::mem::replace(&mut told, true) {
                 crit!(log, "the last commit failed, retrying"; "error" => %error);
             }
-            if suspect && rewrite_now(memory, journal, orders, finished).is_ok() {
+            if suspect && rewrite_now(mirror, journal, orders, finished).is_ok() {
                 continue;
             }
             pause(clock, events);

@@ -13,7 +13,7 @@
 //! | `effects` | what the engine has decided |
 //! | `peers` | one peer's outbox and gate |
 //! | `commits` | when changes go to persistence, and what waits for that |
-//! | `staging` | how changes get into the database in memory |
+//! | `staging` | when changes get into the database in memory |
 //! | `rewrite` | a suspect file written anew |
 //! | `pace` | how fast large work goes |
 //! | `pressure` | who is held back when memory or journal are full, or the daemon drains |
@@ -56,6 +56,7 @@ use crate::channels::{Event, Finished, Notice, Order};
 use crate::dispatcher::facts::FactReader;
 use crate::engine::{Effect, Engine, Input};
 use crate::journal::Journal;
+use crate::mirror::Mirror;
 use crate::persistence::Progress;
 use crate::store::Memory;
 use crate::store::StoreError;
@@ -129,7 +130,7 @@ pub struct Parts {
 /// The dispatcher at work.
 pub struct Dispatcher<'c> {
     engine: Engine,
-    memory: Memory<'c>,
+    mirror: Mirror<'c>,
     peers: FxHashMap<ConnectionId, Peer>,
     /// Peers that something was written for in this turn.
     dirty: Vec<ConnectionId>,
@@ -173,7 +174,7 @@ impl<'c> Dispatcher<'c> {
         let now = parts.clock.now(parts.clock.beginning().wall_offset_ms);
         Dispatcher {
             engine: parts.engine,
-            memory,
+            mirror: Mirror::new(memory),
             peers: FxHashMap::default(),
             dirty: Vec::new(),
             effects: Vec::new(),
@@ -318,7 +319,7 @@ impl<'c> Dispatcher<'c> {
 
     /// Waits for an event, or until something is due.
     fn wait(&mut self) -> Option<Event> {
-        let due = self.engine_deadline().min(self.commits.deadline());
+        let due = self.engine_deadline().min(self.commit_deadline());
         let due = due.min(self.departures.deadline()).min(self.pressure.deadline());
         let is_ready = !self.later.is_empty() && !self.departures.is_awaited();
         if due <= self.now.time || is_ready {
@@ -367,6 +368,11 @@ impl<'c> Dispatcher<'c> {
     /// The commit up to which answers may leave.
     fn committed(&self) -> Committed {
         self.commits.committed()
+    }
+
+    /// When a commit, or what memory lacks, is due.
+    fn commit_deadline(&self) -> Time {
+        self.commits.deadline(self.mirror.is_busy()).min(self.mirror.deadline())
     }
 
     fn time(&self) -> Time {

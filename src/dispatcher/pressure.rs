@@ -40,8 +40,6 @@ const SIZE_FREE_BYTES: u64 = 1024 * 1024;
 pub(super) struct Pressure {
     draining: bool,
     out_of_memory: bool,
-    /// The system has no memory for the database in memory.
-    pub(super) no_memory: bool,
     /// Memory is exceeded by so much that who holds messages is held back too when it puts.
     far_out_of_memory: bool,
     journal_full: bool,
@@ -217,7 +215,7 @@ impl Dispatcher<'_> {
         let journal = &self.commits.journal;
         let (journal_bytes, besides) = (journal.bytes(), journal.bytes_besides_messages());
         let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + besides;
-        let pages = self.memory.size().whole.saturating_sub(SIZE_FREE_BYTES);
+        let pages = self.mirror.bytes().saturating_sub(SIZE_FREE_BYTES);
         self.admission.set_pages(pages);
         self.admission.set_kept(kept, journal_bytes);
         self.pressure.taken.0.clear();
@@ -230,7 +228,7 @@ impl Dispatcher<'_> {
         // Ten per cent of slack keep the state from flickering.
         let is_over = used > if was_out { max / 10 * 9 } else { max };
         self.pressure.out_of_memory =
-            is_over || self.admission.was_full() || self.pressure.no_memory;
+            is_over || self.admission.was_full() || self.mirror.is_short();
         self.tell_of_large(used);
         self.pressure.far_out_of_memory = used > max.saturating_add(max / 4);
         if was_out != self.pressure.out_of_memory {

@@ -17,13 +17,13 @@ use slog::crit;
 
 use crate::channels::{Finished, Order};
 use crate::journal::{Batch, Journal};
-use crate::store::{Memory, Remedy, Slices, StoreError};
+use crate::mirror::{Mirror, broken};
+use crate::store::{Remedy, Slices, StoreError};
 use crate::words::clock::Time;
 use crate::words::limits::MESSAGE_OVERHEAD_BYTES;
 
 use super::Dispatcher;
 use super::commits::UnderWay;
-use super::staging::{Staged, broken};
 
 /// Where a rewrite stands.
 #[derive(Debug, Default)]
@@ -133,35 +133,35 @@ impl Dispatcher<'_> {
         if !matches!(commits.rewrite, Rewrite::Sending(_)) && commits.tick > now {
             return;
         }
-        if commits.staged.is_some() || commits.journal.lag().is_some() {
+        if self.mirror.is_busy() || commits.journal.lag().is_some() {
             // What memory lacks comes first.
-            commits.lag_due = now;
+            self.mirror.note_lag(&commits.journal, now);
             return;
         }
         commits.pace.taken(now);
-        commits.staged = Some(Staged::slice(commits.journal.take_for_rewrite()));
+        self.mirror.stage_for_slice(commits.journal.take_for_rewrite());
         commits.tick = Time::NEVER;
         commits.ids_under_way = commits.ids_asked.take().or(commits.ids_under_way);
     }
 
     /// A staged batch, which memory has now, becomes an order with the slice that follows.
     pub(super) fn send_slice(&mut self, batch: Arc<Batch>) {
-        let (commits, memory) = (&mut self.commits, &mut self.memory);
+        let (commits, mirror) = (&mut self.commits, &mut self.mirror);
         let before = std::mem::take(&mut commits.rewrite);
         let may_go_back = matches!(before, Rewrite::Worthwhile);
         let mut sending = match before {
             Rewrite::Sending(sending) => sending,
             Rewrite::Wanted(failed) => Sending {
-                slices: Slices::begin(memory).unwrap_or_else(broken),
+                slices: mirror.begin_slices().unwrap_or_else(broken),
                 failed,
                 may_go_back,
             },
             Rewrite::Trusted | Rewrite::Worthwhile => {
-                let slices = Slices::begin(memory).unwrap_or_else(broken);
+                let slices = mirror.begin_slices().unwrap_or_else(broken);
                 Sending { slices, failed: 0, may_go_back }
             }
         };
-        let slice = sending.slices.next_slice(memory).unwrap_or_else(broken);
+        let slice = mirror.next_slice(&mut sending.slices).unwrap_or_else(broken);
         commits.rewrite = Rewrite::Sending(sending);
         let under_way = UnderWay::Slice { last: slice.last };
         commits.send(Order::Rewrite { slice, batch }, under_way);
@@ -170,24 +170,20 @@ impl Dispatcher<'_> {
 
 /// Writes the file anew in one go, when nobody is left to be served meanwhile.
 pub(super) fn rewrite_now(
-    memory: &mut Memory<'_>,
+    mirror: &mut Mirror<'_>,
     journal: &mut Journal,
     orders: &SyncSender<Order>,
     finished: &Receiver<Finished>,
 ) -> Result<(), StoreError> {
-    while let Some(batch) = journal.take_lag() {
-        memory.apply(&batch, 0..batch.places())?;
-        journal.mirrored(batch);
-    }
     let mut slices = None;
     loop {
         let batch = journal.take_for_rewrite();
-        memory.apply(&batch, 0..batch.places())?;
+        mirror.take_in_all(journal, &batch)?;
         let slices = match &mut slices {
             Some(slices) => slices,
-            None => slices.insert(Slices::begin(memory)?),
+            None => slices.insert(mirror.begin_slices()?),
         };
-        let slice = slices.next_slice(memory)?;
+        let slice = mirror.next_slice(slices)?;
         let last = slice.last;
         let order = Order::Rewrite { slice, batch };
         if let Err(error) = super::last_turn::ask(orders, finished, order) {

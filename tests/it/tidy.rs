@@ -22,6 +22,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("journal", &["words"]),
     // The durable side.
     ("store", &["journal", "words"]),
+    // What the daemon has in memory.
+    ("mirror", &["journal", "store", "words"]),
     // The files of another program, made into a database.
     ("binlog", &["store", "words"]),
     // The seam: it names what travels through it.
@@ -31,7 +33,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("wire", &["channels", "protocol", "words"]),
     (
         "dispatcher",
-        &["channels", "engine", "journal", "persistence", "protocol", "store", "wire", "words"],
+        &[
+            "channels",
+            "engine",
+            "journal",
+            "mirror",
+            "persistence",
+            "protocol",
+            "store",
+            "wire",
+            "words",
+        ],
     ),
     // The process.
     ("config", &["protocol", "words"]),
@@ -320,8 +332,17 @@ fn shared_code_names_no_protocol() {
 }
 
 /// The rooms that serve all protocols alike.
-const CORE: &[&str] =
-    &["words", "engine", "journal", "store", "persistence", "channels", "wire", "dispatcher"];
+const CORE: &[&str] = &[
+    "words",
+    "engine",
+    "journal",
+    "store",
+    "mirror",
+    "persistence",
+    "channels",
+    "wire",
+    "dispatcher",
+];
 
 /// Words of single protocols, and of programs that speak them. The beginnings of words count, so
 /// that `tubes` and `beanstalkd` are found too.

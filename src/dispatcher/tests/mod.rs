@@ -218,8 +218,8 @@ impl Stage {
             }
             next = self.dispatcher.events.try_recv().ok();
             let busy = self.dispatcher.engine_deadline() == Time(0);
-            let (commits, round) = (&self.dispatcher.commits, &self.dispatcher.departures);
-            let due = commits.deadline().min(round.deadline()) <= self.now.time;
+            let round = self.dispatcher.departures.deadline();
+            let due = self.dispatcher.commit_deadline().min(round) <= self.now.time;
             if next.is_none() && !busy && !due {
                 return Ok(());
             }
@@ -234,7 +234,7 @@ impl Stage {
 
     /// When the dispatcher wakes up by itself, in milliseconds from now.
     pub fn wakes_in(&self) -> Option<u64> {
-        let due = self.dispatcher.commits.deadline().min(self.dispatcher.pressure.deadline());
+        let due = self.dispatcher.commit_deadline().min(self.dispatcher.pressure.deadline());
         (due != Time::NEVER).then(|| due.since(self.now.time))
     }
 

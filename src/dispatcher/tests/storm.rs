@@ -22,6 +22,8 @@ use std::thread;
 use super::*;
 use crate::dispatcher::pace::Pace;
 use crate::protocol::wire::testing::Random;
+use crate::words::body::BodyRef;
+use crate::words::change::Attributes;
 use crate::words::limits::MESSAGE_OVERHEAD_BYTES;
 use disk::Disk;
 use peers::Peer;
@@ -143,25 +145,25 @@ impl<'t> Storm<'t> {
     }
 
     fn check_bodies(&mut self) {
-        let Dispatcher { commits, memory, .. } = &mut self.stage.dispatcher;
+        let Dispatcher { commits, mirror, .. } = &mut self.stage.dispatcher;
         for (id, message) in &self.living {
-            let found = match commits.message(*id) {
-                Some(row) => Some(message.has_body(*id, &row.body)),
-                None => memory.body(*id, |_, body| message.has_body(*id, body)).unwrap(),
-            };
-            assert_eq!(found, Some(true), "the body of message {id}");
+            let mut is_right = false;
+            let compare =
+                |_: &Attributes, body: BodyRef<'_>| is_right = message.has_body(*id, &body);
+            let found = mirror.lend(&commits.journal, *id, 0, compare).unwrap();
+            assert!(found && is_right, "the body of message {id}");
         }
     }
 
     fn check_journal(&mut self) {
-        let Commits { journal, staged, .. } = &self.stage.dispatcher.commits;
+        let Dispatcher { commits: Commits { journal, .. }, mirror, .. } = &self.stage.dispatcher;
         let rows = self.living.keys().filter_map(|id| journal.message(*id));
         let waiting: u64 = rows.map(|row| row.body.len() as u64 + MESSAGE_OVERHEAD_BYTES).sum();
         assert!(journal.bytes() >= waiting, "{} bytes, {waiting} of messages", journal.bytes());
         // A message counts besides when memory has it too.
         assert!(journal.bytes_besides_messages() <= journal.bytes() + self.put_bytes);
-        self.disk.tally.half_in += usize::from(staged.is_some());
-        self.disk.tally.far_behind += usize::from(staged.is_some() && journal.lag().is_some());
+        self.disk.tally.half_in += usize::from(mirror.is_busy());
+        self.disk.tally.far_behind += usize::from(mirror.is_busy() && journal.lag().is_some());
     }
 
     /// The disk fails no more, and time passes until nothing is left to be done.
@@ -181,12 +183,12 @@ impl<'t> Storm<'t> {
     }
 
     fn check_rest(&mut self) {
-        let Dispatcher { commits: Commits { journal, .. }, memory, .. } =
+        let Dispatcher { commits: Commits { journal, .. }, mirror, .. } =
             &mut self.stage.dispatcher;
         assert_eq!((journal.bytes(), journal.bytes_besides_messages()), (0, 0));
         assert_eq!(journal.lag(), None);
         assert!(self.peers.iter().all(Peer::has_heard_all), "an answer is missing");
-        let in_memory = Rows::of(memory);
+        let in_memory = Rows::of(mirror.memory());
         in_memory.check(&self.living, &self.peers.each_ref().map(|peer| peer.uses));
         assert!(!self.on_disk || in_memory == self.disk.file, "memory and file differ");
     }
