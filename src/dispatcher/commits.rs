@@ -272,8 +272,8 @@ impl<'c> Dispatcher<'c> {
         let now = self.time();
         let commits = &mut self.commits;
         commits.pace.committed(now);
-        let number = commits.journal.succeeded();
-        self.mirror.note_lag(&commits.journal, now.plus(commits.interval_ms));
+        let number = self.mirror_committed(now.plus(self.commits.interval_ms));
+        let commits = &mut self.commits;
         let synced = match under_way {
             UnderWay::Slice { last: false } => {
                 commits.rewrite.slice_taken();
@@ -291,6 +291,17 @@ impl<'c> Dispatcher<'c> {
         }
         self.release_held();
         self.recover_from_failure()
+    }
+
+    /// The batch under way is in the file, or there is no file: it is to be in memory at that moment.
+    fn mirror_committed(&mut self, at: Time) -> CommitNumber {
+        let journal = &mut self.commits.journal;
+        let (number, batch) = journal.succeeded();
+        if let Some(batch) = batch {
+            self.mirror.add(journal, batch);
+        }
+        self.mirror.note_due(at);
+        number
     }
 
     fn order_failed(&mut self, under_way: UnderWay, error: StoreError) {
@@ -316,7 +327,8 @@ impl<'c> Dispatcher<'c> {
     /// The disk had no room for all of it. Who has removed or moved messages is told of that, and
     /// the rest is tried again once there may be room.
     fn order_kept_up_to(&mut self, part: Part) {
-        let number = self.commits.journal.failed_beyond(part);
+        let (number, kept) = self.commits.journal.failed_beyond(part);
+        self.mirror.add(&mut self.commits.journal, kept);
         self.commits.committed.note(number, part);
         self.commits.tick = self.time().plus(MEASURE_AGAIN_MS);
         self.ids_are_reserved();
@@ -383,8 +395,7 @@ impl<'c> Dispatcher<'c> {
                 self.commit(now);
             }
         }
-        let journal = &mut self.commits.journal;
-        self.mirror.stage_lag(journal, now, self.limits.max_memory());
+        self.mirror.stage_lag(now, self.limits.max_memory());
         self.bring_in();
     }
 
@@ -396,8 +407,7 @@ impl<'c> Dispatcher<'c> {
         {
             commits.tick = Time::NEVER;
             drop(commits.journal.take());
-            commits.journal.succeeded();
-            self.mirror.note_lag(&commits.journal, now);
+            self.mirror_committed(now);
         }
     }
 
@@ -418,7 +428,11 @@ impl<'c> Dispatcher<'c> {
         if commits.journal.is_empty() && !(sync && commits.unsynced) && !asks {
             // What was to be kept has come and gone: there is nothing that could get lost.
             drop(commits.take(now));
-            commits.committed = commits.journal.succeeded().into();
+            let (number, empty) = commits.journal.succeeded();
+            if let Some(empty) = empty {
+                self.mirror.add(&mut commits.journal, empty);
+            }
+            commits.committed = number.into();
             commits.demanded = None;
             let again = commits.unsynced || commits.is_short_of_room();
             commits.tick = if again { commits.tick } else { Time::NEVER };

@@ -92,7 +92,9 @@ impl Dispatcher<'_> {
         if is_under_way && let Ok(result) = finished.recv() {
             match result {
                 Ok(()) => {
-                    journal.succeeded();
+                    if let (_, Some(batch)) = journal.succeeded() {
+                        mirror.add(journal, batch);
+                    }
                 }
                 Err(_) => journal.failed(),
             }
@@ -107,7 +109,10 @@ impl Dispatcher<'_> {
             let suspect = error.remedy() == Remedy::Rewrite;
             let no_room = error.remedy() == Remedy::RefusePuts;
             match error {
-                StoreError::NoRoom { kept, .. } => drop(journal.failed_beyond(kept)),
+                StoreError::NoRoom { kept, .. } => {
+                    let (_, batch) = journal.failed_beyond(kept);
+                    mirror.add(journal, batch);
+                }
                 _ => journal.failed(),
             }
             let rows = journal.rows();

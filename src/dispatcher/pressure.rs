@@ -213,7 +213,9 @@ impl Dispatcher<'_> {
     pub(super) fn relieve(&mut self) {
         let (body_bytes, messages) = self.engine.stored();
         let journal = &self.commits.journal;
-        let (journal_bytes, besides) = (journal.bytes(), journal.bytes_besides_messages());
+        let journal_bytes = journal.bytes() + self.mirror.lacking_bytes();
+        let besides =
+            journal.bytes_besides_messages() + self.mirror.lacking_bytes_besides_messages();
         let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + besides;
         let pages = self.mirror.bytes().saturating_sub(SIZE_FREE_BYTES);
         self.admission.set_pages(pages);

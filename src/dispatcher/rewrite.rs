@@ -133,9 +133,9 @@ impl Dispatcher<'_> {
         if !matches!(commits.rewrite, Rewrite::Sending(_)) && commits.tick > now {
             return;
         }
-        if self.mirror.is_busy() || commits.journal.lag().is_some() {
+        if self.mirror.is_busy() || self.mirror.lags() {
             // What memory lacks comes first.
-            self.mirror.note_lag(&commits.journal, now);
+            self.mirror.note_due(now);
             return;
         }
         commits.pace.taken(now);
@@ -178,7 +178,7 @@ pub(super) fn rewrite_now(
     let mut slices = None;
     loop {
         let batch = journal.take_for_rewrite();
-        mirror.take_in_all(journal, &batch)?;
+        mirror.take_in_all(&batch)?;
         let slices = match &mut slices {
             Some(slices) => slices,
             None => slices.insert(mirror.begin_slices()?),

@@ -234,7 +234,7 @@ mod tests {
         s.now.time = s.now.time.plus(TICK_MS);
         one_turn(&mut s);
         // Some are in one place, some in the other, none in both.
-        let journal = s.dispatcher.commits.journal.message_bytes();
+        let journal = s.dispatcher.mirror.lacking_bytes();
         let memory = s.dispatcher.mirror.memory().size().used;
         assert!(is_bringing_in(&s) && journal > 600_000 && memory > 600_000);
         assert!(journal + memory < 5 * 600_000, "{journal} and {memory}");

@@ -36,7 +36,7 @@ pub struct Batch {
     text_bytes: u64,
     /// Whether the database in memory may have some of it, from an attempt to rewrite the file that
     /// has failed: then it needs the removal of what has come and gone.
-    pub(super) may_be_mirrored: bool,
+    pub may_be_mirrored: bool,
 }
 
 /// What is to become of one message's rows.
@@ -71,6 +71,11 @@ impl Batch {
     /// Those of messages that were put.
     pub fn put_bytes(&self) -> u64 {
         self.put_bytes
+    }
+
+    /// Bytes of all else.
+    pub fn bytes_besides_messages(&self) -> u64 {
+        self.bytes - self.put_bytes
     }
 
     /// How many messages were put.
@@ -263,7 +268,7 @@ impl Batch {
     }
 
     /// Brings its rows into the order of their ids, until something is added.
-    pub(super) fn seal(&mut self) {
+    pub fn seal(&mut self) {
         self.removals.sort_unstable();
         self.sorted_states.extend(self.states.drain().map(|(_, row)| row));
         self.sorted_states.sort_unstable_by_key(|row| row.id);
@@ -350,7 +355,7 @@ impl Batch {
 
     /// Adds what happened later; takes everything out of `newer`. For a suspect file, or memory that
     /// may have some of it, what is in neither batch any more is still removed.
-    pub(super) fn add(&mut self, newer: &mut Batch, file_is_suspect: bool) {
+    pub fn add(&mut self, newer: &mut Batch, file_is_suspect: bool) {
         self.may_be_mirrored |= newer.may_be_mirrored;
         self.states.extend(self.sorted_states.drain(..).map(|row| (row.id, row)));
         for (id, name) in newer.named.drain() {

@@ -6,7 +6,7 @@
 //! copied.
 //!
 //! ```text
-//!   record ──► current ──take──► under way ──succeeded──► lag ──take_lag──► the database in memory
+//!   record ──► current ──take──► under way ──succeeded──► what the database in memory lacks
 //!                 ▲                  │ (to the file)
 //!                 └─────failed───────┘
 //! ```
@@ -23,7 +23,6 @@
 
 mod batch;
 mod keys;
-mod lag;
 mod puts;
 #[cfg(test)]
 mod tests;
@@ -34,8 +33,6 @@ use std::sync::Arc;
 use crate::words::change::{Change, MessageRow};
 use crate::words::clock::Now;
 use crate::words::ids::{CommitNumber, MessageId, Part};
-
-use lag::Lag;
 
 pub use batch::{Batch, Row};
 pub use keys::Taken;
@@ -49,16 +46,9 @@ pub struct Journal {
     under_way: Option<Arc<Batch>>,
     /// Whether the database in memory has the batch under way already.
     is_rewriting: bool,
-    /// Committed to the file, not yet in the database in memory.
-    lag: Lag,
-    /// Bytes of the batch that is being copied into the database in memory, without the messages
-    /// that it has already.
-    mirroring_bytes: u64,
     /// Emptied batches whose allocations are used again, at most [`SPARES_MAX`]. The oldest is
     /// used next, so that each takes its turn to shrink after a burst.
     spares: VecDeque<Batch>,
-    /// Those of them that are of newly put messages.
-    mirroring_put_bytes: u64,
     /// Bytes of messages that stand in `current` and in the database in memory as well.
     doubled_bytes: u64,
     file_is_suspect: bool,
@@ -81,9 +71,6 @@ impl Journal {
             current: Batch::numbered(CommitNumber(1)),
             under_way: None,
             is_rewriting: false,
-            lag: Lag::default(),
-            mirroring_bytes: 0,
-            mirroring_put_bytes: 0,
             spares: VecDeque::new(),
             doubled_bytes: 0,
             file_is_suspect: false,
@@ -106,10 +93,9 @@ impl Journal {
         }
     }
 
-    /// A message, as it was put, unless the database in memory has it.
+    /// A message, as it was put, unless it was committed.
     pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
-        let under_way = || self.under_way.as_ref()?.message(id);
-        self.current.message(id).or_else(under_way).or_else(|| self.lag.message(id))
+        self.current.message(id).or_else(|| self.under_way.as_ref()?.message(id))
     }
 
     /// Ids below this one may be handed out once the next commit is on the disk.
@@ -143,29 +129,17 @@ impl Journal {
         self.current.bytes()
     }
 
-    /// Bytes of bodies and overhead that one of the databases does not have.
+    /// Bytes of bodies and overhead that are not committed.
     pub fn bytes(&self) -> u64 {
-        let under_way = self.under_way.as_ref().map_or(0, |batch| batch.bytes());
-        self.current.bytes() + under_way + self.lag.bytes() + self.mirroring_bytes
+        self.current.bytes() + self.under_way.as_ref().map_or(0, |batch| batch.bytes())
     }
 
     /// Those of them that are not the only place of a message.
     pub fn bytes_besides_messages(&self) -> u64 {
-        self.bytes() - self.put_bytes() + self.doubled_bytes
-    }
-
-    /// Bytes of messages that are nowhere else.
-    pub fn message_bytes(&self) -> u64 {
-        // Some of those that were doubled may have been removed since.
-        self.put_bytes().saturating_sub(self.doubled_bytes)
-    }
-
-    /// Bytes of messages that were put, but for those that the database in memory has as well.
-    fn put_bytes(&self) -> u64 {
-        let under_way = self.under_way.as_ref().filter(|_| !self.is_rewriting);
-        let under_way = under_way.map_or(0, |batch| batch.put_bytes());
-        let lag = self.lag.put_bytes() + self.mirroring_put_bytes;
-        self.current.put_bytes() + under_way + lag
+        let under_way = self.under_way.as_ref().map_or(0, |batch| {
+            if self.is_rewriting { batch.bytes() } else { batch.bytes_besides_messages() }
+        });
+        self.current.bytes_besides_messages() + under_way + self.doubled_bytes
     }
 
     /// The commit that what is recorded now will be part of.
@@ -197,16 +171,16 @@ impl Journal {
         batch
     }
 
-    /// The batch under way is in the file, or there is no file. Returns its number.
-    pub fn succeeded(&mut self) -> CommitNumber {
+    /// The batch under way is in the file, or there is no file. Returns it, with its number, unless
+    /// the database in memory has it already.
+    pub fn succeeded(&mut self) -> (CommitNumber, Option<Batch>) {
         let batch = self.reclaim();
         let number = batch.number;
-        let empty = if self.is_rewriting { Some(batch) } else { self.lag.add(batch) };
-        if let Some(batch) = empty {
-            self.keep(batch);
+        if self.is_rewriting {
+            self.recycle(batch);
+            return (number, None);
         }
-        self.release_burst_memory();
-        number
+        (number, Some(batch))
     }
 
     /// The commit of the batch under way failed, so the file may or may not have it: the batch
@@ -221,22 +195,18 @@ impl Journal {
         older.add(&mut newer, true);
         self.current = older;
         self.current.number = number;
-        self.keep(newer);
+        self.recycle(newer);
     }
 
     /// Only what comes up to this part of the batch under way is in the file; the rest becomes part
-    /// of the next one. Returns the number of the batch that was under way.
-    pub fn failed_beyond(&mut self, part: Part) -> CommitNumber {
+    /// of the next one. Returns what is in the file, and the number of the batch.
+    pub fn failed_beyond(&mut self, part: Part) -> (CommitNumber, Batch) {
         let Some(batch) = self.under_way.as_mut().and_then(Arc::get_mut) else {
             panic!("a finished batch is still referenced")
         };
         let kept = batch.split_up_to(part);
-        let number = kept.number;
-        if let Some(batch) = self.lag.add(kept) {
-            self.keep(batch);
-        }
         self.failed();
-        number
+        (kept.number, kept)
     }
 
     /// Whether this message was put by what the file does not have yet.
@@ -259,44 +229,18 @@ impl Journal {
         batch
     }
 
-    /// The bytes that the file has and the database in memory lacks; `None` when it lacks nothing.
-    pub fn lag(&self) -> Option<u64> {
-        (!self.lag.is_empty()).then(|| self.lag.bytes())
-    }
-
-    /// Takes the oldest batch that the database in memory lacks, to be copied there.
-    pub fn take_lag(&mut self) -> Option<Batch> {
-        let batch = self.lag.take()?;
-        (self.mirroring_bytes, self.mirroring_put_bytes) = (batch.bytes(), batch.put_bytes());
-        Some(batch)
-    }
-
-    /// The database in memory has so many bytes more of the messages of that batch.
-    pub fn note_mirrored(&mut self, bytes: u64) {
-        self.mirroring_bytes = self.mirroring_bytes.saturating_sub(bytes);
-        self.mirroring_put_bytes = self.mirroring_put_bytes.saturating_sub(bytes);
-    }
-
-    /// The database in memory has this batch, which came from [`Journal::take_lag`].
-    pub fn mirrored(&mut self, batch: Batch) {
-        (self.mirroring_bytes, self.mirroring_put_bytes) = (0, 0);
-        self.keep(batch);
-        self.release_burst_memory();
-    }
-
-    /// Keeps a batch for its allocations.
-    fn keep(&mut self, mut batch: Batch) {
+    /// Keeps a batch that both databases have for its allocations.
+    pub fn recycle(&mut self, mut batch: Batch) {
         if self.spares.len() < SPARES_MAX {
             batch.clear();
             self.spares.push_back(batch);
         }
     }
 
-    /// Frees what a burst has allocated once both databases have everything, since no traffic may
-    /// follow that would shrink it.
-    fn release_burst_memory(&mut self) {
-        let is_busy = self.under_way.is_some() || self.mirroring_bytes > 0;
-        if !is_busy && self.current.is_empty() && self.lag.is_empty() {
+    /// Frees what a burst has allocated once both databases have everything, which the caller knows
+    /// of the one in memory, since no traffic may follow that would shrink it.
+    pub fn release_burst_memory(&mut self) {
+        if self.under_way.is_none() && self.current.is_empty() {
             self.current.clear();
             self.spares.iter_mut().for_each(Batch::clear);
         }

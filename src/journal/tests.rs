@@ -1,13 +1,95 @@
 //! What becomes of changes on their way to both databases.
 
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 
 use super::*;
+use crate::mirror::lag::Lag;
 use crate::protocol::wire::testing::Random;
 use crate::words::change::MessageState;
 use crate::words::change::{Counters, KeyRow, KeyUntil, StateRow};
 use crate::words::ids::{QueueId, QueueName};
 use crate::words::limits::TICK_BYTES_MAX;
+
+/// The journal, and what the database in memory lacks of what it has let go, as the dispatcher keeps
+/// them.
+#[derive(Default)]
+struct Both {
+    journal: Journal,
+    lag: Lag,
+    /// What was taken out of the lag.
+    given: (u64, u64),
+}
+
+impl Deref for Both {
+    type Target = Journal;
+
+    fn deref(&self) -> &Journal {
+        &self.journal
+    }
+}
+
+impl DerefMut for Both {
+    fn deref_mut(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+}
+
+impl Both {
+    fn message(&self, id: MessageId) -> Option<&MessageRow> {
+        self.journal.message(id).or_else(|| self.lag.message(id))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.journal.bytes() + self.lag.bytes() + self.given.0
+    }
+
+    fn bytes_besides_messages(&self) -> u64 {
+        let lag = self.lag.bytes_besides_messages() + self.given.1;
+        self.journal.bytes_besides_messages() + lag
+    }
+
+    fn lag(&self) -> Option<u64> {
+        (!self.lag.is_empty()).then(|| self.lag.bytes())
+    }
+
+    fn add(&mut self, batch: Batch) {
+        if let Some(empty) = self.lag.add(batch) {
+            self.journal.recycle(empty);
+        }
+        self.release();
+    }
+
+    fn release(&mut self) {
+        if self.lag.is_empty() && self.given == (0, 0) {
+            self.journal.release_burst_memory();
+        }
+    }
+
+    fn succeeded(&mut self) {
+        if let (_, Some(batch)) = self.journal.succeeded() {
+            self.add(batch);
+        }
+    }
+
+    fn failed_beyond(&mut self, part: Part) -> CommitNumber {
+        let (number, kept) = self.journal.failed_beyond(part);
+        self.add(kept);
+        number
+    }
+
+    fn take_lag(&mut self) -> Option<Batch> {
+        let batch = self.lag.take()?;
+        self.given = (batch.bytes(), batch.bytes_besides_messages());
+        Some(batch)
+    }
+
+    fn mirrored(&mut self, batch: Batch) {
+        self.given = (0, 0);
+        self.journal.recycle(batch);
+        self.release();
+    }
+}
 
 fn put(id: u64) -> Change {
     Change::Put(MessageRow {
@@ -40,8 +122,8 @@ fn named(id: u64) -> Change {
     Change::QueueNamed { id: QueueId(id), name: QueueName::new(b"q").unwrap() }
 }
 
-fn after(changes: Vec<Change>) -> Journal {
-    let mut journal = Journal::new();
+fn after(changes: Vec<Change>) -> Both {
+    let mut journal = Both::default();
     for change in changes {
         journal.record(change);
     }
@@ -65,7 +147,7 @@ fn ids(batch: &Batch) -> Ids {
 
 #[test]
 fn a_message_is_there_until_it_is_removed() {
-    let mut journal = Journal::new();
+    let mut journal = Both::default();
     let row = |id| MessageRow { id: MessageId(id), ..MessageRow::default() };
     journal.record(Change::Put(row(1)));
     journal.record(Change::Put(row(2)));
@@ -221,7 +303,7 @@ fn the_parts_of_a_batch_are_the_whole() {
 #[test]
 fn messages_that_memory_has_too_count_twice() {
     let mut journal = after(vec![put(1)]);
-    let besides = |journal: &Journal| journal.bytes_besides_messages();
+    let besides = |journal: &Both| journal.bytes_besides_messages();
     assert_eq!(besides(&journal), 0);
     let one = journal.bytes();
     drop(journal.take_for_rewrite());
@@ -246,14 +328,14 @@ fn messages_that_memory_has_too_count_twice() {
     assert_eq!(besides(&journal), 0);
 }
 
-fn commit(journal: &mut Journal, changes: Vec<Change>) {
+fn commit(journal: &mut Both, changes: Vec<Change>) {
     changes.into_iter().for_each(|change| journal.record(change));
     drop(journal.take());
     journal.succeeded();
 }
 
 /// What memory is given next, as [`ids`] of it.
-fn give(journal: &mut Journal) -> Option<Ids> {
+fn give(journal: &mut Both) -> Option<Ids> {
     let batch = journal.take_lag()?;
     let given = ids(&batch);
     journal.mirrored(batch);
@@ -277,7 +359,7 @@ fn a_message_is_found_until_memory_is_given_it() {
 
 #[test]
 fn what_is_removed_after_its_commit_never_reaches_memory() {
-    let mut journal = Journal::new();
+    let mut journal = Both::default();
     commit(&mut journal, vec![named(1), put(1), moved(1, 3)]);
     assert!(journal.lag().is_some());
     commit(&mut journal, vec![removed(1), Change::QueueGone(QueueId(1))]);
@@ -287,7 +369,7 @@ fn what_is_removed_after_its_commit_never_reaches_memory() {
 
 #[test]
 fn memory_is_given_the_sum_of_the_commits_since() {
-    let mut journal = Journal::new();
+    let mut journal = Both::default();
     commit(&mut journal, vec![put(1), put(2), moved(2, 1), put(3)]);
     assert_eq!(give(&mut journal), Some((vec![1, 2, 3], vec![(2, 1)], vec![])));
     commit(&mut journal, vec![put(4), put(5), moved(2, 7), moved(5, 7)]);
@@ -299,7 +381,7 @@ fn memory_is_given_the_sum_of_the_commits_since() {
 
 #[test]
 fn large_batches_stay_apart_and_come_in_their_order() {
-    let mut journal = Journal::new();
+    let mut journal = Both::default();
     let large = |id: u64| {
         let body = vec![b'x'; usize::try_from(TICK_BYTES_MAX).unwrap()].into();
         Change::Put(MessageRow { id: MessageId(id), body, ..MessageRow::default() })
@@ -316,12 +398,12 @@ fn large_batches_stay_apart_and_come_in_their_order() {
 
 #[test]
 fn what_a_burst_has_allocated_is_given_back_at_rest() {
-    let slots = |journal: &Journal| -> usize {
+    let slots = |journal: &Both| -> usize {
         journal.spares.iter().chain([&journal.current]).map(Batch::capacity).sum()
     };
-    let mut given = Journal::new();
+    let mut given = Both::default();
     commit(&mut given, (1..=100_000).map(put).collect());
-    let mut come_and_gone = Journal::new();
+    let mut come_and_gone = Both::default();
     commit(&mut come_and_gone, (1..=10_000).map(put).collect());
     commit(&mut come_and_gone, (1..=10_000).map(removed).collect());
     give(&mut given);
@@ -334,7 +416,7 @@ fn what_a_burst_has_allocated_is_given_back_at_rest() {
 
 #[test]
 fn what_a_burst_has_allocated_is_given_back_while_traffic_goes_on() {
-    let mut journal = Journal::new();
+    let mut journal = Both::default();
     commit(&mut journal, (1..=100_000).map(put).collect());
     commit(&mut journal, vec![put(100_001)]);
     // There is always something left to do.
@@ -373,7 +455,7 @@ impl Rows {
 fn both_databases_end_up_with_what_was_recorded() {
     let mut random = Random::announced();
     for _ in 0..300 {
-        let (mut journal, mut told) = (Journal::new(), Rows::default());
+        let (mut journal, mut told) = (Both::default(), Rows::default());
         let (mut file, mut memory) = (Rows::default(), Rows::default());
         let (mut next_id, mut rewriting) = (1, false);
         for _ in 0..random.below(60) {
@@ -437,7 +519,7 @@ fn some_change(random: &mut Random, told: &mut Rows, next_id: &mut u64) -> Chang
     }
 }
 
-fn give_all(journal: &mut Journal, memory: &mut Rows) {
+fn give_all(journal: &mut Both, memory: &mut Rows) {
     while let Some(batch) = journal.take_lag() {
         memory.apply(&batch);
         journal.mirrored(batch);
@@ -445,7 +527,7 @@ fn give_all(journal: &mut Journal, memory: &mut Rows) {
 }
 
 /// Memory has everything and the new file gets that, if it gets that far.
-fn rewrite(journal: &mut Journal, file: &mut Rows, memory: &mut Rows, succeeds: bool) {
+fn rewrite(journal: &mut Both, file: &mut Rows, memory: &mut Rows, succeeds: bool) {
     give_all(journal, memory);
     memory.apply(&journal.take_for_rewrite());
     if succeeds {
@@ -474,7 +556,7 @@ fn what_a_full_disk_has_taken_of_a_batch_comes_to_memory_and_only_the_rest_comes
 
 #[test]
 fn the_first_places_of_so_many_bytes_are_at_least_one() {
-    let mut journal = Journal::new();
+    let mut journal = Both::default();
     journal.record(removed(1));
     for (id, bytes) in [(2, 100), (3, 5_000), (4, 100), (5, 100), (6, 9_000)] {
         let row =

@@ -4,11 +4,11 @@
 //! [`Mirror::lend`] looks for it one after the other:
 //!
 //! ```text
-//!   journal: recorded ─► under way ─► committed ─► staged ─► the database in memory
+//!   journal: recorded ─► under way ─► here: lag ─► staged ─► the database in memory
 //! ```
 //!
 //! Committed batches are taken in with the tick after their commit, or once there is much of them;
-//! until then their messages are in the journal alone. Most are handed out and acknowledged before
+//! until then their messages lie in the lag alone. Most are handed out and acknowledged before
 //! that, and the database in memory never sees them. Where a file is written anew from it, it has to
 //! have everything first.
 //!
@@ -21,6 +21,7 @@
 //! moment. Any other error of the database in memory is a defect, of ours or of the library: see
 //! [`broken`].
 
+pub(crate) mod lag;
 mod staged;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::words::clock::Time;
 use crate::words::ids::MessageId;
 use crate::words::limits::{BODY_STREAMED_BYTES_MIN, STAGED_BYTES_PER_TURN_MAX, TICK_BYTES_MAX};
 
+use lag::Lag;
 use staged::{Inflow, Source, Staged};
 
 /// How long after memory was short it is given what it lacks again, in milliseconds.
@@ -43,6 +45,8 @@ const LAG_PART: u64 = 16;
 /// The database in memory, and what is on its way there. See the module.
 pub struct Mirror<'c> {
     memory: Memory<'c>,
+    /// What it lacks.
+    lag: Lag,
     /// The batch that it is being given.
     staged: Option<Staged>,
     /// When that goes on: at once, unless the system had no memory for it.
@@ -60,6 +64,7 @@ impl<'c> Mirror<'c> {
     pub fn new(memory: Memory<'c>) -> Mirror<'c> {
         Mirror {
             memory,
+            lag: Lag::default(),
             staged: None,
             staged_due: Time(0),
             lag_due: Time::NEVER,
@@ -80,8 +85,9 @@ impl<'c> Mirror<'c> {
         body_bytes: u32,
         use_it: impl FnOnce(&Attributes, BodyRef<'_>),
     ) -> Result<bool, StoreError> {
+        let lag = || self.lag.message(id);
         let staged = || self.staged.as_ref()?.message(id);
-        if let Some(row) = journal.message(id).or_else(staged) {
+        if let Some(row) = journal.message(id).or_else(lag).or_else(staged) {
             use_it(&row.attributes, BodyRef::Kept(&row.body));
             return Ok(true);
         }
@@ -131,25 +137,58 @@ impl<'c> Mirror<'c> {
         self.inflow.count(change);
     }
 
-    /// A batch was committed: what it lacks, if anything, is to be there at this moment at the latest.
-    pub fn note_lag(&mut self, journal: &Journal, at: Time) {
-        if journal.lag().is_some() {
+    /// Bytes of bodies and overhead that it lacks.
+    pub fn lacking_bytes(&self) -> u64 {
+        self.lag.bytes() + self.staged_bytes().0
+    }
+
+    /// Those of them that are not the only place of a message.
+    pub fn lacking_bytes_besides_messages(&self) -> u64 {
+        self.lag.bytes_besides_messages() + self.staged_bytes().1
+    }
+
+    fn staged_bytes(&self) -> (u64, u64) {
+        self.staged.as_ref().map_or((0, 0), Staged::bytes)
+    }
+
+    /// Whether batches wait behind the one that it is being given.
+    pub fn lags(&self) -> bool {
+        !self.lag.is_empty()
+    }
+
+    /// Adds a batch that was committed.
+    pub fn add(&mut self, journal: &mut Journal, batch: Batch) {
+        if let Some(empty) = self.lag.add(batch) {
+            journal.recycle(empty);
+        }
+        self.release_burst_memory(journal);
+    }
+
+    /// What it lacks, if anything, is to be there at this moment at the latest.
+    pub fn note_due(&mut self, at: Time) {
+        if self.lags() {
             self.lag_due = self.lag_due.min(at);
         }
     }
 
     /// Begins with what it lacks, when it is time for that: for much of it, of a memory of so many
     /// bytes, at once.
-    pub fn stage_lag(&mut self, journal: &mut Journal, now: Time, memory_max: u64) {
-        let most = TICK_BYTES_MAX.min(memory_max / LAG_PART);
-        if journal.lag().is_some_and(|bytes| bytes > most) {
+    pub fn stage_lag(&mut self, now: Time, memory_max: u64) {
+        if self.lag.bytes() > TICK_BYTES_MAX.min(memory_max / LAG_PART) {
             self.lag_due = now;
         }
         if self.lag_due <= now && self.staged.is_none() {
-            self.staged = journal.take_lag().map(Staged::lag);
+            self.staged = self.lag.take().map(Staged::lag);
         }
-        if journal.lag().is_none() {
+        if !self.lags() {
             self.lag_due = Time::NEVER;
+        }
+    }
+
+    /// Frees what a burst has allocated once it lacks nothing.
+    fn release_burst_memory(&self, journal: &mut Journal) {
+        if self.staged.is_none() && self.lag.is_empty() {
+            journal.release_burst_memory();
         }
     }
 
@@ -182,8 +221,7 @@ impl<'c> Mirror<'c> {
             if let Err(error) = self.memory.apply(staged.batch(), piece.clone()) {
                 return self.put_off(staged, now, error);
             }
-            let bytes = staged.note_done(piece);
-            journal.note_mirrored(bytes);
+            staged.note_done(piece);
             if part.is_empty() {
                 break;
             }
@@ -195,7 +233,8 @@ impl<'c> Mirror<'c> {
         (self.staged_due, self.is_short) = (Time(0), false);
         match staged.batch {
             Source::Lag(batch) => {
-                journal.mirrored(batch);
+                journal.recycle(batch);
+                self.release_burst_memory(journal);
                 Ok(None)
             }
             Source::Slice(batch) => Ok(Some(batch)),
@@ -237,10 +276,9 @@ impl<'c> Mirror<'c> {
     ///
     /// # Errors
     /// What failed.
-    pub fn take_in_all(&mut self, journal: &mut Journal, batch: &Batch) -> Result<(), StoreError> {
-        while let Some(batch) = journal.take_lag() {
+    pub fn take_in_all(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        while let Some(batch) = self.lag.take() {
             self.memory.apply(&batch, 0..batch.places())?;
-            journal.mirrored(batch);
         }
         self.memory.apply(batch, 0..batch.places())
     }

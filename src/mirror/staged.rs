@@ -13,6 +13,8 @@ pub(super) struct Staged {
     pub batch: Source,
     /// Places of it that are done.
     done: usize,
+    /// Bytes of messages that are in memory and not in the batch any more.
+    moved_bytes: u64,
 }
 
 /// Where it is from.
@@ -44,12 +46,12 @@ impl Inflow {
 impl Staged {
     /// What memory lacks.
     pub fn lag(batch: Batch) -> Staged {
-        Staged { batch: Source::Lag(batch), done: 0 }
+        Staged { batch: Source::Lag(batch), done: 0, moved_bytes: 0 }
     }
 
     /// What goes to persistence with the next slice.
     pub fn slice(batch: Arc<Batch>) -> Staged {
-        Staged { batch: Source::Slice(batch), done: 0 }
+        Staged { batch: Source::Slice(batch), done: 0, moved_bytes: 0 }
     }
 
     pub fn batch(&self) -> &Batch {
@@ -74,13 +76,23 @@ impl Staged {
         self.done..(self.done + most).min(batch.places())
     }
 
-    /// Notes that memory has these. Returns the bytes of messages that are there alone now.
-    pub fn note_done(&mut self, part: Range<usize>) -> u64 {
+    /// Notes that memory has these.
+    pub fn note_done(&mut self, part: Range<usize>) {
         self.done = part.end;
-        match &mut self.batch {
+        if let Source::Lag(batch) = &mut self.batch {
             // Freeing all bodies at the end would take long.
-            Source::Lag(batch) => batch.forget_puts(part),
-            Source::Slice(_) => 0,
+            self.moved_bytes += batch.forget_puts(part);
+        }
+    }
+
+    /// Bytes of bodies and overhead that are here alone, and those of them that are of no message
+    /// that was put. What goes into a new file is counted in the journal.
+    pub fn bytes(&self) -> (u64, u64) {
+        match &self.batch {
+            Source::Lag(batch) => {
+                (batch.bytes().saturating_sub(self.moved_bytes), batch.bytes_besides_messages())
+            }
+            Source::Slice(_) => (0, 0),
         }
     }
 

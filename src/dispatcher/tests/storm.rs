@@ -159,11 +159,13 @@ impl<'t> Storm<'t> {
         let Dispatcher { commits: Commits { journal, .. }, mirror, .. } = &self.stage.dispatcher;
         let rows = self.living.keys().filter_map(|id| journal.message(*id));
         let waiting: u64 = rows.map(|row| row.body.len() as u64 + MESSAGE_OVERHEAD_BYTES).sum();
-        assert!(journal.bytes() >= waiting, "{} bytes, {waiting} of messages", journal.bytes());
+        let bytes = journal.bytes() + mirror.lacking_bytes();
+        assert!(bytes >= waiting, "{bytes} bytes, {waiting} of messages");
         // A message counts besides when memory has it too.
-        assert!(journal.bytes_besides_messages() <= journal.bytes() + self.put_bytes);
+        let besides = journal.bytes_besides_messages() + mirror.lacking_bytes_besides_messages();
+        assert!(besides <= bytes + self.put_bytes);
         self.disk.tally.half_in += usize::from(mirror.is_busy());
-        self.disk.tally.far_behind += usize::from(mirror.is_busy() && journal.lag().is_some());
+        self.disk.tally.far_behind += usize::from(mirror.is_busy() && mirror.lags());
     }
 
     /// The disk fails no more, and time passes until nothing is left to be done.
@@ -186,7 +188,8 @@ impl<'t> Storm<'t> {
         let Dispatcher { commits: Commits { journal, .. }, mirror, .. } =
             &mut self.stage.dispatcher;
         assert_eq!((journal.bytes(), journal.bytes_besides_messages()), (0, 0));
-        assert_eq!(journal.lag(), None);
+        assert_eq!((mirror.lacking_bytes(), mirror.lacking_bytes_besides_messages()), (0, 0));
+        assert!(!mirror.lags());
         assert!(self.peers.iter().all(Peer::has_heard_all), "an answer is missing");
         let in_memory = Rows::of(mirror.memory());
         in_memory.check(&self.living, &self.peers.each_ref().map(|peer| peer.uses));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use phpmq::channels::{self, Event, Finished, Order};
-use phpmq::journal::Journal;
+use phpmq::journal::{Batch, Journal};
 use phpmq::persistence::{self, Progress};
 use phpmq::store::{self, Memory, Opened, Remedy, Slices, StoreError};
 
@@ -164,6 +164,7 @@ impl Story {
         let orders = Orders::start(held.unwrap());
         let mut dispatcher = Dispatcher {
             memory: Memory::new(&memory).unwrap(),
+            lag: Vec::new(),
             journal: Journal::new(),
             model: self.candidates[0].clone(),
             ids: Ids { message: facts.next_id, queue: facts.next_queue_id },
@@ -274,7 +275,7 @@ impl Story {
     ) -> bool {
         match finished {
             Ok(()) => {
-                dispatcher.journal.succeeded();
+                dispatcher.lag.extend(dispatcher.journal.succeeded().1);
                 self.succeeded(dispatcher, sync);
                 true
             }
@@ -371,6 +372,8 @@ impl Drop for Story {
 /// What a dispatcher has of the database.
 struct Dispatcher<'c> {
     memory: Memory<'c>,
+    /// What is committed and not in memory.
+    lag: Vec<Batch>,
     journal: Journal,
     model: Model,
     ids: Ids,
@@ -389,9 +392,8 @@ impl Dispatcher<'_> {
 
     /// Gives memory what it lacks.
     fn bring_in(&mut self) {
-        while let Some(batch) = self.journal.take_lag() {
+        for batch in self.lag.drain(..) {
             self.memory.apply(&batch, 0..batch.places()).unwrap();
-            self.journal.mirrored(batch);
         }
     }
 }

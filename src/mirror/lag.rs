@@ -6,14 +6,14 @@
 
 use std::collections::VecDeque;
 
-use super::Batch;
+use crate::journal::Batch;
 use crate::words::change::MessageRow;
 use crate::words::ids::MessageId;
 use crate::words::limits::TICK_BYTES_MAX;
 
 /// Committed batches with rows, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Lag(VecDeque<Batch>);
+pub(crate) struct Lag(VecDeque<Batch>);
 
 impl Lag {
     /// Adds a batch. Returns it, or the one that it was added to, when it is of no use any more but
@@ -57,8 +57,8 @@ impl Lag {
         self.0.iter().map(Batch::bytes).sum()
     }
 
-    /// Those of messages that were put.
-    pub fn put_bytes(&self) -> u64 {
-        self.0.iter().map(Batch::put_bytes).sum()
+    /// Those of them that are of no message that was put.
+    pub fn bytes_besides_messages(&self) -> u64 {
+        self.0.iter().map(Batch::bytes_besides_messages).sum()
     }
 }
