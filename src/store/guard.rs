@@ -51,10 +51,41 @@ pub(super) fn is_missing(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
+/// A file that is locked for us while this lives.
+///
+/// Closing it alone would leave it locked as long as a process that is just being started has a copy
+/// of its descriptor.
+#[derive(Debug)]
+pub(super) struct LockedFile(File);
+
+impl LockedFile {
+    /// Locks an open file that nobody else has locked.
+    ///
+    /// # Errors
+    /// Somebody has, or what the system said, with the file.
+    pub fn of(file: File) -> Result<LockedFile, (File, TryLockError)> {
+        match file.try_lock() {
+            Ok(()) => Ok(LockedFile(file)),
+            Err(error) => Err((file, error)),
+        }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
 /// A database file that is locked for us while this lives.
 #[derive(Debug)]
 pub(super) struct Guard {
-    file: File,
+    file: LockedFile,
     identity: Identity,
 }
 
@@ -78,13 +109,13 @@ impl Guard {
     pub fn of(file: File, path: &Path) -> Result<Guard, StoreError> {
         let failed = |error| StoreError::system(path, error);
         let identity = Identity::of(&file.metadata().map_err(failed)?);
-        match file.try_lock() {
-            Ok(()) => Ok(Guard { file, identity }),
-            Err(TryLockError::WouldBlock) => {
+        match LockedFile::of(file) {
+            Ok(file) => Ok(Guard { file, identity }),
+            Err((_, TryLockError::WouldBlock)) => {
                 let pid = holder(identity);
                 Err(StoreError::InUse { file: path.to_path_buf(), pid })
             }
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+            Err((_, TryLockError::Error(error))) => Err(failed(error)),
         }
     }
 
@@ -95,12 +126,12 @@ impl Guard {
 
     /// The file, for what needs no connection.
     pub fn file(&self) -> &File {
-        &self.file
+        self.file.file()
     }
 
     /// The name that the file has now, if it has one that leads to it.
     pub fn path_now(&self) -> Option<PathBuf> {
-        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let link = format!("/proc/self/fd/{}", self.file().as_raw_fd());
         let path = fs::read_link(link).ok()?;
         // One that was removed is shown by a name that no file has, or another.
         (Identity::at(&path).ok()? == Some(self.identity)).then_some(path)
@@ -113,7 +144,8 @@ impl Guard {
     /// [`StoreError::Linked`].
     pub fn check_links(&self, paths: &Paths) -> Result<(), StoreError> {
         let file = paths.database();
-        let links = self.file.metadata().map_err(|error| StoreError::system(file, error))?.nlink();
+        let links =
+            self.file().metadata().map_err(|error| StoreError::system(file, error))?.nlink();
         if links > 1 && links > 1 + self.links_kept_by_repairs(paths) {
             return Err(StoreError::Linked { file: file.to_path_buf(), links });
         }
@@ -146,6 +178,7 @@ pub(super) fn holder(identity: Identity) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lock::Lock;
     use super::super::testing::paths;
     use super::*;
 
@@ -165,6 +198,19 @@ mod tests {
         }
         drop(guard);
         assert!(Guard::take(&other).unwrap().is_some());
+    }
+
+    /// A process that is just being started has such a copy.
+    #[test]
+    fn what_is_let_go_is_free_whoever_has_a_copy_of_its_descriptor() {
+        let (_directory, paths) = paths();
+        let lock = Lock::take(&paths).unwrap();
+        fs::write(paths.database(), b"x").unwrap();
+        let guard = Guard::take(paths.database()).unwrap().unwrap();
+        let _copies =
+            [guard.file(), lock.file_for_tests().unwrap()].map(|file| file.try_clone().unwrap());
+        drop((lock, guard));
+        Lock::take(&paths).unwrap();
     }
 
     #[test]

@@ -12,14 +12,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use super::StoreError;
-use super::guard::{Guard, Identity, holder};
+use super::guard::{Guard, Identity, LockedFile, holder};
 use super::paths::{FILE_MODE, Paths};
 
 /// The right to write a database, held while it lives.
 #[derive(Debug)]
 pub(super) struct Lock {
     /// `None` where the disk had no room for it.
-    file: Option<File>,
+    file: Option<LockedFile>,
     /// The database itself; `None` while there is none.
     guard: Option<Guard>,
     /// What somebody has put in the database's place.
@@ -38,14 +38,14 @@ impl Lock {
             Err(_) => None,
         };
         let file = if guard.is_some() { file.ok() } else { Some(file?) };
-        file.iter().for_each(say_who);
+        file.iter().for_each(|file| say_who(file.file()));
         Ok(Lock { file, guard, intruder: None })
     }
 
     /// Whether another daemon that wants this database would meet the lock file: not when somebody
     /// has removed it, or has put another directory in the place of ours.
     pub fn guards(&self, paths: &Paths) -> bool {
-        let ours = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let ours = self.file.as_ref().and_then(|file| file.file().metadata().ok());
         let ours = ours.map(|metadata| Identity::of(&metadata));
         ours.is_some() && ours == Identity::at(&paths.lock()).ok().flatten()
     }
@@ -59,7 +59,7 @@ impl Lock {
             return Ok(false);
         }
         let file = take_file(paths)?;
-        say_who(&file);
+        say_who(file.file());
         self.file = Some(file);
         Ok(true)
     }
@@ -90,17 +90,23 @@ impl Lock {
         self.guard.as_ref()
     }
 
+    /// The lock file.
+    #[cfg(test)]
+    pub fn file_for_tests(&self) -> Option<&File> {
+        self.file.as_ref().map(LockedFile::file)
+    }
+
     /// Whether the database's name leads to a file that somebody else has put there.
     pub fn is_intruded(&self) -> bool {
         self.intruder.is_some()
     }
 }
 
-fn take_file(paths: &Paths) -> Result<File, StoreError> {
+fn take_file(paths: &Paths) -> Result<LockedFile, StoreError> {
     let path = paths.lock();
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(FILE_MODE);
-    let mut file = match options.clone().create_new(true).open(&path) {
+    let file = match options.clone().create_new(true).open(&path) {
         Ok(file) => {
             paths.give_to_owner(&file);
             Ok(file)
@@ -111,9 +117,9 @@ fn take_file(paths: &Paths) -> Result<File, StoreError> {
         Err(error) => Err(error),
     }
     .map_err(|error| create_error(&path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
+    match LockedFile::of(file) {
+        Ok(file) => Ok(file),
+        Err((mut file, TryLockError::WouldBlock)) => {
             // Between the lock and its process id in the file there is a moment without, or with
             // the one of an earlier daemon: the system knows better, where it tells.
             let identity = file.metadata().map(|metadata| Identity::of(&metadata)).ok();
@@ -123,7 +129,7 @@ fn take_file(paths: &Paths) -> Result<File, StoreError> {
             });
             Err(StoreError::InUse { file: paths.database().to_path_buf(), pid })
         }
-        Err(TryLockError::Error(error)) => Err(StoreError::system(&path, error)),
+        Err((_, TryLockError::Error(error))) => Err(StoreError::system(&path, error)),
     }
 }
 

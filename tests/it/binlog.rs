@@ -1,6 +1,7 @@
 //! What beanstalkd has left in its directory, when the daemon is called by that name: its binlog is
 //! imported once, and refused where it cannot be.
 
+use crate::harness::Children as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -159,7 +160,7 @@ fn import(directory: &Path, words: &[&str]) -> Output {
         .arg("import-binlog")
         .arg(directory)
         .args(words)
-        .output()
+        .said()
         .unwrap()
 }
 

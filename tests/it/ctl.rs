@@ -1,5 +1,6 @@
 //! The operator's tool: it measures the real daemon, and finds a server out that loses messages.
 
+use crate::harness::Children as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
@@ -10,7 +11,7 @@ fn bench(address: &str, words: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_phpmqctl"))
         .args(["bench", "--json", "--address", address])
         .args(words.split_whitespace())
-        .output()
+        .said()
         .unwrap()
 }
 

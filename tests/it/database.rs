@@ -1,5 +1,6 @@
 //! Which database files are refused, untouched, and what other programs see of a good one.
 
+use crate::harness::Children as _;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -61,7 +62,7 @@ fn a_changed_body_is_refused_and_recovered_without_it() {
 
     let mut command = Command::new(PHPMQD);
     command.arg("--database").arg(server.database()).arg("--recover");
-    let output = command.output().unwrap();
+    let output = command.said().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.contains("200"), "{text}");
@@ -81,7 +82,7 @@ fn regression_4_a_repair_without_room_says_so_and_changes_nothing() {
     let before = fs::read(server.database()).unwrap();
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -f 32 && exec \"$0\" --database \"$1\" --recover", PHPMQD]);
-    let output = command.arg(server.database()).output().unwrap();
+    let output = command.arg(server.database()).said().unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(74), "{text}");
     assert!(text.contains("q.db"), "{text}");
@@ -89,7 +90,7 @@ fn regression_4_a_repair_without_room_says_so_and_changes_nothing() {
 
     let mut command = Command::new(PHPMQD);
     command.arg("--database").arg(server.database()).arg("--recover");
-    assert!(command.status().unwrap().success());
+    assert!(command.ended().unwrap().success());
     server.start_again();
     assert_eq!(server.console().number("messages"), 200);
 }
@@ -233,7 +234,7 @@ fn a_copy_without_its_log_is_refused_and_can_be_recovered() {
     assert!(text.contains("copy.db-wal") && text.contains("missing"), "{text}");
     let mut command = Command::new(PHPMQD);
     command.arg("--database").arg(&copy).arg("--recover");
-    assert!(command.status().unwrap().success());
+    assert!(command.ended().unwrap().success());
     let mut second = Server::start();
     second.kill();
     restore(&mut second, &copy);
@@ -295,7 +296,7 @@ fn regression_10_a_start_tells_and_keeps_what_a_damaged_log_hides() {
 
     let mut command = Command::new(PHPMQD);
     command.arg("--database").arg(server.database()).arg("--recover");
-    assert!(command.status().unwrap().success());
+    assert!(command.ended().unwrap().success());
     server.start_again();
     assert_eq!(server.console().number("messages"), 100);
 }

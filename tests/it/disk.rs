@@ -1,5 +1,6 @@
 //! Full disks and failing ones under the running daemon: refuse, serve on, recover, lose nothing.
 
+use crate::harness::Children as _;
 use std::process::Command;
 
 use crate::harness::{
@@ -149,7 +150,7 @@ fn a_disk_with_little_room_refuses_puts_until_there_is_more() {
         .args(["--mount", "--target", &server.process.id().to_string()])
         .args(remount)
         .arg(server.path("disk"))
-        .status()
+        .ended()
         .unwrap();
     assert!(status.success());
     eventually("it takes puts again", || takes_puts(&server));
@@ -162,7 +163,7 @@ fn inject(server: &Server, calls: &str, how: &str) -> Option<Process> {
     let mut command = Command::new("strace");
     command.args(["-f", "-o", "/dev/null", "-p", &server.process.id().to_string()]);
     command.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{how}")]);
-    if Command::new("strace").arg("--version").output().is_err() {
+    if Command::new("strace").arg("--version").said().is_err() {
         println!("skipped: strace is not installed");
         return None;
     }

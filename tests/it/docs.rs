@@ -3,6 +3,7 @@
 //! Options and keys are compared in both directions, so that neither a page nor the program can
 //! gain one alone. Where a tool is not installed its test says so and passes; .ci/run installs all.
 
+use crate::harness::Children as _;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -360,7 +361,7 @@ fn the_page_describes_every_message_and_packet_of_phpmq_and_no_other() {
 
 /// Runs a tool, or says that it is not there.
 fn tool(name: &str, arguments: &[&str]) -> Option<Output> {
-    match Command::new(name).args(arguments).output() {
+    match Command::new(name).args(arguments).said() {
         Ok(output) => Some(output),
         Err(error) => {
             eprintln!("{name} is not here ({error}): not checked");

@@ -1,5 +1,6 @@
 //! Command lines and surroundings that end in an exit code and a message that helps.
 
+use crate::harness::Children as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -16,7 +17,7 @@ fn command(arguments: &[&str]) -> Command {
 
 /// Runs it to its end; for flags that make it end.
 fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
+    command(arguments).said().unwrap()
 }
 
 /// What it says on standard error before it ends in this exit code.
@@ -250,7 +251,7 @@ fn as_nobody() -> Option<Command> {
     if !rustix::process::geteuid().is_root() {
         return Some(Command::new(PHPMQD));
     }
-    let known = Command::new("setpriv").arg("--version").output().is_ok();
+    let known = Command::new("setpriv").arg("--version").said().is_ok();
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", PHPMQD]);
     known.then_some(command)
@@ -299,7 +300,7 @@ fn passed(name: &str, script: &str) -> Process {
 
 #[test]
 fn a_passed_socket_of_an_unknown_name_is_refused_and_a_known_one_replaces_listeners() {
-    if !Path::new("/usr/bin/python3").exists() && Command::new("python3").output().is_err() {
+    if !Path::new("/usr/bin/python3").exists() && Command::new("python3").said().is_err() {
         println!("skipped: python3 is not installed");
         return;
     }

@@ -1,5 +1,6 @@
 //! Trouble at the start that passes by itself: under a service manager it is waited for.
 
+use crate::harness::Children as _;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -198,7 +199,7 @@ fn without_inodes(inodes: u32) {
     let mended = Command::new("nsenter")
         .args(["--target", &pid, "--mount", "mount", "-o", "remount,nr_inodes=50"])
         .arg(manager.path("disk"))
-        .status()
+        .ended()
         .unwrap();
     assert!(mended.success());
     manager.sees_it_serve(process);
@@ -246,7 +247,7 @@ fn a_name_that_others_reach_is_refused_when_it_is_known() {
 
 #[test]
 fn an_address_that_this_machine_does_not_have_yet_is_waited_for() {
-    if !namespaces::can_be_made() || Command::new("ip").arg("-V").output().is_err() {
+    if !namespaces::can_be_made() || Command::new("ip").arg("-V").said().is_err() {
         println!("skipped: needs ip");
         return;
     }
@@ -261,7 +262,7 @@ fn an_address_that_this_machine_does_not_have_yet_is_waited_for() {
     let pid = process.id().to_string();
     let added = Command::new("nsenter")
         .args(["--target", &pid, "--net", "ip", "address", "add", "192.0.2.77/32", "dev", "lo"])
-        .status()
+        .ended()
         .unwrap();
     assert!(added.success());
     manager.sees_it_serve(process);
@@ -270,7 +271,7 @@ fn an_address_that_this_machine_does_not_have_yet_is_waited_for() {
 /// A name may stand for an IPv6 address where there is no IPv6.
 #[test]
 fn an_address_of_a_family_that_is_off_is_left_out_of_a_name() {
-    if !namespaces::can_be_made() || Command::new("ip").arg("-V").output().is_err() {
+    if !namespaces::can_be_made() || Command::new("ip").arg("-V").said().is_err() {
         println!("skipped: needs ip");
         return;
     }

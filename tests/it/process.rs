@@ -2,6 +2,7 @@
 //!
 //! Each test starts the real daemon on free ports or Unix sockets in a directory of its own.
 
+use crate::harness::Children as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -29,7 +30,7 @@ fn phpmqd(directory: &Path) -> Command {
 
 /// Runs the program to its end.
 fn run(directory: &Path, arguments: &[&str]) -> Output {
-    phpmqd(directory).args(arguments).output().unwrap()
+    phpmqd(directory).args(arguments).said().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -44,7 +45,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(command: &mut Command) -> Daemon {
-        let mut child = command.spawn().unwrap();
+        let mut child = command.start().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
         Daemon { child, log }
     }
@@ -121,7 +122,7 @@ fn a_wrong_configuration_ends_with_78_and_names_the_line() {
     let path = directory.path().join("x.toml");
     fs::write(&path, "[limits]\nmax_conections = 5\n").unwrap();
     for check in [&["--check-config"][..], &[]] {
-        let output = phpmqd(directory.path()).arg("--config").arg(&path).args(check).output();
+        let output = phpmqd(directory.path()).arg("--config").arg(&path).args(check).said();
         let output = output.unwrap();
         assert_eq!(output.status.code(), Some(78));
         let error = text(&output.stderr);
@@ -242,7 +243,7 @@ fn activated(
     flags: &[&str],
 ) -> Option<(Daemon, UnixStream)> {
     let tool = "systemd-socket-activate";
-    if let Err(error) = Command::new(tool).arg("--version").output() {
+    if let Err(error) = Command::new(tool).arg("--version").said() {
         eprintln!("{tool} is not here ({error}): not checked");
         return None;
     }
@@ -385,7 +386,7 @@ fn called_as_beanstalkd_it_becomes_the_user_with_its_groups() {
         println!("skipped: only root can become another user");
         return;
     }
-    let id = |flag: &str| text(&Command::new("id").args([flag, "nobody"]).output().unwrap().stdout);
+    let id = |flag: &str| text(&Command::new("id").args([flag, "nobody"]).said().unwrap().stdout);
     let directory = directory();
     let mut command = Command::new(beanstalkd(directory.path()));
     command.env_clear().stdin(Stdio::null()).stderr(Stdio::piped());
@@ -420,7 +421,7 @@ fn called_as_beanstalkd_it_takes_sockets_of_any_name() {
 fn called_as_beanstalkd_it_has_its_help_and_version() {
     let directory = directory();
     let link = beanstalkd(directory.path());
-    let output = |flag| Command::new(&link).arg(flag).output().unwrap();
+    let output = |flag| Command::new(&link).arg(flag).said().unwrap();
     let (help, version) = (output("-h"), output("-v"));
     assert_eq!((help.status.code(), version.status.code()), (Some(0), Some(0)));
     assert!(text(&help.stdout).contains("-b <DIR>"), "{}", text(&help.stdout));

@@ -1,5 +1,6 @@
 //! No descriptors left, nothing to do, everybody gone again.
 
+use crate::harness::Children as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -100,7 +101,7 @@ fn without_descriptors_it_goes_on_and_recovers() {
 
 #[test]
 fn without_threads_it_goes_on_and_recovers() {
-    let knows_setpriv = Command::new("setpriv").arg("--version").output().is_ok();
+    let knows_setpriv = Command::new("setpriv").arg("--version").said().is_ok();
     if !rustix::process::geteuid().is_root() || !knows_setpriv {
         println!("skipped: only root can make the daemon somebody with few threads");
         return;
@@ -121,7 +122,7 @@ fn without_threads_it_goes_on_and_recovers() {
         let mut command = Command::new("setpriv");
         command.args([&format!("--reuid={user}"), "--clear-groups", "prlimit"]);
         command.args(["--pid", &server.process.id().to_string(), &format!("--nproc={limit}:")]);
-        assert!(command.status().unwrap().success());
+        assert!(command.ended().unwrap().success());
     };
     limit_threads(&(threads + 3).to_string());
     let lines = server.process.lines();

@@ -1,5 +1,6 @@
 //! Unix sockets as files, and sockets that are passed in.
 
+use crate::harness::Children as _;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -90,7 +91,7 @@ const PASS: &str = "import os, socket, sys\n\
     os.execv(sys.argv[1], sys.argv[1:2] + sys.argv[2].split())";
 
 fn python_is_here() -> bool {
-    let here = Command::new("python3").arg("--version").output().is_ok();
+    let here = Command::new("python3").arg("--version").said().is_ok();
     if !here {
         println!("skipped: python3 is not installed");
     }
@@ -166,7 +167,7 @@ fn a_passed_socket_lives_on_after_a_stop() {
 #[test]
 fn systemd_can_activate_it() {
     let tool = "systemd-socket-activate";
-    if Command::new(tool).arg("--version").output().is_err() {
+    if Command::new(tool).arg("--version").said().is_err() {
         println!("skipped: {tool} is not installed");
         return;
     }

@@ -449,6 +449,20 @@ fn threads_are_named_and_joined() {
 }
 
 #[test]
+fn the_tests_start_programs_in_one_place() {
+    let mut offences = Vec::new();
+    for path in files_below(&top().join("tests/it")) {
+        let file = read(&path);
+        let is_exempt = ["children.rs", "tidy.rs"].iter().any(|name| path.ends_with(name));
+        let lines = file.text.lines().enumerate().filter(|_| !is_exempt);
+        let starts = [".spawn()", ".status()", ".output()"];
+        let found = lines.filter(|(_, line)| starts.iter().any(|start| line.contains(start)));
+        offences.extend(found.map(|(at, line)| format!("{}:{}: {line}", file.path, at + 1)));
+    }
+    demand("programs are started through harness::Children, for their copies of sockets", offences);
+}
+
+#[test]
 fn nothing_is_unwrapped_outside_tests() {
     let mut offences = Vec::new();
     for source in sources() {

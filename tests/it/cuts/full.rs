@@ -1,6 +1,7 @@
 //! A small disk, filled to its last byte by another program that takes each byte that becomes free:
 //! to remove and to move messages goes on to the last one, through kills, stops and starts.
 
+use crate::harness::Children as _;
 use std::fs::{File as Foreign, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ impl SmallDisk {
         let size = format!("size={megabytes}m,nr_inodes={INODES}");
         let mount = ["-t", "tmpfs", "-o", &size, "tmpfs"];
         let mounted = rustix::process::geteuid().is_root()
-            && Command::new("mount").args(mount).arg(directory.path()).status().unwrap().success();
+            && Command::new("mount").args(mount).arg(directory.path()).ended().unwrap().success();
         if !mounted {
             println!("skipped: only root can mount a small disk");
         }
@@ -77,7 +78,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let unmounted = Command::new("umount").arg(self.path()).status();
+        let unmounted = Command::new("umount").arg(self.path()).ended();
         assert!(unmounted.is_ok() || std::thread::panicking());
     }
 }

@@ -4,6 +4,7 @@
 //! so that any number of tests run side by side. Nobody sleeps: what is to happen is waited for,
 //! with [`PATIENCE`] as the limit. Only what was started here is ever killed, by its id.
 
+mod children;
 mod console;
 mod dialogue;
 mod manager;
@@ -15,6 +16,7 @@ mod stream;
 
 use std::time::{Duration, Instant};
 
+pub use children::{Children, without_copies};
 pub use console::Console;
 pub use dialogue::{Beanstalk, check};
 pub use manager::Manager;
@@ -24,8 +26,8 @@ pub use server::{PHPMQD, Server, Setup};
 pub use stream::Stream;
 
 /// How long anything may take before its test fails. Far more than it needs, since the machine may
-/// be busy with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// be busy with other tests, and its disk with what other programs write.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the peers of a server connect through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

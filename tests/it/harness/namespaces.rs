@@ -1,5 +1,6 @@
 //! Whether this process may make namespaces, for tests with a disk, names or addresses of their own.
 
+use super::children::Children as _;
 use std::process::{Command, Stdio};
 
 /// Whether a program can be started in namespaces of its own, and entered there. Says so when not:
@@ -8,7 +9,7 @@ pub fn can_be_made() -> bool {
     let succeeds = |words: &[&str]| {
         let [tool, arguments @ ..] = words else { return false };
         let status =
-            Command::new(tool).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            Command::new(tool).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).ended();
         status.is_ok_and(|status| status.success())
     };
     let all =

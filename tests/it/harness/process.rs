@@ -1,5 +1,6 @@
 //! One started program: its log, its signals, what /proc tells of it.
 
+use super::children::Children as _;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -62,7 +63,7 @@ impl Process {
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .process_group(0)
-            .spawn()
+            .start()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Log::default());
