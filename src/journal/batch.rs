@@ -212,6 +212,7 @@ impl Batch {
             number: self.number,
             removals: std::mem::take(&mut self.removals),
             may_be_mirrored: self.may_be_mirrored,
+            keys: self.keys.split_free(),
             ..Batch::default()
         };
         self.ids_reserved = None;

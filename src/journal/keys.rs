@@ -44,6 +44,12 @@ impl Keys {
         self.changes = HashMap::new();
     }
 
+    /// Takes out those that are free.
+    pub fn split_free(&mut self) -> Keys {
+        let free = self.changes.extract_if(|_, change| change.taken.is_none());
+        Keys { changes: free.collect() }
+    }
+
     /// A key is taken; `is_new` when its message was put in the same batch.
     pub fn set(&mut self, row: KeyRow, is_new: bool) {
         let change = KeyChange { taken: Some((row.message, row.until)), is_new };

@@ -633,3 +633,15 @@ fn what_memory_lacks_is_coalesced_with_the_keys_that_are_freed_later() {
     journal.succeeded();
     assert!(journal.lag().is_none(), "the database in memory never needs it");
 }
+
+/// The keys that are free go with the removals, which make room; those that are taken wait.
+#[test]
+fn on_a_full_disk_freed_keys_go_with_the_removals() {
+    let other = Change::KeyGone { queue: QueueId(1), key: b"other"[..].into() };
+    let mut journal = after(vec![put(1), key_set(1), other]);
+    drop(journal.take());
+    journal.failed_beyond(Part::Removals);
+    let freed = journal.take_lag().unwrap();
+    assert_eq!(freed.keys(), [(QueueId(1), &b"other"[..], None)]);
+    assert_eq!(key(&journal.current), Some(Some(1)));
+}

@@ -279,6 +279,21 @@ mod tests {
         assert_eq!(reopen(&path).facts.messages, 10);
     }
 
+    /// A program that has the file open reads it by its old tables until the cookie changes.
+    #[test]
+    fn another_program_that_has_the_file_open_sees_the_new_tables() {
+        let (_directory, path) = kept_file();
+        let other = Connection::open(&path).unwrap();
+        let count = "SELECT count(*) FROM message_state";
+        let rows = |sql: &str| other.query_row(sql, [], |row| row.get::<_, i64>(0));
+        assert_eq!(rows(count).unwrap(), 5);
+        let opened = reopen(&path);
+        assert!(opened.facts.migrated);
+        assert_eq!(rows("SELECT sum(attempts) + count(*) FROM message_state").unwrap(), 5);
+        assert_eq!(rows("SELECT count(*) FROM queue_setting").unwrap(), 0);
+        opened.file.unwrap().abandon();
+    }
+
     /// Beside the log of the migration the file alone is a half: it is refused without it.
     #[test]
     fn a_migrated_file_needs_its_log() {
@@ -313,6 +328,36 @@ mod tests {
         assert_eq!(message(&all, 7).moved.as_ref().map(|row| row.priority), Some(300));
         all.1.retain(|(message, ..)| message.id.0 == 7);
         assert_eq!(all.1.len(), 1);
+    }
+
+    /// Whatever page is lost, what stands on the others is found, and nothing is made up.
+    #[test]
+    fn each_page_of_a_file_of_format_1_may_be_lost() {
+        let (_directory, kept) = kept_file();
+        let bytes = std::fs::read(&kept).unwrap();
+        let before = found(&reopen(&kept).memory);
+        let page_bytes = PAGE_BYTES as usize;
+        let (mut recovered_all, mut refused) = (0, 0);
+        for page in 0..bytes.len() / page_bytes {
+            let (_directory, path) = super::super::testing::folder();
+            let mut damaged = bytes.clone();
+            damaged[page * page_bytes..][..page_bytes].fill(0xa5);
+            std::fs::write(&path, damaged).unwrap();
+            if let Err(error) = recover(&path) {
+                assert_eq!(error.exit_code(), 65, "page {page}: {error}");
+                refused += 1;
+                continue;
+            }
+            let after = found(&reopen(&path).memory);
+            for (message, attributes, body) in &after.1 {
+                let was = before.1.iter().find(|(was, ..)| was.id == message.id).unwrap();
+                assert_eq!((attributes, body), (&was.1, &was.2), "page {page}");
+                assert!(message.moved.is_none() || message.moved == was.0.moved, "page {page}");
+            }
+            let moved = |found: &Found| found.1.iter().filter(|row| row.0.moved.is_some()).count();
+            recovered_all += u32::from(after.1.len() == 10 && moved(&after) == 5);
+        }
+        assert!(recovered_all >= 3 && refused <= 1, "{recovered_all} whole, {refused} refused");
     }
 
     #[test]

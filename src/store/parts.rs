@@ -63,10 +63,14 @@ impl File<'_> {
         self.in_slices(places, SLICE_ROWS, Means::Reserve, |tables, places| {
             tables.apply_rows(batch.part(places))
         })?;
-        if batch.ids_reserved().is_none() && batch.clock().is_none() {
+        let is_noted = batch.ids_reserved().is_none() && batch.clock().is_none();
+        if is_noted && batch.settings_len() == 0 {
             return Ok(());
         }
-        self.in_room(Means::Reserve, &|tables| tables.note(batch))
+        self.in_room(Means::Reserve, &|tables| {
+            tables.free_keys(batch)?;
+            tables.note(batch)
+        })
     }
 
     fn commit_moves(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -118,7 +122,7 @@ impl File<'_> {
         self.in_slices(places, SLICE_ROWS, Means::Room, |tables, places| {
             tables.apply_rows(batch.part(places).filter(|row| is_of_a_put(batch, row)))
         })?;
-        self.in_room(Means::Room, &|tables| tables.apply_keys(batch))?;
+        self.in_room(Means::Room, &|tables| tables.take_keys(batch))?;
         match batch.clean_stop() {
             Some(next_id) => {
                 self.in_room(Means::Room, &|tables| tables.set_number(setting::CLEAN_STOP, next_id))
@@ -213,13 +217,14 @@ pub(super) fn is_full(result: &Result<(), StoreError>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::StoreFile;
     use super::super::room::Room;
     use super::super::testing::{
         batch, commit_to, folder, found, put, queue, removed, reopen, state,
     };
+    use super::super::{StoreFile, Stored, scan};
     use super::*;
-    use crate::words::change::Change;
+    use crate::words::change::{Change, KeyRow, KeyUntil, SettingRow, StateRow};
+    use crate::words::ids::QueueId;
     use std::path::Path;
 
     /// The messages that a restart finds, and whether each was moved.
@@ -263,6 +268,84 @@ mod tests {
         store_file.abandon();
         let kept: Vec<(u64, bool)> = (31..=39).map(|id| (id, false)).collect();
         assert_eq!(ids(&path), [kept, vec![(40, true), (50, true)]].concat());
+    }
+
+    /// What an operator sets and what moves to another queue have room; both name that queue.
+    #[test]
+    fn settings_and_moves_to_a_new_queue_are_taken_with_its_name() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = full(&store_file, 40);
+        let key = |taken: Option<KeyUntil>| {
+            let (queue, key) = (QueueId(1), b"k"[..].into());
+            match taken {
+                Some(until) => Change::KeySet(KeyRow { queue, key, message: None, until }),
+                None => Change::KeyGone { queue, key },
+            }
+        };
+        let set = SettingRow { queue: QueueId(3), paused: true, ..SettingRow::default() };
+        let dead = StateRow { queue: Some(QueueId(2)), ..state(40) };
+        let mut changes: Vec<Change> = (1..=30).map(removed).collect();
+        changes.extend([
+            queue(2, "dead"),
+            queue(3, "paused"),
+            queue(4, "later"),
+            Change::Moved(dead.clone()),
+            Change::QueueSet(set),
+            key(None),
+            put(50, 4, &[b'y'; 500_000]),
+        ]);
+        let error = file.commit(&batch(changes), true).unwrap_err();
+        assert!(matches!(error, StoreError::NoRoom { kept: Part::Moves, .. }), "{error:?}");
+        drop(file);
+        store_file.abandon();
+        let opened = reopen(&path);
+        let (queues, messages) = found(&opened.memory);
+        let names: Vec<&str> = queues.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(names, ["q", "dead", "paused"]);
+        assert_eq!(messages.last().unwrap().0.moved, Some(dead));
+        let mut settings = Vec::new();
+        scan(&opened.memory, |row| {
+            if let Stored::Setting(row) = row {
+                settings.push(row);
+            }
+        })
+        .unwrap();
+        assert_eq!(settings, [set]);
+    }
+
+    /// The queue that a message leaves is gone with the same commit: not before it has left it.
+    #[test]
+    fn a_queue_is_gone_after_the_moves_out_of_it() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let dead = StateRow { queue: Some(QueueId(2)), ..state(40) };
+        commit_to(&mut file, vec![queue(1, "q"), queue(2, "dead"), put(40, 1, b"x")]);
+        commit_to(&mut file, vec![Change::Moved(dead)]);
+        drop(file);
+        let mut file = full(&store_file, 0);
+        let home = StateRow { queue: None, ..state(40) };
+        let changes = vec![
+            Change::Moved(home.clone()),
+            Change::QueueGone(QueueId(2)),
+            put(50, 1, &[b'y'; 500_000]),
+        ];
+        let much = batch(changes);
+        file.commit_removals(&much).unwrap();
+        drop(file);
+        store_file.abandon();
+        // As after a crash between the parts.
+        let opened = reopen(&path);
+        assert_eq!(found(&opened.memory).0.len(), 2);
+        let store_file = opened.file.unwrap();
+        let mut file = full(&store_file, 0);
+        let error = file.commit(&much, true).unwrap_err();
+        assert!(matches!(error, StoreError::NoRoom { kept: Part::Moves, .. }), "{error:?}");
+        drop(file);
+        store_file.abandon();
+        let (queues, messages) = found(&reopen(&path).memory);
+        assert_eq!((queues.len(), messages[0].0.moved.as_ref()), (1, Some(&home)));
     }
 
     #[test]

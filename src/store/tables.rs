@@ -119,7 +119,8 @@ impl<'c> Tables<'c> {
         }
         self.apply_rows(batch.part(places.clone()))?;
         if places.end >= batch.places() {
-            self.apply_keys(batch)?;
+            self.free_keys(batch)?;
+            self.take_keys(batch)?;
             self.set_queues(batch)?;
             self.forget_queues(batch)?;
         }
@@ -131,12 +132,17 @@ impl<'c> Tables<'c> {
         batch.settings().iter().try_for_each(|row| self.queue_set(row))
     }
 
-    /// Takes and frees the keys of a batch.
-    pub fn apply_keys(&mut self, batch: &Batch) -> Result<()> {
+    /// Frees the keys that are free with a batch.
+    pub fn free_keys(&mut self, batch: &Batch) -> Result<()> {
+        let mut free = batch.keys().into_iter().filter(|(.., taken)| taken.is_none());
+        free.try_for_each(|(queue, key, _)| self.key_free(queue, key))
+    }
+
+    /// Takes the keys that are taken with a batch.
+    pub fn take_keys(&mut self, batch: &Batch) -> Result<()> {
         for (queue, key, taken) in batch.keys() {
-            match taken {
-                Some((message, until)) => self.key_taken(queue, key, message, until)?,
-                None => self.key_free(queue, key)?,
+            if let Some((message, until)) = taken {
+                self.key_taken(queue, key, message, until)?;
             }
         }
         Ok(())
