@@ -18,7 +18,6 @@ use super::{Detached, Ledger};
 impl Ledger {
     /// Notes a failed attempt, and tells how many there were.
     pub fn note_failure(&mut self, now: Time, detached: &Detached, cause: Cause) -> u32 {
-        self.messages[detached.slot()].unsaved = true;
         let failure = self.messages.failure_mut(detached.slot());
         failure.cause = Some(cause);
         failure.returned = Some(now);
