@@ -307,6 +307,25 @@ fn without_a_free_inode_what_is_there_is_read_and_the_rest_follows() {
 }
 
 #[test]
+fn a_file_of_format_1_on_a_full_disk_is_refused_unchanged_until_there_is_room() {
+    let Some(disk) = SmallDisk::mount(20) else { return };
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/format-1.db");
+    std::fs::copy(kept, disk.database()).unwrap();
+    disk.fill();
+    let before = std::fs::read(disk.database()).unwrap();
+    let error = store::open(Some(&disk.database()), &mut |_| ()).err().expect("it has no room");
+    let text = error.to_string();
+    assert_eq!(error.exit_code(), 74, "{text}");
+    assert!(text.contains("format 1") && text.contains("131072 bytes"), "{text}");
+    assert!(std::fs::read(disk.database()).unwrap() == before);
+    disk.free();
+    let opened = open(&disk.database());
+    assert!(opened.facts.migrated);
+    assert_eq!(opened.facts.messages, 10);
+    opened.file.unwrap().close().unwrap();
+}
+
+#[test]
 fn on_a_full_disk_everything_can_be_moved_and_removed_through_kills_and_stops() {
     let _ = story(Random::seed(), Sizes { body_bytes_max: 300, ..Sizes::SMALL }, 4_000);
 }
