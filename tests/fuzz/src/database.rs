@@ -79,7 +79,8 @@ fn serve(path: &Path, opened: Opened, has_log: bool) {
             }
         }
         Stored::Message(message) => loader.message(message),
-        Stored::Setting(_) | Stored::Key(_) => {}
+        Stored::Setting(row) => loader.setting(row),
+        Stored::Key(row) => loader.key(&row),
     })
     .expect("what was checked can be read");
     let (mut engine, dropped) = loader.finish();
