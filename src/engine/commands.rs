@@ -49,6 +49,8 @@ impl Engine {
             }
             Command::Bury { message, priority } => self.bury(turn, asker, &message, priority),
             Command::Fail { message, reason } => self.fail(turn, asker, &message, reason),
+            Command::Mark(message) => self.mark(turn, asker, &message),
+            Command::Unmark(id) => self.unmark(turn, asker, id),
             Command::Touch(message) => self.touch(turn, asker, &message),
             Command::Kick { queue, count } => self.kick_some(turn, asker, &queue, count),
             Command::KickMessage(id) => self.kick_one(turn, asker, id),
@@ -195,6 +197,7 @@ fn counted(command: &Command) -> Option<Counted> {
         Command::Requeue { .. } => Counted::Requeue,
         Command::Bury { .. } => Counted::Bury,
         Command::Fail { .. } => Counted::Fail,
+        Command::Mark(_) | Command::Unmark(_) => Counted::Mark,
         Command::Touch(_) => Counted::Touch,
         Command::Peek(_) => Counted::Peek,
         Command::PeekNext { state: MessageState::Delayed, .. } => Counted::PeekDelayed,

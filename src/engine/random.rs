@@ -435,8 +435,10 @@ impl Pair {
     fn serial(&mut self, who: char) -> Command {
         let (id, message) = (self.id(who), self.message(who, false));
         let random = &mut self.random;
-        match random.below(53) {
-            49.. => self.together(who),
+        match random.below(56) {
+            53 => Command::Unmark(id),
+            54.. => Command::Mark(message),
+            49..53 => self.together(who),
             40..44 => random.subscription(),
             44 | 45 => random.reserve_once(),
             46 => random.reserve_from(),
@@ -492,10 +494,12 @@ impl Pair {
     }
 
     fn streaming(&mut self, who: char) -> Command {
-        let message = self.message(who, true);
+        let (id, message) = (self.id(who), self.message(who, true));
         let random = &mut self.random;
-        match random.below(30) {
-            26.. => self.together(who),
+        match random.below(34) {
+            30 | 31 => Command::Mark(message),
+            32.. => Command::Unmark(id),
+            26..30 => self.together(who),
             20..23 => random.subscription(),
             23 => random.reserve_once(),
             24 => random.reserve_from(),

@@ -35,8 +35,8 @@ impl Engine {
     /// The message in a session's hands that a command names.
     pub(super) fn held(&self, who: SessionSlot, message: &MessageRef) -> Option<Slot> {
         match message {
-            MessageRef::Id(id) => self.held_by(who, *id, None),
-            MessageRef::IdOf(id, queue) => self.held_by(who, *id, Some(queue)),
+            MessageRef::Id(id) => self.held_unmarked(who, *id, None),
+            MessageRef::IdOf(id, queue) => self.held_unmarked(who, *id, Some(queue)),
             MessageRef::HeldOf(name) => {
                 let queue = self.ledger.queues().find(name)?;
                 self.held_of(who, queue).next()
@@ -44,13 +44,24 @@ impl Engine {
         }
     }
 
-    /// The messages of a queue that a session took on request, the oldest first.
+    fn held_unmarked(
+        &self,
+        who: SessionSlot,
+        id: MessageId,
+        queue: Option<&QueueName>,
+    ) -> Option<Slot> {
+        self.held_by(who, id, queue).filter(|slot| !self.ledger.is_marked(*slot))
+    }
+
+    /// The unmarked messages of a queue that a session took on request, the oldest first.
     pub(super) fn held_of(&self, who: SessionSlot, queue: QueueSlot) -> impl Iterator<Item = Slot> {
         let held = &self.ledger.session(who).held;
         let held = self.ledger.reservations().iter(held, Of::Holder);
         let slots = held.map(|(_, held)| held.message);
         slots.filter(move |slot| {
-            self.ledger.queue_of(*slot) == queue && !self.ledger.is_flushed(*slot)
+            self.ledger.queue_of(*slot) == queue
+                && !self.ledger.is_flushed(*slot)
+                && !self.ledger.is_marked(*slot)
         })
     }
 
@@ -80,7 +91,7 @@ impl Engine {
     pub(super) fn sent(&mut self, turn: &mut Turn<'_>, who: SessionSlot, count: usize) {
         for _ in 0..count {
             let Some(id) = self.ledger.end_sending(who) else { break };
-            let Some(slot) = self.held_by(who, id, None) else {
+            let Some(slot) = self.held_unmarked(who, id, None) else {
                 // It was flushed meanwhile, or another command has settled it.
                 self.answer_late(turn, who, &MessageRef::Id(id), Late::Done);
                 continue;
@@ -165,7 +176,7 @@ impl Engine {
 
     pub(super) fn remove(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
         let found = self.reclaim(turn, id);
-        let mine = self.held_by(asker.session, id, None).is_some();
+        let mine = self.held_unmarked(asker.session, id, None).is_some();
         let Some(slot) = found.filter(|slot| mine || !self.ledger.is_reserved(*slot)) else {
             return turn.reply(asker, Reply::NotFound);
         };
@@ -288,6 +299,25 @@ impl Engine {
     ) {
         self.ledger.note_reason(slot, reason);
         self.give_back(turn, slot, Cause::Failed);
+    }
+
+    pub(super) fn mark(&mut self, turn: &mut Turn<'_>, asker: Asker, message: &MessageRef) {
+        let Some((asker, slot)) = self.held_or_answer(turn, asker, message) else { return };
+        let through = self.ledger.mark(turn.time(), slot);
+        turn.reply(asker, Reply::Marked);
+        if let Some(through) = through {
+            self.serve_subscription(turn, through);
+        }
+    }
+
+    pub(super) fn unmark(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
+        let held = self.held_by(asker.session, id, None);
+        let Some(slot) = held.filter(|slot| self.ledger.is_marked(*slot)) else {
+            return turn.reply(asker, Reply::NotFound);
+        };
+        let until = turn.time().plus(self.ledger.message(slot).time_to_run_ms);
+        self.ledger.unmark(slot, until);
+        turn.reply(asker, Reply::Marked);
     }
 
     pub(super) fn touch(&mut self, turn: &mut Turn<'_>, asker: Asker, message: &MessageRef) {

@@ -212,6 +212,7 @@ impl Storm {
                     let window = random.pick(&[0, 1, 2, 30]);
                     consume(name, window)
                 }
+                6 if random.one_in(4) => Command::Mark(message),
                 6..8 => Command::Acknowledge(message),
                 8 => Command::Requeue { message, time_to_live_ms: random.pick(&[None, Some(0)]) },
                 _ if random.one_in(2) => Command::Fail { message, reason: random.reason() },
@@ -249,7 +250,8 @@ impl Storm {
             53 if random.one_in(2) => random.together(|_| message.clone()),
             52 => Command::ListQueues,
             53 => Command::List { queue: name, lines_max: 5 },
-            54 => Command::MessageStatistics(id),
+            54 if random.one_in(2) => Command::Mark(message),
+            54 => Command::Unmark(id),
             55 => Command::QueueStatistics(name),
             57 => random.setting(),
             56 => consume(name, random.pick(&[0, 1, 30])),

@@ -187,7 +187,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The held message that a step names, if no step before it has settled that.
+    /// The held message that a step names, marked or not, if no step before it has settled that.
     fn held_and_not_in(
         &self,
         who: SessionSlot,
@@ -199,7 +199,10 @@ impl Engine {
                 let queue = self.ledger.queues().find(name)?;
                 self.held_of(who, queue).find(|slot| !seen.contains(slot))
             }
-            by_id => self.held(who, by_id).filter(|slot| !seen.contains(slot)),
+            MessageRef::Id(id) => self.held_by(who, *id, None).filter(|slot| !seen.contains(slot)),
+            MessageRef::IdOf(id, queue) => {
+                self.held_by(who, *id, Some(queue)).filter(|slot| !seen.contains(slot))
+            }
         }
     }
 }

@@ -259,6 +259,13 @@ pub enum Command {
         /// Why, for people.
         reason: Option<Reason>,
     },
+    /// A held message is to be settled by a [`Command::Together`] that comes later, and by nothing
+    /// else: until then no clock runs for it, and its place in a window is free. Answer:
+    /// [`Reply::Marked`].
+    Mark(MessageRef),
+    /// It is not after all: it is in the connection's hands as if it had just been taken on request.
+    /// Answer: [`Reply::Marked`], or [`Reply::NotFound`] for one that is not marked.
+    Unmark(MessageId),
     /// Start the time to run of a held message anew. Answer: [`Reply::Touched`].
     Touch(MessageRef),
     /// Look at a message. Answer: a found message or [`Reply::NotFound`].
@@ -436,6 +443,8 @@ pub enum Reply {
     Released,
     /// The message is set aside.
     Buried,
+    /// The message is marked to be settled later, or not any more.
+    Marked,
     /// Its time to run starts anew.
     Touched,
     /// So many messages were brought back.

@@ -28,6 +28,7 @@ pub enum Counted {
     Requeue,
     Bury,
     Fail,
+    Mark,
     Touch,
     Peek,
     PeekReady,

@@ -10,6 +10,7 @@
 mod clocks;
 mod dead_letters;
 mod keys;
+mod marks;
 mod moves;
 mod references;
 mod subscriptions;

@@ -119,6 +119,8 @@ impl Model {
             Command::Flush(queue) => self.flush(who, |name| *name == queue),
             Command::FlushAll => self.flush(who, |_| true),
             Command::Remove(id) => self.remove(who, id.0),
+            Command::Mark(message) => self.mark(who, &message),
+            Command::Unmark(id) => self.unmark(who, id.0),
             Command::Touch(message) => self.touch(who, &message),
             Command::Acknowledge(_)
             | Command::Release { .. }

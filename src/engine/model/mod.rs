@@ -63,6 +63,8 @@ pub struct Held {
     pub until: u64,
     /// Its place among all hand-outs.
     pub order: u64,
+    /// Whether it is to be settled together with others.
+    pub marked: bool,
 }
 
 impl At {
@@ -220,7 +222,11 @@ impl Model {
         }
         let (by, when_sent) = (subscription.who, subscription.settlement == Settlement::WhenSent);
         let until = if has_one_clock { NEVER } else { until };
-        self.deliver(id, "dispatched", Held { by, through: Some(number), until, order });
+        self.deliver(
+            id,
+            "dispatched",
+            Held { by, through: Some(number), until, order, marked: false },
+        );
         self.update(number);
         if when_sent {
             self.session(by).sending.push_back(id);
@@ -234,7 +240,7 @@ impl Model {
             let run = self.now + self.message(id).ttr;
             let until = from.map_or(run, |from| self.ends(from, id));
             let order = self.stamp();
-            self.deliver(id, "reserved", Held { by, through: None, until, order });
+            self.deliver(id, "reserved", Held { by, through: None, until, order, marked: false });
             handed += 1;
             let Some(from) = from else { break };
             if self.subscriptions[&from].settlement == Settlement::WhenSent {
@@ -362,7 +368,7 @@ impl Model {
     pub fn sent(&mut self, who: char, count: usize) {
         for _ in 0..count {
             let Some(id) = self.session(who).sending.pop_front() else { break };
-            if self.is_held(who, id) {
+            if self.is_free_to_settle(who, id) {
                 let queue = self.message(id).queue.clone();
                 self.take_back(id, false);
                 self.forget(id);

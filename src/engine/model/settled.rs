@@ -4,22 +4,61 @@ use crate::words::cause::Cause;
 use crate::words::command::{Command, MessageRef};
 use crate::words::ids::QueueName;
 
-use super::{At, Model, NEVER};
+use super::{At, Held, Model, NEVER};
 
 impl Model {
+    /// A message that can be settled by itself.
+    pub fn is_free_to_settle(&self, who: char, id: u64) -> bool {
+        let held = self.find(id).and_then(|m| m.at.held());
+        held.is_some_and(|held| held.by == who && !held.marked)
+    }
+    pub fn mark(&mut self, who: char, message: &MessageRef) {
+        let Some(id) = self.meant(who, message) else {
+            let MessageRef::IdOf(id, queue) = message else { return self.say(who, "NotFound") };
+            self.say(who, "NotHeld");
+            return self.late(who, id.0, Some(queue), false);
+        };
+        let (now, stamp) = (self.now, self.stamp());
+        let held = self.message(id).at.held().unwrap();
+        let mut marked = Held { until: NEVER, marked: true, through: None, ..held };
+        if let Some(number) = held.through {
+            if self.out(number)[0] == id {
+                self.subscription(number).clock = now;
+            }
+            marked.order = stamp;
+        }
+        self.message(id).at = At::Reserved(marked);
+        self.say(who, "Marked");
+        if let Some(number) = held.through {
+            self.update(number);
+            self.serve_all_of(number);
+        }
+    }
+    pub fn unmark(&mut self, who: char, id: u64) {
+        if !self.is_held(who, id) || self.is_free_to_settle(who, id) {
+            return self.say(who, "NotFound");
+        }
+        let now = self.now;
+        let message = self.message(id);
+        let held = message.at.held().unwrap();
+        message.at = At::Reserved(Held { marked: false, until: now + message.ttr, ..held });
+        self.say(who, "Marked");
+    }
     pub fn is_held(&self, who: char, id: u64) -> bool {
         self.find(id).and_then(|m| m.at.held()).is_some_and(|held| held.by == who)
     }
     /// The message in somebody's hands that is meant.
     fn meant(&self, who: char, message: &MessageRef) -> Option<u64> {
-        self.all_meant(who, message).first().copied()
+        let mut meant = self.all_meant(who, message);
+        meant.retain(|id| self.is_free_to_settle(who, *id));
+        meant.first().copied()
     }
     /// The same where several may be meant, the first one first.
     pub fn all_meant(&self, who: char, message: &MessageRef) -> Vec<u64> {
         let is_of = |id: u64, queue: &QueueName| self.find(id).is_some_and(|m| m.queue == *queue);
         let mut meant = match message {
             MessageRef::Id(id) | MessageRef::IdOf(id, _) => vec![id.0],
-            MessageRef::HeldOf(_) => self.held_as(|held| held.through.is_none()),
+            MessageRef::HeldOf(_) => self.held_as(|held| held.through.is_none() && !held.marked),
         };
         meant.retain(|id| self.is_held(who, *id));
         if let MessageRef::IdOf(_, queue) | MessageRef::HeldOf(queue) = message {
@@ -126,7 +165,7 @@ impl Model {
     }
 
     pub fn remove(&mut self, who: char, id: u64) {
-        let held = self.is_held(who, id);
+        let held = self.is_free_to_settle(who, id);
         if !held && !self.find(id).is_some_and(|m| !matches!(m.at, At::Reserved(_))) {
             return self.say(who, "NotFound");
         }

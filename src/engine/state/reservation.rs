@@ -26,6 +26,8 @@ pub struct Reservation {
     subscription: SubscriptionSlot,
     /// Whether its moment is that of its end, and not that of its beginning.
     has_end: bool,
+    /// Whether it is to be settled together with others, and by nothing else.
+    is_marked: bool,
     /// When it ends by itself; of what came through a window with one clock, when it was handed
     /// out.
     pub moment: Time,
@@ -46,6 +48,21 @@ pub enum Holder {
 impl Reservation {
     pub fn window(&self) -> Option<SubscriptionSlot> {
         (self.subscription != NONE).then_some(self.subscription)
+    }
+
+    pub fn is_marked(&self) -> bool {
+        self.is_marked
+    }
+
+    /// Takes it out of its window, if it has one, and has no clock run for it.
+    pub fn mark(&mut self) {
+        (self.subscription, self.is_marked) = (NONE, true);
+        (self.has_end, self.moment) = (true, Time::NEVER);
+    }
+
+    /// Has it end at this moment again.
+    pub fn unmark(&mut self, until: Time) {
+        (self.is_marked, self.moment) = (false, until);
     }
 
     /// When it ends by itself.
@@ -115,7 +132,15 @@ impl Reservations {
         (has_end, moment): (bool, Time),
     ) -> ReservationSlot {
         let (links, subscription) = ([UNLINKED; 2], window.unwrap_or(NONE));
-        let reservation = Reservation { message, session, subscription, has_end, moment, links };
+        let reservation = Reservation {
+            message,
+            session,
+            subscription,
+            has_end,
+            is_marked: false,
+            moment,
+            links,
+        };
         let slot = self.slots.insert(reservation);
         ReservationSlot::try_from(slot).expect("fewer than 2^32 reservations")
     }

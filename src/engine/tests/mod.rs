@@ -379,6 +379,8 @@ pub fn command(text: &str) -> Command {
         }
         "bury" => Command::Bury { message: said.message(), priority: said.priority() },
         "fail" => Command::Fail { message: said.message(), reason: said.reason() },
+        "mark" => Command::Mark(said.message()),
+        "unmark" => Command::Unmark(id()),
         "touch" => Command::Touch(said.message()),
         "kick" => Command::Kick {
             queue: said.name(2).map_or(Target::Referred, Target::Named),

@@ -166,3 +166,59 @@ fn more_than_one_commit_may_have_is_refused() {
     assert!(t.command('a', many(most)).starts_with("a together 5 6 "));
     assert_eq!(t.changes.len(), most);
 }
+
+#[test]
+fn a_marked_message_waits_without_a_clock_and_its_place_in_the_window_is_free() {
+    let mut t = Talk::new().workers("p").consumers_timed("x", 100);
+    t.say('x', "consume q 1");
+    (0..3).for_each(|_| drop(t.say('p', "put q ttr 50")));
+    assert_eq!(t.say('x', "mark 1 q"), "x Marked, x dispatched 2");
+    assert_eq!(t.say('x', "ack 2 q"), "x Acknowledged, x dispatched 3");
+    assert_eq!(t.say('p', "put q"), "p put 4", "the window is full");
+    assert_eq!(t.pass(99), "");
+    for text in ["release 1", "bury 1", "fail 1", "touch 1", "remove 1", "mark 1"] {
+        assert_eq!(t.say('x', text), "x NotFound", "{text}");
+    }
+    assert_eq!(t.say('x', "ack 1 q"), "x NotHeld");
+    assert_eq!(t.say('p', "take 1"), "p NotFound");
+    t.say('x', "ack 3 q");
+    t.pass(10_000);
+    assert_eq!(t.state(1), "Reserved");
+    assert_eq!(t.command('x', together(&["ack 1", "put r"])), "x together 5");
+    assert_eq!(t.state(1), "gone");
+}
+
+#[test]
+fn what_is_unmarked_is_in_its_holders_hands_for_its_time_to_run() {
+    let mut t = Talk::new().workers("p").consumers("x");
+    t.say('x', "consume q 1");
+    t.say('p', "put q ttr 50");
+    t.say('x', "mark 1");
+    assert_eq!(t.say('p', "unmark 1"), "p NotFound");
+    assert_eq!(t.say('x', "unmark 1"), "x Marked");
+    assert_eq!(t.say('x', "unmark 1"), "x NotFound");
+    assert_eq!(t.say('p', "put q"), "p put 2, x dispatched 2", "its place stays free");
+    assert_eq!(t.pass(49), "");
+    assert_eq!(t.say('x', "touch 1"), "x Touched");
+    t.pass(50);
+    assert_eq!(t.state(1), "Ready");
+}
+
+#[test]
+fn the_end_of_its_connection_and_a_flush_take_a_marked_message_back() {
+    let mut t = holding();
+    t.say('a', "mark 1");
+    t.say('a', "mark q");
+    assert_eq!(t.say('a', "mark q"), "a Marked", "the third");
+    assert_eq!(t.say('a', "ack q"), "a Acknowledged", "the fourth, which alone is not marked");
+    assert_eq!(t.close('a'), "a finished");
+    assert_eq!(
+        (t.state(1), t.state(3), t.state(4)),
+        ("Ready".into(), "Ready".into(), "gone".into())
+    );
+    t.say('b', "take 1");
+    t.say('b', "mark 1");
+    assert_eq!(t.say('b', "flush q"), "b flushed 3");
+    assert_eq!(t.command('b', together(&["ack 1"])), "b refused NotHeld");
+    assert_eq!(t.engine.stored().1, 0);
+}

@@ -63,6 +63,7 @@ impl Encoder for BeanstalkEncoder {
             | Reply::Configured
             | Reply::WakeUp
             | Reply::Joined(_)
+            | Reply::Marked
             | Reply::Together(_)
             | Reply::Keys(_) => word("INTERNAL_ERROR", out),
         }
