@@ -383,7 +383,7 @@ fn assert_goes_on(story: &mut Story, what: &str) {
 #[test]
 fn a_migration_may_be_cut_anywhere() {
     let (mut cuts, mut uncut) = (0_u64, 0_u64);
-    for seed in 0..(2 + cuts_wanted(0) / 40) {
+    for seed in 0..(2 + cuts_wanted(0) / 400) {
         for step in 1.. {
             let mut story = first_format(seed);
             let what = format!("seed {seed}, step {step}");
