@@ -38,7 +38,7 @@ use crate::words::ids::ConnectionId;
 use crate::words::limits::{EVENTS_PER_TURN_MAX, EVENTS_WAITING_MAX};
 
 use super::Dispatcher;
-use super::peers::{Closed, Peer};
+use super::peers::Closed;
 
 /// Channel messages of a peer that has hung up which go ahead of a round: up to 16,384 requests.
 pub(super) const AHEAD_EVENTS_MAX: usize = 64;
@@ -239,8 +239,8 @@ impl Dispatcher<'_> {
 
     /// How far a peer that has hung up has got.
     fn departure(&mut self, connection: ConnectionId) -> Departure {
-        let is_behind_wait = |peer: &Peer| !peer.ended && peer.is_closed_for(Closed::BACKLOG);
-        if self.peers.get(&connection).is_some_and(is_behind_wait) {
+        let peer = self.peers.get(&connection);
+        if peer.is_some_and(|peer| !peer.ended && peer.is_closed_for(Closed::BACKLOG)) {
             // Its thread has seen that too, and is about to say so.
             self.input(Input::HungUp(connection));
         }

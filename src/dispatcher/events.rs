@@ -40,7 +40,7 @@ impl Dispatcher<'_> {
         debug!(self.log, "connection opened"; "connection" => connection.0,
             "protocol" => profile.protocol.name, "peer" => %opened.peer);
         self.departures.watch(connection, Arc::clone(&opened.transport));
-        self.peers.insert(connection, Peer::new(opened, &self.writers));
+        self.peers.insert(connection, Box::new(Peer::new(opened, &self.writers)));
         let (manner, ack_timeout_ms) = (profile.protocol.manner, profile.ack_timeout_ms);
         let first_queue = profile.protocol.first_queue.map(|(name, number)| {
             let name = QueueName::new(name.as_bytes()).expect("a first queue has a queue's name");

@@ -131,7 +131,8 @@ pub struct Parts {
 pub struct Dispatcher<'c> {
     engine: Engine,
     mirror: Mirror<'c>,
-    peers: FxHashMap<ConnectionId, Peer>,
+    /// Boxed, since the table has room for twice as many.
+    peers: FxHashMap<ConnectionId, Box<Peer>>,
     /// Peers that something was written for in this turn.
     dirty: Vec<ConnectionId>,
     effects: Vec<Effect>,

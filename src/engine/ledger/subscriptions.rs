@@ -55,6 +55,10 @@ impl Ledger {
             }
         }
         if subscription.position(queue).is_none() {
+            if subscription.queues.is_empty() {
+                // Hardly any gets another one.
+                subscription.queues.reserve_exact(1);
+            }
             subscription.queues.push(Member { queue, leaving: false, entered: 0 });
             *references(&mut self.queues[queue], subscription.is_window()) += 1;
         }
