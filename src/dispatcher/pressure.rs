@@ -216,7 +216,8 @@ impl Dispatcher<'_> {
         let journal_bytes = journal.bytes() + self.mirror.lacking_bytes();
         let besides =
             journal.bytes_besides_messages() + self.mirror.lacking_bytes_besides_messages();
-        let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + besides;
+        let queue_bytes = self.engine.queue_bytes();
+        let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + queue_bytes + besides;
         let pages = self.mirror.bytes().saturating_sub(SIZE_FREE_BYTES);
         self.admission.set_pages(pages);
         self.admission.set_kept(kept, journal_bytes);

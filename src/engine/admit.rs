@@ -66,7 +66,7 @@ impl Engine {
             Target::Named(name) => self.queue(name),
         };
         let Some(queue) = queue else {
-            return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
+            return turn.reply(asker, Reply::Refused(self.refuse_queue()));
         };
         if can_be_refused && self.is_full(queue, put.priority) {
             return turn.reply(asker, Reply::Refused(Refusal::QueueFull));

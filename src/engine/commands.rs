@@ -79,7 +79,7 @@ impl Engine {
 
     fn refer(&mut self, turn: &mut Turn<'_>, asker: Asker, name: &QueueName) {
         let Some(queue) = self.queue(name) else {
-            return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
+            return turn.reply(asker, Reply::Refused(self.refuse_queue()));
         };
         if let Some(old) = self.ledger.refer(asker.session, queue) {
             self.drop_if_unneeded(turn, old);
@@ -146,7 +146,7 @@ impl Engine {
             found => found,
         };
         let Some(queue) = queue else {
-            return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
+            return turn.reply(asker, Reply::Refused(self.refuse_queue()));
         };
         self.ledger.configure_queue(queue, setting);
         let id = self.ledger.queue(queue).id;

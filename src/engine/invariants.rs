@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::words::clock::Time;
-use crate::words::limits::BACKLOG_REQUESTS_MAX;
+use crate::words::limits::{BACKLOG_REQUESTS_MAX, QUEUE_OVERHEAD_BYTES};
 use crate::words::statistics::StateCounts;
 
 use super::Engine;
@@ -14,7 +14,7 @@ use super::slices::Work;
 use super::state::deadlines::Due;
 use super::state::keys::Until;
 use super::state::message::{Slot, State};
-use super::state::queue::{QueueSlot, URGENT_BELOW};
+use super::state::queue::{Queue, QueueSlot, URGENT_BELOW};
 use super::state::reservation::{List, Of, ReservationSlot};
 use super::state::session::{Hold, Keyed, Session, SessionSlot};
 use super::state::subscription::SubscriptionSlot;
@@ -62,6 +62,9 @@ impl Engine {
             count += 1;
         }
         assert_eq!(count, self.ledger.queues().len(), "queues in lists");
+        let bytes = |queue: &Queue| QUEUE_OVERHEAD_BYTES + 2 * queue.name.as_str().len() as u64;
+        let bytes: u64 = self.ledger.queues().listed_from(0).map(bytes).sum();
+        assert_eq!(bytes, self.ledger.queues().bytes(), "what queues take");
     }
 
     fn check_messages(&self, doomed: &BTreeSet<Slot>) {

@@ -65,7 +65,9 @@ use crate::words::change::Change;
 use crate::words::clock::{Now, Time};
 use crate::words::command::{Handing, Manner, Options, Reply, Request, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
-use crate::words::limits::{BACKLOG_REQUESTS_MAX, Limits, WORK_HELD_BACK_MAX, WORK_PER_TURN_MAX};
+use crate::words::limits::{
+    BACKLOG_REQUESTS_MAX, Limits, WORK_HELD_BACK_MAX, WORK_PER_TURN_MAX, queue_bytes_max,
+};
 use crate::words::policy::Policies;
 use crate::words::refusal::Refusal;
 use crate::words::statistics::CommandCounts;
@@ -372,6 +374,11 @@ impl Engine {
         (self.ledger.counts().body_bytes, self.ledger.messages().len() as u64)
     }
 
+    /// What all queues take beside their messages, in bytes.
+    pub fn queue_bytes(&self) -> u64 {
+        self.ledger.queues().bytes()
+    }
+
     /// The id of the next message.
     pub fn next_id(&self) -> u64 {
         self.ids.next
@@ -456,13 +463,22 @@ impl Engine {
         self.resumable.push_back(who);
     }
 
-    /// The queue of this name, made if there is none; `None` when there are too many.
+    /// The queue of this name, made if there is none; `None` when there are too many, or their names
+    /// take too much memory.
     fn queue(&mut self, name: &QueueName) -> Option<QueueSlot> {
-        if let Some(slot) = self.ledger.queues().find(name) {
+        let queues = self.ledger.queues();
+        if let Some(slot) = queues.find(name) {
             return Some(slot);
         }
-        let has_room = self.ledger.queues().len() < self.limits.max_queues();
+        let has_room = queues.len() < self.limits.max_queues()
+            && queues.bytes() < queue_bytes_max(self.limits.max_memory());
         has_room.then(|| self.ledger.make_queue(name))
+    }
+
+    /// Why there is no queue.
+    fn refuse_queue(&self) -> Refusal {
+        let is_full = self.ledger.queues().bytes() >= queue_bytes_max(self.limits.max_memory());
+        if is_full { Refusal::OutOfMemory } else { Refusal::TooManyQueues }
     }
 
     /// Lets a queue go that nobody would miss.

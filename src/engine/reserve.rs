@@ -47,7 +47,7 @@ impl Engine {
             }
         };
         let Some(from) = from else {
-            return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
+            return turn.reply(asker, Reply::Refused(self.refuse_queue()));
         };
         if refuse_if_holding && self.holds_one_of(who, from) {
             turn.reply(asker, Reply::Refused(Refusal::Holding));

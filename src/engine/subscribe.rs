@@ -26,7 +26,7 @@ impl Engine {
             *max = (*max).min(self.limits.max_window());
         }
         let Some(queue) = self.queue(name) else {
-            return turn.reply(asker, Reply::Refused(Refusal::TooManyQueues));
+            return turn.reply(asker, Reply::Refused(self.refuse_queue()));
         };
         let is_answered = key != SubscriptionKey::Queue;
         let keyed = Keyed::new(key, queue);

@@ -6,6 +6,7 @@ use slab::Slab;
 
 use crate::words::clock::Time;
 use crate::words::ids::{QueueId, QueueName, Sequence};
+use crate::words::limits::QUEUE_OVERHEAD_BYTES;
 use crate::words::settings::QueueLimits;
 use crate::words::statistics::StateCounts;
 
@@ -168,11 +169,17 @@ pub struct Queues {
     // Names come from strangers: the standard hasher, which is keyed, keeps them from colliding
     // on purpose.
     by_name: HashMap<QueueName, QueueSlot>,
+    /// What they take beside their messages.
+    bytes: u64,
 }
 
 impl Queues {
     pub fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub fn find(&self, name: &QueueName) -> Option<QueueSlot> {
@@ -185,12 +192,14 @@ impl Queues {
         let slot = QueueSlot::try_from(slot).expect("fewer than 2^32 queues");
         self.listed.push(slot);
         self.by_name.insert(name.clone(), slot);
+        self.bytes += queue_bytes(name);
         slot
     }
 
     pub fn remove(&mut self, slot: QueueSlot) -> Queue {
         let queue = self.slots.remove(slot as usize);
         self.by_name.remove(&queue.name);
+        self.bytes -= queue_bytes(&queue.name);
         self.listed.swap_remove(queue.place as usize);
         if let Some(moved) = self.listed.get(queue.place as usize) {
             self.slots[*moved as usize].place = queue.place;
@@ -229,6 +238,12 @@ impl Queues {
         let end = QueueSlot::try_from(self.slots.capacity()).unwrap_or(QueueSlot::MAX);
         (from..end).filter_map(|slot| Some((slot, self.get(slot)?)))
     }
+}
+
+/// What a queue takes beside its messages: it stands in a slab and two tables, and its name in the
+/// database in memory as well.
+fn queue_bytes(name: &QueueName) -> u64 {
+    QUEUE_OVERHEAD_BYTES + 2 * name.as_str().len() as u64
 }
 
 impl std::ops::Index<QueueSlot> for Queues {

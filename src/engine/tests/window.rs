@@ -126,3 +126,16 @@ fn a_consumer_of_a_queue_too_many_is_told_so() {
     assert_eq!(t.say('c', "consume r 1"), "c refused TooManyQueues");
     assert_eq!(t.say('c', "consume q 1"), "");
 }
+
+/// Half a million names took 353 MiB, whatever `max_memory` said.
+#[test]
+fn regression_10_names_of_queues_do_not_take_all_the_memory() {
+    // Half of it is for queues of 514 bytes, of which the first brings it beyond.
+    let limits = LimitValues { max_memory: 2 * 1_000, ..LimitValues::default() };
+    let mut t = Talk::with(limits).workers("p").consumers("c");
+    assert_eq!(t.say('c', "consume r 1"), "");
+    assert_eq!(t.say('c', "consume s 1"), "c refused OutOfMemory");
+    assert_eq!(t.say('p', "put r"), "p put 1, c dispatched 1", "a queue that is there");
+    assert_eq!(t.say('p', "put s"), "p refused OutOfMemory");
+    assert_eq!(t.say('p', "queues"), "p queues q r");
+}
