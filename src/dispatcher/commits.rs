@@ -31,7 +31,7 @@ use crate::words::limits::{PAUSE_MS, TICK_BYTES_MAX};
 use crate::words::statistics::StoreFacts;
 
 use super::Dispatcher;
-use super::pace::Pace;
+use super::pace::WorkPace;
 use super::rewrite::Rewrite;
 
 /// The way to the database file.
@@ -45,7 +45,7 @@ pub(super) struct Commits {
     /// The order under way.
     pub under_way: Option<UnderWay>,
     /// How much of large work is recorded.
-    pub pace: Pace,
+    pub pace: WorkPace,
     /// The strictest level that an answer waits for.
     pub demanded: Option<Durability>,
     /// When the tick is due; never while all is on the disk.
@@ -106,7 +106,7 @@ impl Commits {
             timeout_ms,
             committed: Committed::default(),
             under_way: None,
-            pace: Pace::new(),
+            pace: WorkPace::new(),
             demanded: None,
             tick: Time::NEVER,
             unsynced: false,

@@ -27,7 +27,7 @@ const ROWS_MAX: u64 = 32_000;
 
 /// What large work has recorded, and how long commits take.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct WorkPace {
     /// Rows recorded since a batch was last taken.
     rows: u64,
     /// At so many the batch is full.
@@ -44,14 +44,14 @@ pub(super) struct Pace {
     held_back_until: Time,
 }
 
-impl Pace {
-    pub fn new() -> Pace {
-        Pace::from_rows(ROWS_MIN)
+impl WorkPace {
+    pub fn new() -> WorkPace {
+        WorkPace::from_rows(ROWS_MIN)
     }
 
     /// One whose smallest full batch has so many rows.
-    pub(super) fn from_rows(rows_min: u64) -> Pace {
-        Pace {
+    pub(super) fn from_rows(rows_min: u64) -> WorkPace {
+        WorkPace {
             rows: 0,
             rows_max: rows_min,
             rows_min,

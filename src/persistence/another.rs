@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::testing::{Dispatcher, batch, put};
 use crate::channels::Order;
 use crate::journal::{Batch, Row};
-use crate::store::{Ending, Sizes, Slice, Store, StoreError, Successor, Writer};
+use crate::store::{Committer, Ending, Sizes, Slice, Store, StoreError, Successor};
 use crate::words::ids::MessageId;
 
 /// The ids of messages, where a test can see them.
@@ -17,7 +17,7 @@ struct Engine {
     is_open: bool,
 }
 
-struct EngineWriter<'s> {
+struct EngineCommitter<'s> {
     engine: &'s Engine,
     is_suspect: bool,
 }
@@ -36,7 +36,7 @@ fn apply(kept: &mut Vec<u64>, batch: &Batch) {
     }
 }
 
-impl Writer for EngineWriter<'_> {
+impl Committer for EngineCommitter<'_> {
     fn commit(&mut self, batch: &Batch, _: bool) -> Result<(), StoreError> {
         if self.is_suspect {
             return Err(suspect());
@@ -56,11 +56,11 @@ impl Writer for EngineWriter<'_> {
 }
 
 impl Store for Engine {
-    type Writer<'s> = EngineWriter<'s>;
+    type Committer<'s> = EngineCommitter<'s>;
     type Renewal = Vec<u64>;
 
-    fn writer(&self) -> Result<Option<EngineWriter<'_>>, StoreError> {
-        Ok(self.is_open.then_some(EngineWriter { engine: self, is_suspect: false }))
+    fn committer(&self) -> Result<Option<EngineCommitter<'_>>, StoreError> {
+        Ok(self.is_open.then_some(EngineCommitter { engine: self, is_suspect: false }))
     }
 
     fn is_suspect(&self) -> bool {

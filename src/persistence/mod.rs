@@ -41,7 +41,7 @@ use slog::{Logger, crit, info, warn};
 use crate::channels::waiting::Waiting;
 use crate::channels::{Event, Finished, Order};
 use crate::journal::Batch;
-use crate::store::{Remedy, Slice, Store, StoreError, Tidied, Writer};
+use crate::store::{Committer, Remedy, Slice, Store, StoreError, Tidied};
 
 pub use progress::Progress;
 use refill::Revivals;
@@ -53,12 +53,12 @@ use signs::Signs;
 /// # Errors
 /// The statements could not be prepared.
 pub fn look(store: &impl Store, progress: &Progress) -> Result<(), StoreError> {
-    let Some(mut writer) = store.writer()? else { return Ok(()) };
+    let Some(mut committer) = store.committer()? else { return Ok(()) };
     // What is wrong with it is found again by the thread, which can do something about it.
-    if let Ok(sizes) = writer.facts() {
+    if let Ok(sizes) = committer.facts() {
         progress.measured(&sizes);
     }
-    progress.has_room(writer.room());
+    progress.has_room(committer.room());
     Ok(())
 }
 
@@ -84,8 +84,8 @@ pub fn run<S: Store>(
     link.progress.suspect.store(store.is_suspect(), Ordering::Relaxed);
     let mut next = None;
     loop {
-        let end = match store.writer()? {
-            Some(mut writer) => Persistence::new(&mut writer, &link).serve(next.take()),
+        let end = match store.committer()? {
+            Some(mut committer) => Persistence::new(&mut committer, &link).serve(next.take()),
             None => link.refuse_all(&store, next.take()),
         };
         match end {
@@ -220,8 +220,8 @@ impl Link {
     }
 }
 
-struct Persistence<'a, W: Writer> {
-    writer: &'a mut W,
+struct Persistence<'a, C: Committer> {
+    committer: &'a mut C,
     link: &'a Link,
     /// What went wrong after the last order was answered.
     late_error: Option<StoreError>,
@@ -231,9 +231,9 @@ struct Persistence<'a, W: Writer> {
     moved: Option<PathBuf>,
 }
 
-impl<'a, W: Writer> Persistence<'a, W> {
-    fn new(writer: &'a mut W, link: &'a Link) -> Persistence<'a, W> {
-        Persistence { writer, link, late_error: None, untidy: false, moved: None }
+impl<'a, C: Committer> Persistence<'a, C> {
+    fn new(committer: &'a mut C, link: &'a Link) -> Persistence<'a, C> {
+        Persistence { committer, link, late_error: None, untidy: false, moved: None }
     }
 
     fn serve(&mut self, mut next: Option<Order>) -> ServingEnd {
@@ -248,7 +248,7 @@ impl<'a, W: Writer> Persistence<'a, W> {
             match order {
                 Order::Commit { batch, sync } => {
                     let synced = self.commit(batch, sync) && sync;
-                    if synced && !self.is_suspect() && self.writer.could_be_shared() {
+                    if synced && !self.is_suspect() && self.committer.could_be_shared() {
                         return ServingEnd::Share;
                     }
                 }
@@ -260,7 +260,7 @@ impl<'a, W: Writer> Persistence<'a, W> {
                     return ServingEnd::Replace(slice, batch);
                 }
                 Order::Rewrite { batch, .. } => {
-                    let error = self.writer.distrust();
+                    let error = self.committer.distrust();
                     self.link.answer(batch, Err(error));
                 }
             }
@@ -279,7 +279,7 @@ impl<'a, W: Writer> Persistence<'a, W> {
         self.link.answer(batch, result);
         if !self.is_suspect() {
             self.tidy();
-            self.link.progress.has_room(self.writer.room());
+            self.link.progress.has_room(self.committer.room());
         }
         // With every tick is often enough.
         if sync && !self.is_suspect() {
@@ -294,11 +294,11 @@ impl<'a, W: Writer> Persistence<'a, W> {
             return Err(error);
         }
         if self.is_suspect() {
-            return Err(self.writer.distrust());
+            return Err(self.committer.distrust());
         }
         let rows = batch.rows();
-        let result = self.writer.commit(batch, sync);
-        self.link.progress.has_room(self.writer.room());
+        let result = self.committer.commit(batch, sync);
+        self.link.progress.has_room(self.committer.room());
         result.inspect_err(|error| {
             if error.remedy() == Remedy::Rewrite {
                 self.link.note_loss(error);
@@ -312,12 +312,12 @@ impl<'a, W: Writer> Persistence<'a, W> {
 
     fn distrust(&mut self) {
         self.link.progress.suspect.store(true, Ordering::Relaxed);
-        let _ = self.writer.distrust();
+        let _ = self.committer.distrust();
     }
 
     fn tidy(&mut self) {
         let held_up = &self.link.progress.log_held_up;
-        match self.writer.tidy() {
+        match self.committer.tidy() {
             Ok(Tidied::NotDue) => {}
             Ok(Tidied::Whole) => {
                 self.untidy = false;
@@ -339,7 +339,7 @@ impl<'a, W: Writer> Persistence<'a, W> {
     }
 
     fn shrink(&mut self) {
-        match self.writer.shrink() {
+        match self.committer.shrink() {
             Ok(false) => {}
             Ok(true) => info!(self.link.log, "database file shrunk"),
             Err(error) => self.late(error),
@@ -347,14 +347,14 @@ impl<'a, W: Writer> Persistence<'a, W> {
     }
 
     fn measure(&mut self) {
-        match self.writer.facts() {
+        match self.committer.facts() {
             Ok(sizes) => {
                 self.link.progress.measured(&sizes);
                 self.link.signs.seen(&sizes, &self.link.log);
             }
             Err(error) => self.late(error),
         }
-        self.link.progress.has_room(self.writer.room());
+        self.link.progress.has_room(self.committer.room());
     }
 
     /// An error that no order waits for. The log still has everything, so a full disk is only
@@ -515,7 +515,7 @@ mod tests {
         }
     }
 
-    impl Writer for FailingDisk {
+    impl Committer for FailingDisk {
         fn commit(&mut self, batch: &Batch, _: bool) -> Result<(), StoreError> {
             next_error(&mut self.commit_errors)?;
             self.committed.extend(batch.part(0..batch.places()).filter_map(|row| match row {

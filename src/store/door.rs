@@ -3,8 +3,8 @@
 //! [`Held`], a database file and its place, stands behind it. Another engine can stand beside that
 //! one: it commits batches, says how it is, and takes all rows anew where what it has is suspect.
 //! How a file is kept in order (its log, its size, its mark) is the business of the one that has a
-//! file; what it does there after a commit goes through [`Writer::tidy`] and [`Writer::shrink`],
-//! which do nothing for one that needs no tidying.
+//! file; what it does there after a commit goes through [`Committer::tidy`] and
+//! [`Committer::shrink`], which do nothing for one that needs no tidying.
 //!
 //! The thread is compiled for one engine: nothing here is looked up while it runs.
 
@@ -22,7 +22,7 @@ use crate::journal::Batch;
 /// A database, open or not, that nobody else writes to.
 pub trait Store: Sized {
     /// Commits to it while it is open, which it borrows.
-    type Writer<'s>: Writer
+    type Committer<'s>: Committer
     where
         Self: 's;
     /// A new database that is being filled.
@@ -32,7 +32,7 @@ pub trait Store: Sized {
     ///
     /// # Errors
     /// It could not be prepared.
-    fn writer(&self) -> Result<Option<Self::Writer<'_>>, StoreError>;
+    fn committer(&self) -> Result<Option<Self::Committer<'_>>, StoreError>;
 
     /// Whether it was known to be suspect when it was found.
     fn is_suspect(&self) -> bool;
@@ -112,7 +112,7 @@ pub struct Successor {
 }
 
 /// Commits batches.
-pub trait Writer {
+pub trait Committer {
     /// Commits a batch whole. With `sync` it is on the disk afterwards, and with it all that was
     /// committed before.
     ///
@@ -169,10 +169,10 @@ pub enum Tidied {
 }
 
 impl Store for Held {
-    type Writer<'s> = File<'s>;
+    type Committer<'s> = File<'s>;
     type Renewal = Replacement;
 
-    fn writer(&self) -> Result<Option<File<'_>>, StoreError> {
+    fn committer(&self) -> Result<Option<File<'_>>, StoreError> {
         match self {
             Held::Open(file) => File::new(file).map(Some),
             Held::Closed(_) => Ok(None),
@@ -253,7 +253,7 @@ impl Store for Held {
     }
 }
 
-impl Writer for File<'_> {
+impl Committer for File<'_> {
     fn commit(&mut self, batch: &Batch, sync: bool) -> Result<(), StoreError> {
         File::commit(self, batch, sync)
     }

@@ -51,7 +51,7 @@ mod tables;
 pub(crate) mod testing;
 
 pub use commit::{Checkpoint, File, OwnRoom};
-pub use door::{Store, Successor, Tidied, Writer};
+pub use door::{Committer, Store, Successor, Tidied};
 pub use error::{DAMAGE_LISTED_MAX, Damage, ErrorSource, Remedy, StoreError};
 pub use file::{FileLocation, LockFile, Sizes, StoreFile};
 pub use filling::{Filling, exists, share_owner};

@@ -20,7 +20,7 @@ mod rows;
 use std::thread;
 
 use super::*;
-use crate::dispatcher::pace::Pace;
+use crate::dispatcher::pace::WorkPace;
 use crate::protocol::wire::testing::Random;
 use crate::words::body::BodyRef;
 use crate::words::change::Attributes;
@@ -84,7 +84,7 @@ impl<'t> Storm<'t> {
         let on_disk = random.below(8) > 0;
         let mut stage = Stage::with(Settings { on_disk, ..Settings::default() });
         stage.now.time = Time(stage.now.time.0 - LONG_AGO_MS);
-        stage.dispatcher.commits.pace = Pace::from_rows([1, 4, 2_000][random.below(3)]);
+        stage.dispatcher.commits.pace = WorkPace::from_rows([1, 4, 2_000][random.below(3)]);
         let stage = stage.connect("p", "beanstalk", Durability::Periodic);
         Storm {
             stage: stage.connect("w", "beanstalk", Durability::Write),
