@@ -21,6 +21,7 @@ impl Dispatcher<'_> {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Change(change) => self.keep(change),
+                Effect::Tie => self.commits.journal.tie(),
                 Effect::Reply(connection, tag, reply) => self.answer(connection, &tag, reply),
                 Effect::Deliver(connection, tag, handed) => {
                     self.deliver(connection, &tag, &handed);

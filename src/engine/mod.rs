@@ -121,6 +121,9 @@ pub enum Input {
 pub enum Effect {
     /// Keep this.
     Change(Change),
+    /// What is kept until the next effect of another kind than this and [`Effect::Change`] is kept
+    /// wholly or not at all.
+    Tie,
     /// Tell a peer.
     Reply(ConnectionId, Tag, Reply),
     /// Send a peer a message, whose body is in the store.

@@ -159,7 +159,11 @@ impl Storm {
                 Effect::Change(Change::Moved(row)) => {
                     assert!(self.stored.contains(&row.id), "{} was moved when gone", row.id);
                 }
-                Effect::Change(_) | Effect::Gate(..) | Effect::Close(..) | Effect::WakeUp(..) => {}
+                Effect::Change(_)
+                | Effect::Tie
+                | Effect::Gate(..)
+                | Effect::Close(..)
+                | Effect::WakeUp(..) => {}
                 Effect::Reply(who, tag, reply) => self.answered(who, &tag, &reply),
                 Effect::Deliver(who, tag, handed) => {
                     if handed.handing != Handing::Dispatched {

@@ -17,7 +17,7 @@ use crate::words::refusal::Refusal;
 use super::state::message::Slot;
 use super::state::queue::QueueSlot;
 use super::state::session::{SessionSlot, WaitingPuts};
-use super::{Asker, Engine, Turn};
+use super::{Asker, Effect, Engine, Turn};
 
 /// The rows that a step writes at most: a put those of its queue, its message and its key, a
 /// settlement those of its message and its key and of the queue that a policy moves it to.
@@ -49,6 +49,7 @@ impl Engine {
                 return self.wait_for_ids(turn, asker, WaitingPuts::Together(steps));
             }
         }
+        turn.effects.push(Effect::Tie);
         let mut queues = self.queues_of_puts(asker.session, &steps);
         let (mut settled, mut touched) = (checked.settled.into_iter(), queues.clone());
         let mut put_into = queues.iter();

@@ -30,6 +30,7 @@ pub struct Batch {
     pub(super) ids_reserved: Option<u64>,
     pub(super) clean_stop: Option<u64>,
     pub(super) clock: Option<Now>,
+    pub(super) is_tied: bool,
     bytes: u64,
     put_bytes: u64,
     /// Bytes of what was said of messages that failed, at most so many.
@@ -206,6 +207,11 @@ impl Batch {
         self.clock
     }
 
+    /// Whether it may not be committed in parts.
+    pub fn is_tied(&self) -> bool {
+        self.is_tied
+    }
+
     /// Takes out what is in the file although the whole is not: everything up to this part.
     pub(super) fn split_up_to(&mut self, part: Part) -> Batch {
         let mut kept = Batch {
@@ -255,6 +261,7 @@ impl Batch {
         self.settings.clear();
         self.ids_reserved = None;
         self.clean_stop = None;
+        self.is_tied = false;
         self.clock = None;
         self.bytes = 0;
         self.put_bytes = 0;
@@ -383,6 +390,7 @@ impl Batch {
         self.ids_reserved = newer.ids_reserved.or(self.ids_reserved);
         self.clean_stop = newer.clean_stop.or(self.clean_stop);
         self.clock = newer.clock.or(self.clock);
+        self.is_tied |= newer.is_tied;
     }
 }
 

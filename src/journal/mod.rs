@@ -93,6 +93,11 @@ impl Journal {
         }
     }
 
+    /// What is recorded now goes into one commit that a full disk takes wholly or not at all.
+    pub fn tie(&mut self) {
+        self.current.is_tied = true;
+    }
+
     /// A message, as it was put, unless it was committed.
     pub fn message(&self, id: MessageId) -> Option<&MessageRow> {
         self.current.message(id).or_else(|| self.under_way.as_ref()?.message(id))

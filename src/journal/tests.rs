@@ -645,3 +645,18 @@ fn on_a_full_disk_freed_keys_go_with_the_removals() {
     assert_eq!(freed.keys(), [(QueueId(1), &b"other"[..], None)]);
     assert_eq!(key(&journal.current), Some(Some(1)));
 }
+
+#[test]
+fn a_batch_is_tied_until_it_is_taken_and_ties_what_it_becomes_part_of() {
+    let mut journal = Journal::new();
+    journal.tie();
+    journal.record(Change::Removed(MessageId(1)));
+    assert!(journal.take().is_tied());
+    journal.record(Change::Removed(MessageId(2)));
+    assert!(!journal.current.is_tied());
+    journal.failed();
+    assert!(journal.take().is_tied(), "it has the steps of the first one");
+    journal.succeeded();
+    journal.record(Change::Removed(MessageId(3)));
+    assert!(!journal.take().is_tied());
+}

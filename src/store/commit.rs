@@ -150,10 +150,12 @@ impl<'c> File<'c> {
         }
         let pages = pages_needed(batch);
         self.room.note_commit(pages);
-        let fits = self.has_room(pages)?;
+        let fits = self.has_room(pages)? || batch.is_tied() && self.has_room_with_reserve(pages)?;
         let mut result = if fits { self.commit_whole(batch, sync) } else { Err(self.no_room()) };
         if is_full(&result) {
-            result = self.commit_in_parts(batch, sync);
+            if !batch.is_tied() {
+                result = self.commit_in_parts(batch, sync);
+            }
             self.measure_room()?;
         } else if self.room.is_all_there_is() || pages >= COUNTED_PAGES_MIN {
             // To the page, where each counts and where a guess is far off.

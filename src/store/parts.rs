@@ -8,6 +8,9 @@
 //! yet, and each message is in it as it was before or as it is to become; to carry a batch out once
 //! more changes nothing that is done already.
 //!
+//! A batch with steps that belong together is not taken in parts: it waits as a whole
+//! ([`Batch::is_tied`]).
+//!
 //! # Failure
 //!
 //! [`StoreError::NoRoom`] says which parts are in the file. A log that another program holds up
@@ -187,6 +190,14 @@ impl File<'_> {
         result
     }
 
+    /// Whether there is room with what is set aside: for a commit that is all or nothing, and whose
+    /// removals make room.
+    pub(super) fn has_room_with_reserve(&mut self, pages: u64) -> Result<bool, StoreError> {
+        self.let_go();
+        while self.release_reserve(pages)? {}
+        self.has_room(pages)
+    }
+
     /// Makes one row of the reserve free pages, unless so many others are free. Says whether it did.
     fn release_reserve(&mut self, pages: u64) -> Result<bool, StoreError> {
         self.measure_room()?;
@@ -359,6 +370,35 @@ mod tests {
         drop(file);
         store_file.abandon();
         assert_eq!(ids(&path), [(2, true), (3, false)]);
+    }
+
+    #[test]
+    fn a_tied_commit_waits_as_a_whole_and_may_use_what_is_set_aside() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        let mut file = File::new(&store_file).unwrap();
+        let puts = (1..=2_000).map(|id| put(id, 1, &[b'x'; 100]));
+        commit_to(&mut file, std::iter::once(queue(1, "q")).chain(puts).collect());
+        file.sizes().unwrap();
+        assert!(file.reserve.rows > 0);
+        drop(file);
+        let mut file = full(&store_file, 0);
+        let tied = |bytes: usize| {
+            let mut journal = crate::journal::Journal::new();
+            journal.tie();
+            [removed(1), Change::Moved(state(2)), put(9_000, 1, &vec![b'y'; bytes])]
+                .into_iter()
+                .for_each(|change| journal.record(change));
+            journal.take()
+        };
+        let error = file.commit(&tied(10_000_000), true).unwrap_err();
+        assert!(matches!(error, StoreError::Full { .. }), "nothing of it is kept: {error:?}");
+        file.commit(&tied(20_000), true).unwrap();
+        drop(file);
+        store_file.abandon();
+        let kept = ids(&path);
+        assert_eq!(kept.first(), Some(&(2, true)));
+        assert_eq!(kept.last(), Some(&(9_000, false)));
     }
 
     /// Messages were accepted for the room that there was; moves of the same commit took it, while

@@ -168,7 +168,7 @@ pub enum Command {
     /// Do all of this in this order, or nothing of it: where one step is impossible, or all of them
     /// are too much for one commit ([`TOGETHER_ROWS_MAX`], [`TOGETHER_BYTES_MAX`]), the whole is
     /// refused. Messages are handed out when all of it is done. It is in one batch, and so in the
-    /// file wholly or not at all, but where a full disk takes a batch in parts. Answer: [`Reply::Together`] or
+    /// file wholly or not at all. Answer: [`Reply::Together`] or
     /// [`Reply::Refused`].
     ///
     /// [`TOGETHER_ROWS_MAX`]: crate::words::limits::TOGETHER_ROWS_MAX

@@ -220,6 +220,7 @@ impl Talk {
         for effect in effects {
             match effect {
                 Effect::Change(change) => self.changes.push(change),
+                Effect::Tie => {}
                 Effect::Reply(who, _, reply) => {
                     told.push(format!("{} {}", letter(who), tell(&reply)));
                     self.replies.push(reply);
