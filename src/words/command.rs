@@ -361,6 +361,8 @@ pub enum Command {
     Quit,
 }
 
+const _: () = assert!(size_of::<Command>() <= 104, "a request is moved several times on its way");
+
 /// The requests decoded from what has arrived, up to a channel message's worth.
 #[derive(Debug, Default)]
 pub struct Requests {
