@@ -90,11 +90,18 @@ impl Model {
         self.serve(&target);
     }
 
-    /// Lets a message go that was set aside when its time was over.
+    /// Lets a message go that was set aside when its time was over: nobody would get it where it
+    /// came from.
+    fn was_over(&mut self, id: u64) -> bool {
+        let life = self.find(id).and_then(|message| Some(message.home.as_ref()?.life));
+        life == Some(0) && self.let_go_if(id, true) || self.is_over(id)
+    }
+    /// The same for one that is where it came from.
     pub(super) fn is_over(&mut self, id: u64) -> bool {
-        let over = self.find(id).is_some_and(|message| {
-            message.expires == 0 || message.home.as_ref().is_some_and(|home| home.life == 0)
-        });
+        let over = self.find(id).is_some_and(|message| message.expires == 0);
+        self.let_go_if(id, over)
+    }
+    fn let_go_if(&mut self, id: u64, over: bool) -> bool {
         if over {
             self.expired += 1;
             self.forget(id);
@@ -104,7 +111,7 @@ impl Model {
 
     /// Makes a message ready; the queue that it is in is still to be served.
     pub(super) fn kick(&mut self, id: u64) -> Option<QueueName> {
-        if self.is_over(id) {
+        if self.was_over(id) {
             return None;
         }
         self.start_clock(id);
