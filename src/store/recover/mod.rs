@@ -61,7 +61,7 @@ pub fn recover(path: &Path) -> Result<Recovered, StoreError> {
     };
     // The database library does not mind a damaged log: it goes on without what is in it.
     let copies = log_copy::copies(&paths)?;
-    let is_log_whole = damaged.log_state() != LogState::Damaged;
+    let is_log_whole = damaged.log_state() != LogState::Damaged && damaged.is_of_its_size();
     let condition = if is_ours { condition(&paths)? } else { Condition::Damaged };
     let file_alone = match condition {
         Condition::Sound { messages } if is_log_whole && copies.is_empty() => {

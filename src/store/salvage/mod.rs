@@ -71,6 +71,9 @@ pub(super) struct Trees<'p> {
 const ROOTS: [(Table, u32); 4] =
     [(Table::Meta, 2), (Table::Queue, 3), (Table::Message, 4), (Table::State, 5)];
 
+/// What the database library lets a file lack of its size, in pages.
+const PAGES_LACKING_MAX: u64 = 8;
+
 impl Damaged {
     /// Opens the files; either may be missing.
     ///
@@ -95,6 +98,13 @@ impl Damaged {
             (true, false) => LogState::Sound,
             (true, true) => LogState::Damaged,
         }
+    }
+
+    /// Whether file and log are large enough for the pages that the log says there are. Nothing need
+    /// be lost with the others, but the database library does not move such a log into the file.
+    pub fn is_of_its_size(&self) -> bool {
+        let there_can_be = u64::from(self.pages.file_pages()) + u64::from(self.pages.log.chain_end);
+        u64::from(self.pages.log.pages) <= there_can_be + PAGES_LACKING_MAX
     }
 
     /// The application id and the version of the format that the first page names.

@@ -173,6 +173,11 @@ impl Pages {
         }
     }
 
+    /// How many pages the file has, the last one maybe cut.
+    pub fn file_pages(&self) -> u32 {
+        self.file_pages
+    }
+
     /// The pages that there are, in order.
     pub fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
         (1..=self.file_pages).chain(self.beyond.iter().copied())
