@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Rows 12, 18, 19 and 20: peers that never read, announce what they never send, send a byte now and
-then, or send rubbish. Others are served as before, the memory stays bounded, and each such peer is
-told or closed.
+then, send rubbish, or want messages of very many queues. Others are served as before, the memory
+stays bounded, and each such peer is told or closed.
 
 `--lines N` makes another number of lines of rubbish. No root."""
 
@@ -180,8 +180,20 @@ def rubbish(daemon, what):
         peer.close()
 
 
+def many_queues(daemon, what):
+    """One connection that wants messages of ever more queues."""
+    peer, wanted = connect(daemon, "beanstalk"), 100_000
+    for first in range(0, wanted, 5_000):
+        peer.sendall(b"".join(b"watch many-%d\r\n" % number for number in range(first, first + 5_000)))
+        said = b""
+        while said.count(b"\r\n") < 5_000:
+            said += peer.recv(1 << 20)
+    promise(said.endswith(b"WATCHING %d\r\n" % (wanted + 1)), f"{what}: it gets them")
+
+
 run("peers that never read", 'max_output = "1MiB"\nwrite_timeout = "3s"', stalled, 160)
 run("lengths", 'frame_timeout = "3s"', lengths, 64)
 run("slow senders", 'frame_timeout = "5s"\nidle_timeout = "20s"', slow, 64)
 run("rubbish", "", rubbish, 64)
+run("a peer with many queues", "max_queues = 200000", many_queues, 128)
 finish()

@@ -39,6 +39,7 @@ impl Ledger {
     pub fn subscribe(&mut self, slot: SubscriptionSlot, queue: QueueSlot, options: Options) {
         let subscription = &mut self.subscriptions[slot];
         let was_window = subscription.is_window();
+        let before = (subscription.demand, subscription.settlement, subscription.terms);
         subscription.demand = options.demand;
         if subscription.held.is_empty() {
             // What is out has the clocks that it was handed out with.
@@ -54,7 +55,12 @@ impl Ledger {
                 *references(queue, !was_window) += 1;
             }
         }
-        if subscription.position(queue).is_none() {
+        let now = (subscription.demand, subscription.settlement, subscription.terms);
+        // A connection may have a hundred thousand queues: what concerns one looks at none of the
+        // others where that can be avoided.
+        let here = &self.queues[queue];
+        let is_nobodys = here.watching == 0 && here.windows == 0;
+        if is_nobodys || subscription.position(queue).is_none() {
             if subscription.queues.is_empty() {
                 // Hardly any gets another one.
                 subscription.queues.reserve_exact(1);
@@ -62,7 +68,9 @@ impl Ledger {
             subscription.queues.push(Member { queue, leaving: false, entered: 0 });
             *references(&mut self.queues[queue], subscription.is_window()) += 1;
         }
-        self.update(slot);
+        if now != before || now.0 != Demand::OnRequest || self.is_in_rotation(slot) {
+            self.update(slot);
+        }
     }
 
     /// Has nothing more handed out of a queue that is about to be taken out of a subscription.
