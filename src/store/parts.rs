@@ -372,16 +372,20 @@ mod tests {
         assert_eq!(ids(&path), [(2, true), (3, false)]);
     }
 
-    #[test]
-    fn a_tied_commit_waits_as_a_whole_and_may_use_what_is_set_aside() {
-        let (_directory, path) = folder();
-        let store_file = reopen(&path).file.unwrap();
-        let mut file = File::new(&store_file).unwrap();
+    /// Puts so many messages that rows are set aside for moving them.
+    fn fill_until_room_is_set_aside(store_file: &StoreFile) {
+        let mut file = File::new(store_file).unwrap();
         let puts = (1..=2_000).map(|id| put(id, 1, &[b'x'; 100]));
         commit_to(&mut file, std::iter::once(queue(1, "q")).chain(puts).collect());
         file.sizes().unwrap();
         assert!(file.reserve.rows > 0);
-        drop(file);
+    }
+
+    #[test]
+    fn a_tied_commit_waits_as_a_whole_and_may_use_what_is_set_aside() {
+        let (_directory, path) = folder();
+        let store_file = reopen(&path).file.unwrap();
+        fill_until_room_is_set_aside(&store_file);
         let mut file = full(&store_file, 0);
         let tied = |bytes: usize| {
             let mut journal = crate::journal::Journal::new();
@@ -407,12 +411,7 @@ mod tests {
     fn moves_leave_the_room_of_new_messages_to_them() {
         let (_directory, path) = folder();
         let store_file = reopen(&path).file.unwrap();
-        let mut file = File::new(&store_file).unwrap();
-        let puts = (1..=2_000).map(|id| put(id, 1, &[b'x'; 100]));
-        commit_to(&mut file, std::iter::once(queue(1, "q")).chain(puts).collect());
-        file.sizes().unwrap();
-        assert!(file.reserve.rows > 0);
-        drop(file);
+        fill_until_room_is_set_aside(&store_file);
         let mut file = full(&store_file, 1_000);
         file.commit(&batch((1..=1_000).map(removed)), true).unwrap();
         file.measure_room().unwrap();
