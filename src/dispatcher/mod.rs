@@ -1,9 +1,9 @@
 //! The one thread that owns all queueing state: it waits in one place, takes what has come, lets
 //! the engine decide and carries the decisions out.
 //!
-//! One turn: do what is due ─► take events ─► engine ─► effects: changes into the journal, answers and messages into
-//! outboxes ─► when it is time, changes on to persistence, and what is committed into the in-memory
-//! database ─► one send per peer.
+//! One turn: do what is due ─► take events ─► engine ─► effects: changes into the journal, answers
+//! and messages into outboxes ─► when it is time, changes on to persistence, and what is committed
+//! into the in-memory database ─► one send per peer.
 //!
 //! | file | holds |
 //! |---|---|
@@ -18,7 +18,8 @@
 //! | `pace` | how fast large work goes |
 //! | `pressure` | who is held back when memory or journal are full, or the daemon drains |
 //! | `health` | what the service manager is told of all that |
-//! | `stop` | the last turn |
+//! | `last_turn` | the stop |
+//! | `facts` | what process and machine say of themselves, for statistics |
 //!
 //! # Failure
 //! The in-memory database can only fail for want of memory, and then the journal keeps what it was
