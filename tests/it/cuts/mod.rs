@@ -3,6 +3,7 @@
 //! - `calls`: sees every write, sync, rename and removal of this process;
 //! - `disk`: what would be left of them;
 //! - `model`: what should be left;
+//! - `keys`: what becomes of deduplication keys;
 //! - `story`: life after life on one disk, each begun on what the last one left;
 //! - `format_1`: files of the first format, which the next start migrates;
 //! - `full`: a real small disk, filled to its last byte by somebody who takes what becomes free.
@@ -13,6 +14,7 @@ mod calls;
 mod disk;
 mod format_1;
 mod full;
+mod keys;
 mod model;
 mod random;
 mod story;
@@ -22,51 +24,104 @@ use phpmq::store::{self, StoreError};
 use disk::{End, Fault, Plan};
 use model::Sizes;
 use random::Random;
-use story::{Life, Story};
+use story::{Life, Story, Together};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
 const EDQUOT: i32 = 122;
 
 /// What many lives came to.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Report {
     cuts: u64,
     cuts_while_opening: u64,
     commits: u64,
+    times_together: u64,
     rewrites: u64,
     broken: Vec<String>,
+}
+
+impl Report {
+    fn add(&mut self, other: Report) {
+        self.cuts += other.cuts;
+        self.cuts_while_opening += other.cuts_while_opening;
+        self.commits += other.commits;
+        self.times_together += other.times_together;
+        self.rewrites += other.rewrites;
+        self.broken.extend(other.broken);
+    }
+}
+
+/// How lives are led.
+#[derive(Clone, Copy, Debug)]
+struct Lives {
+    sizes: Sizes,
+    /// Whether syncs do nothing.
+    lying: bool,
+    /// Whether each disk is full for a while before its end, and all commits are tied.
+    full: bool,
+    together: Together,
+}
+
+impl Lives {
+    const ORDINARY: Lives =
+        Lives { sizes: Sizes::SMALL, lying: false, full: false, together: Together::Whole };
 }
 
 fn cuts_wanted(ordinary: u64) -> u64 {
     std::env::var("PHPMQ_CUTS").map_or(ordinary, |cuts| cuts.parse().unwrap())
 }
 
-/// Lives on new disks until there were so many cuts.
-fn cut(cuts: u64, seed: u64, sizes: Sizes, lying: bool) -> Report {
-    let mut report = Report::default();
+/// The lives on one disk.
+const LIVES: u64 = 20;
+
+/// As many lives as there are to be cuts, on new disks and on all processors at once. One that is
+/// found broken is the last one of its disk.
+fn cut(cuts: u64, seed: u64, lives: Lives) -> Report {
     let mut disks = Random::new(seed);
-    while report.cuts < cuts {
-        cut_disk(&mut report, disks.next(), sizes, lying);
-    }
+    let seeds: Vec<u64> = (0..cuts.div_ceil(LIVES)).map(|_| disks.next()).collect();
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    let share = |thread: usize| {
+        let mut report = Report::default();
+        let mine = seeds.iter().skip(thread).step_by(threads);
+        mine.for_each(|seed| cut_disk(&mut report, *seed, lives));
+        report
+    };
+    let mut report = Report::default();
+    std::thread::scope(|scope| {
+        let shares: Vec<_> =
+            (0..threads).map(|thread| scope.spawn(move || share(thread))).collect();
+        shares.into_iter().for_each(|share| report.add(share.join().unwrap()));
+    });
     report
 }
 
-/// Some twenty lives on one disk.
-fn cut_disk(report: &mut Report, disk_seed: u64, sizes: Sizes, lying: bool) {
-    let mut story = Story::new(Random::new(disk_seed), sizes);
-    for _ in 0..20 {
-        let reach = [10, 40, 150, 600, 4_000][story.random.below(5) as usize];
-        let mut plan = Plan { lying, ..Plan::default() };
-        let mut ends_at = 1 + story.random.below(reach);
-        // After an error the file is written anew: a good moment for the power to go.
-        let fails = !lying && story.random.below(4) == 0;
-        if fails {
-            let fault = [Fault::Error(EIO), Fault::Sync][story.random.below(2) as usize];
-            plan.fault = Some((ends_at, 1, fault));
-            ends_at += 1 + story.random.below(80);
-        }
-        plan.ends_at = Some(ends_at);
+/// What goes wrong in one life, and when it ends. After an error the file is written anew: a good
+/// moment for the power to go.
+fn plan(story: &mut Story, lives: Lives) -> Plan {
+    let reach = [10, 40, 150, 600, 4_000][story.random.below(5) as usize];
+    let mut plan = Plan { lying: lives.lying, ..Plan::default() };
+    let mut ends_at = 1 + story.random.below(reach);
+    if lives.full {
+        // Mostly so short that the parts which are tried next have room.
+        let count = [1, 2, 3, 30][story.random.below(4) as usize];
+        plan.fault = Some((ends_at, count, Fault::Error(ENOSPC)));
+        ends_at += count + 1 + story.random.below(30);
+    } else if !lives.lying && story.random.below(4) == 0 {
+        let fault = [Fault::Error(EIO), Fault::Sync][story.random.below(2) as usize];
+        plan.fault = Some((ends_at, 1, fault));
+        ends_at += 1 + story.random.below(80);
+    }
+    plan.ends_at = Some(ends_at);
+    plan
+}
+
+/// Some lives on one disk.
+fn cut_disk(report: &mut Report, disk_seed: u64, lives: Lives) {
+    let mut story = Story::new(Random::new(disk_seed), lives.sizes);
+    (story.together, story.ties_all) = (lives.together, lives.full);
+    for _ in 0..LIVES {
+        let plan = plan(&mut story, lives);
         let closes = story.random.below(10) == 0;
         let commits_before = story.commits;
         match story.live(plan, 25, closes) {
@@ -74,7 +129,8 @@ fn cut_disk(report: &mut Report, disk_seed: u64, sizes: Sizes, lying: bool) {
             Life::Ended | Life::Lived => {}
             Life::Closed => story.disk.end(),
             Life::Refused(error) => {
-                assert!(fails && error.exit_code() != 65, "disk {disk_seed}: {error}");
+                let is_right = plan.fault.is_some() && error.exit_code() != 65;
+                assert!(is_right, "disk {disk_seed}: {error}");
                 story.disk.end();
             }
             Life::Broken(how) => {
@@ -91,30 +147,33 @@ fn cut_disk(report: &mut Report, disk_seed: u64, sizes: Sizes, lying: bool) {
         story.restart(if process { End::Process } else { End::Power });
     }
     report.commits += story.commits;
+    report.times_together += story.times_together;
     report.rewrites += story.rewrites;
 }
 
-fn lose_nothing(name: &str, cuts: u64, sizes: Sizes) {
+fn lose_nothing(name: &str, cuts: u64, lives: Lives) {
     let seed = Random::seed();
-    let report = cut(cuts, seed, sizes, false);
+    let report = cut(cuts, seed, lives);
     println!(
-        "{name}: {} cuts, {} of them before the first commit of a life, {} commits, {} rewrites, \
-         {} broken",
+        "{name}: {} cuts, {} of them before the first commit of a life, {} commits, {} times \
+         several steps together, {} rewrites, {} broken",
         report.cuts,
         report.cuts_while_opening,
         report.commits,
+        report.times_together,
         report.rewrites,
         report.broken.len()
     );
     assert!(report.broken.is_empty(), "seed {seed}: {:#?}", report.broken);
-    // Few cuts need not have met everything.
+    // Few cuts need not have met everything, and a disk that is full has no file written anew.
     let few = report.cuts < 300;
-    assert!(few || (report.commits > 0 && report.cuts_while_opening > 0 && report.rewrites > 0));
+    let met = [report.commits, report.times_together, report.cuts_while_opening, report.rewrites];
+    assert!(few || met[..if lives.full { 2 } else { 4 }].iter().all(|count| *count > 0));
 }
 
 #[test]
 fn power_cuts_and_kills_lose_nothing_confirmed_and_corrupt_nothing() {
-    lose_nothing("short commits", cuts_wanted(600), Sizes::SMALL);
+    lose_nothing("short commits", cuts_wanted(600), Lives::ORDINARY);
 }
 
 /// A power cut tore the page of the row that names the log, and the file alone showed an old row
@@ -124,21 +183,44 @@ fn power_cuts_and_kills_lose_nothing_confirmed_and_corrupt_nothing() {
 fn regression_10_a_torn_page_shows_no_row_of_long_ago() {
     let mut report = Report::default();
     for _ in 0..20 {
-        cut_disk(&mut report, 8_143_527_853_312_985_398, Sizes::SMALL, false);
+        cut_disk(&mut report, 8_143_527_853_312_985_398, Lives::ORDINARY);
     }
     assert!(report.broken.is_empty(), "{:#?}", report.broken);
 }
 
 #[test]
 fn power_cuts_while_the_log_is_moved_into_the_file_lose_nothing() {
-    lose_nothing("long commits", cuts_wanted(600) / 20, Sizes::LARGE);
+    let lives = Lives { sizes: Sizes::LARGE, ..Lives::ORDINARY };
+    lose_nothing("long commits", cuts_wanted(600) / 20, lives);
+}
+
+#[test]
+fn power_cuts_of_full_disks_part_nothing_that_happens_together() {
+    let lives = Lives { full: true, ..Lives::ORDINARY };
+    lose_nothing("full disks", cuts_wanted(600) / 3, lives);
+}
+
+/// The controls: what is broken on purpose is found by the same cuts, so that these can fail.
+fn is_caught(name: &str, lives: Lives) {
+    let seed = Random::seed();
+    let report = cut(30 * LIVES, seed, lives);
+    println!("{name}: {} cuts, {} broken", report.cuts, report.broken.len());
+    assert!(report.broken.len() > 3, "seed {seed}: the tests of this module can not fail");
 }
 
 #[test]
 fn a_disk_that_lies_about_syncs_is_caught() {
-    let report = cut(300, Random::seed(), Sizes::SMALL, true);
-    println!("lying: {} cuts, {} broken", report.cuts, report.broken.len());
-    assert!(report.broken.len() > 3, "the tests of this module can not fail");
+    is_caught("lying", Lives { lying: true, ..Lives::ORDINARY });
+}
+
+#[test]
+fn a_batch_that_ends_in_the_midst_of_what_happens_together_is_caught() {
+    is_caught("batches", Lives { together: Together::AcrossBatches, ..Lives::ORDINARY });
+}
+
+#[test]
+fn a_full_disk_that_takes_a_part_of_what_happens_together_is_caught() {
+    is_caught("parts", Lives { full: true, together: Together::Untied, ..Lives::ORDINARY });
 }
 
 /// What one planned fault came to.

@@ -5,36 +5,37 @@ use std::collections::BTreeMap;
 use phpmq::store::{self, Connection, Memory, Stored};
 use phpmq::words::cause::Cause;
 use phpmq::words::change::{
-    Attributes, Change, Counters, FailureRow, KeyRow, KeyUntil, MessageRow, MessageState,
-    OriginRow, SettingRow, StateRow,
+    Attributes, Change, Counters, FailureRow, MessageRow, MessageState, OriginRow, SettingRow,
+    StateRow,
 };
 use phpmq::words::ids::{MessageId, QueueId, QueueName, Sequence};
 use phpmq::words::settings::QueueLimits;
 
+use super::keys::KeyKind;
 use super::random::Random;
+
+/// The most steps that happen together, and the most ids that they draw.
+pub const TOGETHER_STEPS_MAX: u64 = 6;
 
 /// All rows of a database. Everything about a message follows from its id, its queue and its
 /// length, so that a changed one is seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
     /// Queue, length, and the last move if it was moved.
-    messages: BTreeMap<u64, (u64, usize, Option<Move>)>,
-    queues: BTreeMap<u64, String>,
+    pub(super) messages: BTreeMap<u64, (u64, usize, Option<Move>)>,
+    pub(super) queues: BTreeMap<u64, String>,
     /// By queue and key.
-    keys: BTreeMap<(u64, u64), (Option<MessageId>, KeyKind)>,
+    pub(super) keys: BTreeMap<(u64, u64), (Option<MessageId>, KeyKind)>,
     settings: BTreeMap<u64, u32>,
 }
 
 /// Everything about a move follows from its number and the queue that the message is in, if that is
 /// another one than it was put into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Move {
+pub(super) struct Move {
     number: u32,
     queue: Option<u64>,
 }
-
-/// How long a key is taken.
-type KeyKind = u8;
 
 /// Ids that may be used.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +87,7 @@ impl Model {
             }
             Stored::Key(row) => {
                 let key = u64::from_be_bytes((*row.key).try_into().unwrap());
-                let kind = (0..3).find(|kind| key_until(*kind) == row.until).unwrap();
+                let kind = KeyKind::ALL.into_iter().find(|kind| kind.until() == row.until).unwrap();
                 model.keys.insert((row.queue.0, key), (row.message, kind));
             }
         })
@@ -154,20 +155,33 @@ impl Model {
         self.messages.remove(&id);
     }
 
-    /// One more thing happens.
-    pub fn change(&mut self, ids: &mut Ids, sizes: &Sizes, random: &mut Random) -> Change {
+    /// One more thing happens, whose changes are in one commit.
+    pub fn step(&mut self, ids: &mut Ids, sizes: &Sizes, random: &mut Random) -> Vec<Change> {
         let full = self.messages.len() >= sizes.messages_max;
         let kinds = if sizes.is_first_format { 10 } else { 13 };
-        match random.below(kinds) {
-            0 => self.name_queue(ids),
-            1 => self.forget_queue(random).unwrap_or_else(|| self.name_queue(ids)),
-            2..=5 if !full => self.put(ids, sizes, random),
-            6..=7 => self.move_one(sizes, random).unwrap_or_else(|| self.put(ids, sizes, random)),
-            10 => self.set_queue(random).unwrap_or_else(|| self.put(ids, sizes, random)),
-            11 => self.take_key(random).unwrap_or_else(|| self.put(ids, sizes, random)),
-            12 => self.free_key(random).unwrap_or_else(|| self.put(ids, sizes, random)),
-            _ => self.remove(random).unwrap_or_else(|| self.put(ids, sizes, random)),
+        let changes: Vec<Change> = match random.below(kinds) {
+            0 => vec![self.name_queue(ids)],
+            1 => vec![self.forget_queue(random).unwrap_or_else(|| self.name_queue(ids))],
+            2..=5 if !full => vec![self.put(ids, sizes, random)],
+            6..=7 => self.move_one(sizes, random).into_iter().collect(),
+            10 => self.set_queue(random).into_iter().collect(),
+            11 if !full => self.put_with_key(ids, sizes, random),
+            12 => self.end_key(random),
+            _ => self.end_one(random),
+        };
+        if changes.is_empty() { vec![self.put(ids, sizes, random)] } else { changes }
+    }
+
+    /// Several things happen, all of them or none: among them are a put with a key, and a message
+    /// that goes to another queue.
+    pub fn together(&mut self, ids: &mut Ids, sizes: &Sizes, random: &mut Random) -> Vec<Change> {
+        let mut changes = self.put_with_key(ids, sizes, random);
+        changes.extend(self.move_one(sizes, random));
+        for _ in 2..2 + random.below(TOGETHER_STEPS_MAX - 2) {
+            changes.extend(self.step(ids, sizes, random));
         }
+        changes.extend(self.end_one(random));
+        changes
     }
 
     /// A queue is named.
@@ -209,7 +223,7 @@ impl Model {
         Change::Put(row(id, queue, length))
     }
 
-    fn any(&self, random: &mut Random) -> Option<u64> {
+    pub(super) fn any(&self, random: &mut Random) -> Option<u64> {
         let at = random.below(self.messages.len() as u64) as usize;
         self.messages.keys().nth(at).copied()
     }
@@ -242,35 +256,6 @@ impl Model {
             limit => self.settings.insert(queue, limit),
         };
         Some(Change::QueueSet(setting(queue, limit)))
-    }
-
-    fn take_key(&mut self, random: &mut Random) -> Option<Change> {
-        let (queue, key) = (self.any_queue(random)?, random.below(20));
-        // The last message that was put, so that they come and go together now and then.
-        let message = self.messages.keys().next_back().map(|id| MessageId(*id));
-        let kind = random.below(3) as KeyKind;
-        // One that is set anew has to be freed first.
-        if self.keys.contains_key(&(queue, key)) {
-            return self.free(queue, key);
-        }
-        self.keys.insert((queue, key), (message, kind));
-        Some(Change::KeySet(KeyRow {
-            queue: QueueId(queue),
-            key: key.to_be_bytes()[..].into(),
-            message,
-            until: key_until(kind),
-        }))
-    }
-
-    fn free_key(&mut self, random: &mut Random) -> Option<Change> {
-        let at = random.below(self.keys.len() as u64) as usize;
-        let (queue, key) = *self.keys.keys().nth(at)?;
-        self.free(queue, key)
-    }
-
-    fn free(&mut self, queue: u64, key: u64) -> Option<Change> {
-        self.keys.remove(&(queue, key))?;
-        Some(Change::KeyGone { queue: QueueId(queue), key: key.to_be_bytes()[..].into() })
     }
 
     /// A message is removed, if there is one.
@@ -339,12 +324,4 @@ fn state(id: u64, from: u64, Move { number, queue }: Move) -> StateRow {
 fn setting(queue: u64, limit: u32) -> SettingRow {
     let limits = QueueLimits { high: limit, normal: limit / 2, low: 0 };
     SettingRow { queue: QueueId(queue), paused: limit == 1, limits }
-}
-
-fn key_until(kind: KeyKind) -> KeyUntil {
-    match kind {
-        0 => KeyUntil::Taken,
-        1 => KeyUntil::Done,
-        _ => KeyUntil::Moment(1_800_000_000_000),
-    }
 }

@@ -15,7 +15,7 @@ use phpmq::persistence::{self, Progress};
 use phpmq::store::{self, Memory, Opened, Remedy, Slices, StoreError};
 
 use super::disk::{Disk, End, Plan};
-use super::model::{Ids, Model, Sizes};
+use super::model::{Ids, Model, Sizes, TOGETHER_STEPS_MAX};
 use super::random::Random;
 
 /// How a life went.
@@ -32,10 +32,26 @@ pub enum Life {
     Broken(String),
 }
 
+/// What keeps the steps that happen together in one commit, or fails to, so that it is known that
+/// this is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Together {
+    /// All that the dispatcher does for it.
+    Whole,
+    /// A batch is handed over in the midst of them.
+    AcrossBatches,
+    /// Their batch is like any other, of which a full disk takes the parts that it has room for.
+    Untied,
+}
+
 pub struct Story {
     pub disk: Arc<Disk>,
     pub random: Random,
     pub sizes: Sizes,
+    pub together: Together,
+    /// Whether there is no commit without steps that happen together. Of others a full disk may take
+    /// a part, and then what is found is none of the candidates.
+    pub ties_all: bool,
     /// What the database may hold, the oldest first: everything from the last certain commit on.
     candidates: Vec<Model>,
     /// The first of them that may be found when only processes have ended.
@@ -45,6 +61,8 @@ pub struct Story {
     /// How the lives went, for who reads of a broken promise.
     history: Vec<String>,
     pub commits: u64,
+    /// How often several steps happened together.
+    pub times_together: u64,
     pub rewrites: u64,
     /// Orders that failed while the disk had not ended.
     pub failures: u64,
@@ -92,12 +110,15 @@ impl Story {
             disk: Disk::new(random.fork()),
             random,
             sizes,
+            together: Together::Whole,
+            ties_all: false,
             candidates: vec![Model::default()],
             confirmed: 0,
             only_processes_ended: true,
             highest_id: 0,
             history: Vec::new(),
             commits: 0,
+            times_together: 0,
             rewrites: 0,
             failures: 0,
             recovered: true,
@@ -239,17 +260,53 @@ impl Story {
     /// Some changes and one order, as the dispatcher gives it. Says whether life goes on.
     fn turn(&mut self, dispatcher: &mut Dispatcher<'_>, orders: &Orders) -> bool {
         for _ in 0..self.random.below(self.sizes.changes_max) {
-            dispatcher.change(&self.sizes, &mut self.random);
+            dispatcher.step(&self.sizes, &mut self.random);
         }
         if dispatcher.suspect {
             return self.rewrite(dispatcher, orders);
         }
+        let may_be = !self.sizes.is_first_format;
+        let is_together = may_be && (self.ties_all || self.random.below(3) == 0);
+        if is_together && !self.step_together(dispatcher, orders) {
+            return false;
+        }
+        self.candidates.push(dispatcher.model.clone());
+        self.commit(dispatcher, orders)
+    }
+
+    /// Several steps that happen together, after others of the same batch. Says whether life goes on.
+    fn step_together(&mut self, dispatcher: &mut Dispatcher<'_>, orders: &Orders) -> bool {
+        if !dispatcher.has_ids(TOGETHER_STEPS_MAX) {
+            // Nothing happens; what stands in the batch may not be parted all the same.
+            dispatcher.journal.tie();
+            return true;
+        }
+        self.times_together += 1;
+        let before = dispatcher.model.clone();
+        let mut changes =
+            dispatcher.model.together(&mut dispatcher.ids, &self.sizes, &mut self.random);
+        let rest = changes.split_off(changes.len() / 2);
+        if self.together != Together::Untied {
+            dispatcher.journal.tie();
+        }
+        changes.into_iter().for_each(|change| dispatcher.journal.record(change));
+        if self.together == Together::AcrossBatches {
+            self.candidates.push(before);
+            if !self.commit(dispatcher, orders) || dispatcher.suspect {
+                return false;
+            }
+        }
+        rest.into_iter().for_each(|change| dispatcher.journal.record(change));
+        true
+    }
+
+    /// The order that brings the last of the candidates about. Says whether life goes on.
+    fn commit(&mut self, dispatcher: &mut Dispatcher<'_>, orders: &Orders) -> bool {
         let reserving = self.random.below(20) == 0;
         if reserving {
             dispatcher.journal.reserve_ids(dispatcher.reserved + 500);
         }
         let sync = reserving || self.random.below(3) == 0;
-        self.candidates.push(dispatcher.model.clone());
         if self.random.below(4) == 0 {
             dispatcher.bring_in();
         }
@@ -343,7 +400,7 @@ impl Story {
                 return true;
             }
             for _ in 0..self.random.below(self.sizes.changes_max) {
-                dispatcher.change(&self.sizes, &mut self.random);
+                dispatcher.step(&self.sizes, &mut self.random);
             }
         }
     }
@@ -382,12 +439,16 @@ struct Dispatcher<'c> {
 }
 
 impl Dispatcher<'_> {
-    fn change(&mut self, sizes: &Sizes, random: &mut Random) {
-        if self.ids.message >= self.reserved {
-            return;
+    /// Whether there are ids for so many messages.
+    fn has_ids(&self, count: u64) -> bool {
+        self.ids.message + count <= self.reserved
+    }
+
+    fn step(&mut self, sizes: &Sizes, random: &mut Random) {
+        if self.has_ids(1) {
+            let changes = self.model.step(&mut self.ids, sizes, random);
+            changes.into_iter().for_each(|change| self.journal.record(change));
         }
-        let change = self.model.change(&mut self.ids, sizes, random);
-        self.journal.record(change);
     }
 
     /// Gives memory what it lacks.
