@@ -18,6 +18,8 @@ use super::{Detached, Ledger};
 impl Ledger {
     /// Notes a failed attempt, and tells how many there were.
     pub fn note_failure(&mut self, now: Time, detached: &Detached, cause: Cause) -> u32 {
+        // What was delayed or buried was written when it was handed out by its id.
+        self.messages[detached.slot()].unsaved = true;
         let failure = self.messages.failure_mut(detached.slot());
         failure.cause = Some(cause);
         failure.returned = Some(now);

@@ -80,18 +80,24 @@ fn a_dead_letter_is_where_it_was_after_a_restart_and_goes_home_with_its_place_an
 
 #[test]
 fn attempts_after_which_a_message_was_ready_at_once_are_written_at_a_stop() {
-    let mut t = under("a", vec![policy("q", 3, &[], "failed")]);
+    let mut t = under("ab", vec![policy("q", 3, &[], "failed")]);
     t.say('a', "put ttr 1000");
     t.say('a', "reserve");
+    // Written when it is handed out, since it was delayed: its attempt comes after that.
+    t.say('a', "put q delay 9000");
+    t.say('b', "take 2");
     let written = t.changes.len();
     t.pass(1_000);
-    assert_eq!(t.changes.len(), written, "a time-out writes nothing");
+    t.close('b');
+    assert_eq!(t.changes.len(), written, "neither a time-out nor a lost connection writes");
     let (engine, _) = next_life(&mut t).finish();
     let now = t.now;
     let mut t = Talk::over(engine).workers("a");
     t.now = now;
     let timed_out = Failures { attempts: 1, cause: Some(Cause::TimedOut), ..Failures::default() };
     assert_eq!(failures(&mut t, 1), timed_out);
+    let lost = Failures { cause: Some(Cause::ConnectionLost), ..timed_out };
+    assert_eq!(failures(&mut t, 2), lost);
 }
 
 #[test]
