@@ -34,9 +34,9 @@ impl Engine {
             Command::Unsubscribe { key, queue, keep_last } => {
                 self.unsubscribe(turn, asker, (key, &queue), keep_last);
             }
-            Command::Reserve { from, refuse_if_holding, timeout_ms, count } => {
+            Command::Reserve { from, refuse_if_holding, timeout_ms, amount } => {
                 let until = timeout_ms.map_or(Time::NEVER, |timeout| turn.time().plus(timeout));
-                self.reserve_next(turn, asker, (&from, refuse_if_holding), (until, count.max(1)));
+                self.reserve_next(turn, asker, (&from, refuse_if_holding), (until, amount));
             }
             Command::ReserveMessage(id) => self.reserve_message(turn, asker, id),
             Command::Acknowledge(message) => self.acknowledge(turn, asker, &message),

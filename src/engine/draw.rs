@@ -2,7 +2,7 @@
 
 use crate::words::cause::Reason;
 use crate::words::command::{
-    Command, Demand, Extras, MessageRef, Options, Put, PutWith, Settlement, Sources,
+    Amount, Command, Demand, Extras, MessageRef, Options, Put, PutWith, Settlement, Sources,
     SubscriptionKey, Tag, Target, Terms, TogetherStep,
 };
 use crate::words::ids::QueueName;
@@ -90,11 +90,10 @@ impl Random {
             return Command::Unsubscribe { key, queue, keep_last: self.one_in(2) };
         }
         use Demand::{OnRequest, WakeUp, Window};
-        use Terms::{AckTimeout, Given, MessageTimeToRun, Unlimited};
         let options = Options {
             demand: self.pick(&[OnRequest, WakeUp, Window(1), Window(3), Window(30)]),
             settlement: self.settlement(),
-            terms: self.pick(&[MessageTimeToRun, Given(250), AckTimeout, Unlimited]),
+            terms: self.terms(),
             tag: self.pick(&[None, Some(1), Some(2)]).map_or(Tag::None, Tag::Code),
         };
         Command::Subscribe { key, queue, options }
@@ -104,11 +103,25 @@ impl Random {
         self.pick(&[Settlement::ByConsumer, Settlement::ByConsumer, Settlement::WhenSent])
     }
 
-    /// A reserve that names its queues itself.
+    fn terms(&mut self) -> Terms {
+        use Terms::{AckTimeout, Given, MessageTimeToRun, Unlimited};
+        self.pick(&[MessageTimeToRun, Given(250), AckTimeout, Unlimited])
+    }
+
+    /// How much a reserve takes, in total at most so many.
+    pub fn amount(&mut self, most: u32) -> Amount {
+        match self.below(4) {
+            0 => Amount::Each(self.pick(&[1, 1, 2])),
+            1 => Amount::Total(self.pick(&[2, most])),
+            _ => Amount::Total(1),
+        }
+    }
+
+    /// A reserve that names its queues itself, some of them more than once.
     pub fn reserve_once(&mut self) -> Command {
-        let names = (0..1 + self.below(3)).map(|_| self.name()).collect();
-        let from = Sources::Queues(names, self.settlement());
-        self.reserve(from)
+        let names = (0..1 + self.below(4)).map(|_| self.name()).collect();
+        let (settlement, terms) = (self.settlement(), self.terms());
+        self.reserve(Sources::Queues { names, settlement, terms })
     }
 
     /// A reserve from any subscription.
@@ -122,7 +135,7 @@ impl Random {
             from,
             refuse_if_holding: self.one_in(2),
             timeout_ms: self.pick(&[None, Some(0), Some(200), Some(3_000)]),
-            count: self.pick(&[1, 1, 2, 5]),
+            amount: self.amount(5),
         }
     }
 

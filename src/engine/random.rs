@@ -456,7 +456,7 @@ impl Pair {
                 from: Sources::Subscription(SET),
                 refuse_if_holding: false,
                 timeout_ms: random.pick(&[None, Some(0), Some(700), Some(3_000)]),
-                count: random.pick(&[1, 1, 1, 2, 5]),
+                amount: random.amount(5),
             },
             16..18 => Command::ReserveMessage(id),
             18..21 => Command::Remove(id),

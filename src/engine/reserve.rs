@@ -1,14 +1,17 @@
 //! Taking messages one by one: reservations, those that wait, and looks at a message.
 
 use crate::words::clock::Time;
-use crate::words::command::{Demand, Handing, Reply, Settlement, Sources, SubscriptionKey};
-use crate::words::ids::MessageId;
+use crate::words::command::{Amount, Demand, Handing, Reply, Settlement, Sources, SubscriptionKey};
+use crate::words::ids::{MessageId, QueueName};
+use crate::words::limits::WORK_PER_TURN_MAX;
 use crate::words::refusal::Refusal;
 
+use super::ledger::Ledger;
 use super::slices::{Slice, Work};
-use super::state::message::{Slot, State};
+use super::state::message::{Place, Slot, State};
+use super::state::queue::QueueSlot;
 use super::state::reservation::{Holder, Of};
-use super::state::session::{Keyed, SessionSlot};
+use super::state::session::{Keyed, Portion, SessionSlot};
 use super::state::subscription::SubscriptionSlot;
 use super::{Asker, Effect, Engine, Turn};
 
@@ -26,12 +29,12 @@ impl Engine {
         turn: &mut Turn<'_>,
         asker: Asker,
         (from, refuse_if_holding): (&Sources, bool),
-        (until, count): (Time, u32),
+        (until, amount): (Time, Amount),
     ) {
         let who = asker.session;
         self.ledger.count_worker(who);
         let waits = until > turn.time();
-        let from = match from {
+        let (from, named) = match from {
             // A subscription without queues can be waited for all the same.
             Sources::Subscription(key) => {
                 let key = match key {
@@ -40,14 +43,19 @@ impl Engine {
                     // It names no queue here, and so can have no message.
                     SubscriptionKey::Queue => return turn.reply(asker, Reply::TimedOut),
                 };
-                Some(self.ledger.open_subscription(turn.time(), who, key))
+                (self.ledger.open_subscription(turn.time(), who, key), None)
             }
-            Sources::Queues(names, settlement) => {
-                self.subscribe_once(turn, who, (names, *settlement), waits)
+            Sources::Queues { names, settlement, terms } => {
+                let terms = (&names[..], *settlement, *terms);
+                let Some(from) = self.subscribe_once(turn, who, terms, waits) else {
+                    return turn.reply(asker, Reply::Refused(self.refuse_queue()));
+                };
+                (from, Some(names))
             }
         };
-        let Some(from) = from else {
-            return turn.reply(asker, Reply::Refused(self.refuse_queue()));
+        let portion = match amount {
+            Amount::Total(count) => Portion::Total(count.max(1)),
+            Amount::Each(count) => Portion::Each(count.max(1), named.map(|n| self.present(n))),
         };
         if refuse_if_holding && self.holds_one_of(who, from) {
             turn.reply(asker, Reply::Refused(Refusal::Holding));
@@ -56,7 +64,7 @@ impl Engine {
         if self.ledger.subscription(from).woken {
             self.ledger.set_woken(from, false);
         }
-        if let Slice::Left(work) = self.reserve_slice(turn, asker, from, (until, count)) {
+        if let Slice::Left(work) = self.reserve_slice(turn, asker, from, (until, portion)) {
             self.go_on_later(work);
         }
     }
@@ -68,17 +76,21 @@ impl Engine {
         turn: &mut Turn<'_>,
         asker: Asker,
         from: SubscriptionSlot,
-        (until, count): (Time, u32),
+        (until, portion): (Time, Portion),
     ) -> Slice {
         let who = asker.session;
-        match self.best_of(turn, from) {
+        let found = match portion {
+            Portion::Total(_) => self.best_of(turn, from),
+            Portion::Each(..) => self.any_of_each(turn, from),
+        };
+        match found {
             Best::Message(slot) => {
-                self.hand_batch(turn, asker, (from, slot), count);
+                self.hand_portion(turn, asker, (from, slot), portion);
                 if self.ledger.subscription(from).demand != Demand::OnRequest {
                     self.serve_subscription(turn, from);
                 }
             }
-            Best::Unknown => return Slice::Left(Work::Reserve { asker, from, until, count }),
+            Best::Unknown => return Slice::Left(Work::Reserve { asker, from, until, portion }),
             Best::Nothing if self.has_deadline_soon(turn.time(), who) => {
                 turn.reply(asker, Reply::DeadlineSoon);
             }
@@ -86,7 +98,7 @@ impl Engine {
                 turn.reply(asker, Reply::TimedOut);
             }
             Best::Nothing => {
-                self.ledger.begin_wait(from, asker.tag, until, count);
+                self.ledger.begin_wait(from, asker.tag, (until, portion));
                 return Slice::Done;
             }
         }
@@ -126,30 +138,82 @@ impl Engine {
         }
     }
 
-    /// Reserves this message and up to `count - 1` more of the subscription.
-    pub(super) fn hand_batch(
+    /// The slots of those of these queues that are there.
+    fn present(&self, names: &[QueueName]) -> Box<[QueueSlot]> {
+        names.iter().filter_map(|name| self.ledger.queues().find(name)).collect()
+    }
+
+    /// Reserves a portion of a subscription, of whose messages this is one that can be handed out,
+    /// and the first one of all its queues where the portion is of all of them together.
+    pub(super) fn hand_portion(
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
         (from, first): (SubscriptionSlot, Slot),
-        count: u32,
+        portion: Portion,
     ) {
-        if count == 1 {
+        if matches!(portion, Portion::Total(1)) {
             return self.reserve(turn, asker, first, Some(from));
         }
-        let who = asker.session;
         let at = turn.effects.len();
+        let handed = match portion {
+            Portion::Total(count) => self.hand_total(turn, &asker, (from, first), count),
+            Portion::Each(count, Some(queues)) => {
+                self.hand_each(turn, &asker, from, (&queues, count))
+            }
+            Portion::Each(count, None) => {
+                let members = self.ledger.subscription(from).queues.iter();
+                let queues: Vec<QueueSlot> = members.map(|member| member.queue).collect();
+                self.hand_each(turn, &asker, from, (&queues, count))
+            }
+        };
+        let batch = Reply::Batch(handed);
+        turn.effects.insert(at, Effect::Reply(asker.connection, asker.tag, batch));
+    }
+
+    /// Reserves this message and up to `count - 1` more of a subscription; says how many.
+    fn hand_total(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: &Asker,
+        (from, first): (SubscriptionSlot, Slot),
+        count: u32,
+    ) -> usize {
         self.reserve(turn, asker.clone(), first, Some(from));
         let mut handed = 1;
         while handed < count
-            && !self.ledger.session(who).dialogue.exhausted
+            && !self.ledger.session(asker.session).dialogue.exhausted
             && let Best::Message(slot) = self.best_of(turn, from)
         {
             self.reserve(turn, asker.clone(), slot, Some(from));
             handed += 1;
         }
-        let batch = Reply::Batch(handed as usize);
-        turn.effects.insert(at, Effect::Reply(asker.connection, asker.tag, batch));
+        handed as usize
+    }
+
+    /// Reserves up to `count` messages of each of these queues of a subscription, one queue after
+    /// the other; says how many. What a turn may send ends it early, and so does the most that is
+    /// done at once: how many queues there are is up to the peer.
+    fn hand_each(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: &Asker,
+        from: SubscriptionSlot,
+        (queues, count): (&[QueueSlot], u32),
+    ) -> usize {
+        let mut handed = 0;
+        for queue in queues {
+            for _ in 0..count {
+                let is_exhausted = self.ledger.session(asker.session).dialogue.exhausted;
+                if handed > 0 && (is_exhausted || handed >= WORK_PER_TURN_MAX) {
+                    return handed;
+                }
+                let Best::Message(slot) = self.first_of(turn, *queue) else { break };
+                self.reserve(turn, asker.clone(), slot, Some(from));
+                handed += 1;
+            }
+        }
+        handed
     }
 
     /// Reserves a message, on the terms of the subscription that it is taken from, else for its time
@@ -186,13 +250,41 @@ impl Engine {
 
     /// The first message of all queues of a subscription: the smallest priority, then place.
     fn best_of(&mut self, turn: &mut Turn<'_>, from: SubscriptionSlot) -> Best {
+        self.first_good(turn, |ledger, now| {
+            let members = ledger.subscription(from).queues.iter();
+            let queues = members.map(|member| ledger.queue(member.queue));
+            queues.filter_map(|queue| queue.next_ready(now)).min()
+        })
+    }
+
+    /// The first message of a queue.
+    fn first_of(&mut self, turn: &mut Turn<'_>, queue: QueueSlot) -> Best {
+        self.first_good(turn, |ledger, now| ledger.queue(queue).next_ready(now))
+    }
+
+    /// Any message that is the first of one of the queues of a subscription. Nothing is known of
+    /// any before all have been looked at: what is left out of an answer is taken for empty.
+    fn any_of_each(&mut self, turn: &mut Turn<'_>, from: SubscriptionSlot) -> Best {
+        let mut any = Best::Nothing;
+        for at in 0..self.ledger.subscription(from).queues.len() {
+            let queue = self.ledger.subscription(from).queues[at].queue;
+            match self.first_of(turn, queue) {
+                Best::Unknown => return Best::Unknown,
+                Best::Nothing => {}
+                found @ Best::Message(_) => any = found,
+            }
+        }
+        any
+    }
+
+    /// The message at the place that `look` finds, when those that have expired are cleared away.
+    fn first_good(
+        &mut self,
+        turn: &mut Turn<'_>,
+        look: impl Fn(&Ledger, Time) -> Option<Place>,
+    ) -> Best {
         loop {
-            let members = &self.ledger.subscription(from).queues;
-            let queues = members.iter().map(|member| self.ledger.queue(member.queue));
-            let open = queues.filter(|queue| !queue.is_paused(turn.time()));
-            let Some(place) = open.filter_map(|queue| queue.ready.first()).min().copied() else {
-                return Best::Nothing;
-            };
+            let Some(place) = look(&self.ledger, turn.time()) else { return Best::Nothing };
             if self.ledger.message(place.slot).expires > turn.time() {
                 return Best::Message(place.slot);
             }
@@ -205,13 +297,16 @@ impl Engine {
     }
 
     /// Ends a wait, if there is one, and lets the backlog behind it go on. Says who waited, for what,
-    /// and for how many.
-    pub(super) fn end_wait(&mut self, who: SessionSlot) -> Option<(Asker, SubscriptionSlot, u32)> {
+    /// and for how much of it.
+    pub(super) fn end_wait(
+        &mut self,
+        who: SessionSlot,
+    ) -> Option<(Asker, SubscriptionSlot, Portion)> {
         let wait = self.ledger.end_wait(who)?;
         self.set_free(who);
         let connection = self.ledger.session(who).connection;
         let asker = Asker { session: who, connection, tag: wait.tag };
-        Some((asker, wait.subscription, wait.count))
+        Some((asker, wait.subscription, wait.portion))
     }
 
     /// Shows a message to a peer.

@@ -43,8 +43,8 @@ impl Engine {
             let who = self.ledger.subscription(subscription).session;
             match &self.ledger.session(who).hold {
                 Hold::Waiting(wait) if wait.subscription == subscription => {
-                    let (asker, from, count) = self.end_wait(who).expect("it waits");
-                    self.hand_batch(turn, asker, (from, place.slot), count);
+                    let (asker, from, portion) = self.end_wait(who).expect("it waits");
+                    self.hand_portion(turn, asker, (from, place.slot), portion);
                     self.end_if_once(turn, from);
                 }
                 _ if self.ledger.subscription(subscription).demand == Demand::WakeUp => {

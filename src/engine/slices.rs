@@ -19,7 +19,7 @@ use super::ledger::{Flushed, Lost};
 use super::state::message::Slot;
 use super::state::queue::{Queue, QueueSlot};
 use super::state::reservation::Of;
-use super::state::session::{Hold, Keyed, SessionSlot};
+use super::state::session::{Hold, Keyed, Portion, SessionSlot};
 use super::state::subscription::SubscriptionSlot;
 use super::{Asker, Engine, Turn};
 
@@ -40,7 +40,7 @@ pub(super) enum Work {
     /// Go on serving a queue at whose head many messages had expired.
     Serve(QueueSlot),
     /// Go on looking for a message where many had expired.
-    Reserve { asker: Asker, from: SubscriptionSlot, until: Time, count: u32 },
+    Reserve { asker: Asker, from: SubscriptionSlot, until: Time, portion: Portion },
     /// Look for the fullest queues from this slot on.
     Survey { asker: Asker, next: QueueSlot, pattern: Option<Box<str>>, lines: usize, found: Found },
     /// Collect the names of all queues, from this place in their order on.
@@ -127,8 +127,8 @@ impl Engine {
                 }
                 Slice::Done
             }
-            Work::Reserve { asker, from, until, count } => {
-                self.reserve_slice(turn, asker, from, (until, count))
+            Work::Reserve { asker, from, until, portion } => {
+                self.reserve_slice(turn, asker, from, (until, portion))
             }
             Work::Survey { asker, next, pattern, lines, found } => {
                 self.survey_slice(turn, asker, next, (pattern, lines), found)

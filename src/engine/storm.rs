@@ -3,6 +3,7 @@
 //!
 //! - the invariants hold after each step;
 //! - every request that is answered at all is answered once, in the order of the requests;
+//! - no answer holds other than the messages that it announces, or more of a queue than was asked;
 //! - no message is in two hands at once, told after it is gone, or lost;
 //! - when everybody has left, nothing of them is left.
 
@@ -13,10 +14,10 @@ use std::sync::Arc;
 use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{
-    Command, Handing, Manner, MessageRef, Put, Reply, Request, Sources, SubscriptionKey, Tag,
-    Target,
+    Amount, Command, Handing, Manner, MessageRef, Put, Reply, Request, Sources, SubscriptionKey,
+    Tag, Target,
 };
-use crate::words::ids::{ConnectionId, MessageId};
+use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::limits::{LimitValues, Limits};
 
 use super::draw::Random;
@@ -36,10 +37,37 @@ struct Storm {
     answering: BTreeMap<ConnectionId, u64>,
     closed: BTreeSet<ConnectionId>,
     next_tag: u64,
+    /// What the reserves of so many of each queue may still be handed of each, by their tags: as much
+    /// of all queues where those are not named.
+    portions: BTreeMap<u64, Portion>,
+    /// Of the answer of several messages that is being given, its tag and how many are to follow.
+    announced: Option<(u64, usize)>,
     /// What is stored.
     stored: BTreeSet<MessageId>,
     granted: u64,
     asked: bool,
+}
+
+/// How much a reserve may still be handed of each queue.
+struct Portion {
+    unnamed: u32,
+    left: BTreeMap<QueueName, u32>,
+}
+
+impl Portion {
+    fn of(command: &Command) -> Option<Portion> {
+        let Command::Reserve { from, amount: Amount::Each(count), .. } = command else {
+            return None;
+        };
+        let mut portion = Portion { unnamed: *count, left: BTreeMap::new() };
+        if let Sources::Queues { names, .. } = from {
+            portion.unnamed = 0;
+            for name in names {
+                *portion.left.entry(name.clone()).or_default() += count;
+            }
+        }
+        Some(portion)
+    }
 }
 
 fn run(seed: u64, steps: u64) {
@@ -56,6 +84,8 @@ fn run(seed: u64, steps: u64) {
         answering: BTreeMap::new(),
         closed: BTreeSet::new(),
         next_tag: 0,
+        portions: BTreeMap::new(),
+        announced: None,
         stored: BTreeSet::new(),
         granted: 2,
         asked: false,
@@ -130,6 +160,7 @@ impl Storm {
         if !silent && let Some(tags) = self.unanswered.get_mut(&who) {
             tags.push_back(self.next_tag);
         }
+        self.portions.extend(Portion::of(&command).map(|portion| (self.next_tag, portion)));
         let request = Request { tag: Tag::Code(self.next_tag), command };
         self.input(Input::Request(who, request));
     }
@@ -164,10 +195,20 @@ impl Storm {
                 | Effect::Gate(..)
                 | Effect::Close(..)
                 | Effect::WakeUp(..) => {}
-                Effect::Reply(who, tag, reply) => self.answered(who, &tag, &reply),
+                Effect::Reply(who, tag, reply) => {
+                    self.answered(who, &tag, &reply);
+                    if let (Tag::Code(tag), Reply::Batch(count)) = (tag, reply) {
+                        assert_eq!(
+                            self.announced.replace((tag, count)),
+                            None,
+                            "too few of a batch"
+                        );
+                    }
+                }
                 Effect::Deliver(who, tag, handed) => {
                     if handed.handing != Handing::Dispatched {
                         self.answered(who, &tag, &Reply::Echo);
+                        self.follows(&tag, &handed.queue);
                     } else {
                         assert!(!self.closed.contains(&who), "dispatched to a closed connection");
                     }
@@ -181,8 +222,23 @@ impl Storm {
                 Effect::ReserveIds(_) => self.asked = true,
             }
         }
+        assert_eq!(self.announced, None, "too few of a batch");
         self.engine.check_invariants();
         assert_eq!(self.engine.stored().1, self.stored.len() as u64, "messages");
+    }
+
+    /// A message of this queue, which is one of those that were announced if any were, and within
+    /// what was asked for of each queue if that was.
+    fn follows(&mut self, tag: &Tag, queue: &QueueName) {
+        let Tag::Code(tag) = tag else { return };
+        if let Some((announced, left)) = self.announced.take() {
+            assert_eq!(announced, *tag, "a message within the answer of another request");
+            self.announced = (left > 1).then_some((announced, left - 1));
+        }
+        if let Some(portion) = self.portions.get_mut(tag) {
+            let left = portion.left.entry(queue.clone()).or_insert(portion.unnamed);
+            *left = left.checked_sub(1).expect("more of a queue than was asked for");
+        }
     }
 
     /// An answer, or a part of one, must be for the first request that has none.
@@ -233,7 +289,7 @@ impl Storm {
                 from: Sources::Subscription(SET),
                 refuse_if_holding: false,
                 timeout_ms: random.pick(&[None, Some(0), Some(200)]),
-                count: random.pick(&[1, 2, 30]),
+                amount: random.amount(30),
             },
             33 => Command::ReserveMessage(id),
             34..37 => Command::Remove(id),

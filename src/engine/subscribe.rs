@@ -1,7 +1,7 @@
 //! Subscriptions: what a connection wants, from now on or when it asks.
 
 use crate::words::clock::Time;
-use crate::words::command::{Demand, Handing, Options, Reply, Settlement, SubscriptionKey};
+use crate::words::command::{Demand, Handing, Options, Reply, Settlement, SubscriptionKey, Terms};
 use crate::words::ids::QueueName;
 use crate::words::refusal::Refusal;
 
@@ -179,7 +179,7 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         who: SessionSlot,
-        (names, settlement): (&[QueueName], Settlement),
+        (names, settlement, terms): (&[QueueName], Settlement, Terms),
         waits: bool,
     ) -> Option<SubscriptionSlot> {
         let slot = self.ledger.open_subscription(turn.time(), who, Keyed::Once);
@@ -188,7 +188,7 @@ impl Engine {
             let queue = if waits { self.queue(name) } else { known };
             match queue {
                 Some(queue) => {
-                    let options = Options { settlement, ..Options::default() };
+                    let options = Options { settlement, terms, ..Options::default() };
                     self.ledger.subscribe(slot, queue, options);
                 }
                 None if waits => {

@@ -17,7 +17,7 @@ use crate::words::statistics::{
     Counted, Listing, MessageStatistics, QueueStatistics, ServerStatistics, Survey,
 };
 pub use crate::words::subscription::{
-    Demand, Options, Settlement, Sources, SubscriptionKey, Terms,
+    Amount, Demand, Options, Settlement, Sources, SubscriptionKey, Terms,
 };
 pub use crate::words::tag::Tag;
 
@@ -205,8 +205,9 @@ pub enum Command {
         keep_last: bool,
     },
     /// Take messages of some queues, waiting `timeout_ms` for the first one (`None` for ever).
-    /// Answer: 1 to `count` deliveries in one go (the reply [`Reply::Batch`] goes before them when
-    /// `count` is not 1), [`Reply::TimedOut`], [`Reply::DeadlineSoon`] or a refusal.
+    /// Answer: deliveries in one go (the reply [`Reply::Batch`] goes before them when the amount is
+    /// not one in total), [`Reply::TimedOut`], [`Reply::DeadlineSoon`] or a refusal. They are fewer
+    /// than there are where one turn may send the connection no more.
     Reserve {
         /// Which queues.
         from: Sources,
@@ -215,8 +216,8 @@ pub enum Command {
         refuse_if_holding: bool,
         /// How long to wait.
         timeout_ms: Option<u64>,
-        /// How many at most, 1 or more.
-        count: u32,
+        /// How many at most.
+        amount: Amount,
     },
     /// Take this message, which may be ready, delayed or buried. Answer: a delivery or
     /// [`Reply::NotFound`].

@@ -81,6 +81,24 @@ impl Options {
 pub enum Sources {
     /// The queues of a subscription.
     Subscription(SubscriptionKey),
-    /// These queues, this once.
-    Queues(Box<[QueueName]>, Settlement),
+    /// These queues, this once. Those that are not there are made if the reserve waits, and else
+    /// have nothing.
+    Queues {
+        /// Which. [`Amount::Each`] goes by their order and counts a name as often as it stands here.
+        names: Box<[QueueName]>,
+        /// Who says that the messages are done.
+        settlement: Settlement,
+        /// How long they may take.
+        terms: Terms,
+    },
+}
+
+/// How many messages a reserve takes at most: those that are there when the first one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// So many of all its queues together, in the order of the queues' union; 1 or more.
+    Total(u32),
+    /// So many of each of its queues, 1 or more, one queue after the other in the order in which
+    /// they were named or added. One that has none is left out.
+    Each(u32),
 }

@@ -1,7 +1,9 @@
 //! Messages that are done when the answer that carries them has left.
 
 use super::*;
-use crate::words::command::{Command, Options, Request, Settlement, Sources, SubscriptionKey, Tag};
+use crate::words::command::{
+    Amount, Command, Options, Request, Settlement, Sources, SubscriptionKey, Tag,
+};
 use crate::words::ids::QueueName;
 use Durability::Periodic;
 
@@ -26,9 +28,9 @@ fn subscribe() -> Command {
     Command::Subscribe { key: SubscriptionKey::Number(0), queue, options }
 }
 
-fn reserve(count: u32) -> Command {
+fn reserve(amount: Amount) -> Command {
     let from = Sources::Subscription(SubscriptionKey::Number(0));
-    Command::Reserve { from, refuse_if_holding: false, timeout_ms: Some(0), count }
+    Command::Reserve { from, refuse_if_holding: false, timeout_ms: Some(0), amount }
 }
 
 #[test]
@@ -36,7 +38,7 @@ fn a_message_is_done_when_it_has_left() {
     let mut s = Stage::new().connect("a", "beanstalk", Periodic);
     s.ask('a', subscribe());
     s.say('a', put("x") + &put("y"));
-    s.ask('a', reserve(1));
+    s.ask('a', reserve(Amount::Total(1)));
     assert!(s.hear('a').ends_with("RESERVED 1 1\r\nx\r\n"));
     assert_eq!(s.messages(), 1, "x is done");
     s.say('a', "delete 1\r\n");
@@ -45,6 +47,12 @@ fn a_message_is_done_when_it_has_left() {
 
 #[test]
 fn an_answer_of_several_messages_is_done_as_a_whole() {
+    for amount in [Amount::Total(40), Amount::Each(40)] {
+        answer_is_done_as_a_whole(amount);
+    }
+}
+
+fn answer_is_done_as_a_whole(amount: Amount) {
     let limits = LimitValues { max_output: 64 * 1024 * 1024, ..LimitValues::default() };
     let settings = Settings { limits, ..Settings::default() };
     let mut s = Stage::with(settings).connect("a", "beanstalk", Periodic);
@@ -53,7 +61,7 @@ fn an_answer_of_several_messages_is_done_as_a_whole() {
         s.say('a', put(&"x".repeat(65_000)));
         s.hear('a');
     }
-    s.ask('a', reserve(40));
+    s.ask('a', reserve(amount));
     assert_eq!(s.messages(), 40, "some of it lies in the socket, none of it is done");
     let id = s.clients[&'a'].id;
     assert!(s.dispatcher.peers[&id].outbox.unsent_bytes() > 0);
@@ -77,7 +85,7 @@ fn a_whole_answer_that_is_read_is_done() {
         s.say('a', put(&"x".repeat(65_000)));
         s.hear('a');
     }
-    s.ask('a', reserve(30));
+    s.ask('a', reserve(Amount::Total(30)));
     assert_eq!(s.messages(), 30);
     let bytes = "RESERVED_BATCH 30\r\n".len()
         + (1..=30).map(|id: u64| format!("RESERVED {id} 65000\r\n").len() + 65_002).sum::<usize>();

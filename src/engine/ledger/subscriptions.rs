@@ -8,7 +8,7 @@ use super::super::state::deadlines::Due;
 use super::super::state::message::{Slot, State};
 use super::super::state::queue::{Queue, QueueSlot};
 use super::super::state::reservation::NONE;
-use super::super::state::session::{Hold, Keyed, SessionSlot, Wait};
+use super::super::state::session::{Hold, Keyed, Portion, SessionSlot, Wait};
 use super::super::state::subscription::{Member, Subscription, SubscriptionSlot};
 use super::Ledger;
 
@@ -114,12 +114,17 @@ impl Ledger {
     }
 
     /// Makes a session wait for a message of a subscription.
-    pub fn begin_wait(&mut self, slot: SubscriptionSlot, tag: Tag, until: Time, count: u32) {
+    pub fn begin_wait(
+        &mut self,
+        slot: SubscriptionSlot,
+        tag: Tag,
+        (until, portion): (Time, Portion),
+    ) {
         let stamp = self.draw_stamp();
         let subscription = &mut self.subscriptions[slot];
         subscription.stamp = stamp;
         let who = subscription.session;
-        self.sessions[who].hold = Hold::Waiting(Wait { subscription: slot, tag, until, count });
+        self.sessions[who].hold = Hold::Waiting(Wait { subscription: slot, tag, until, portion });
         self.counts.waiting += 1;
         for member in &subscription.queues {
             self.queues[member.queue].waiting += 1;

@@ -2,7 +2,7 @@
 
 use crate::words::change::Counters;
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Options, Put, Target};
+use crate::words::command::{Amount, Command, Options, Put, Target};
 use crate::words::ids::QueueName;
 use crate::words::settings::QueueSetting;
 use crate::words::statistics::Failures;
@@ -105,8 +105,8 @@ impl Model {
             Command::Unsubscribe { key, queue, keep_last } => {
                 self.unsubscribe(who, &key, &queue, keep_last);
             }
-            Command::Reserve { from, refuse_if_holding, timeout_ms, count } => {
-                self.reserve(who, &from, refuse_if_holding, (timeout_ms, count));
+            Command::Reserve { from, refuse_if_holding, timeout_ms, amount } => {
+                self.reserve(who, &from, refuse_if_holding, (timeout_ms, amount));
             }
             Command::ReserveMessage(id) => self.reserve_message(who, id.0),
             Command::Kick { queue, count } => self.kick_some(who, queue, count),
@@ -154,7 +154,7 @@ impl Model {
             Some(_) => {
                 self.session(who).worker = true;
                 self.start_clock(id);
-                self.hand(who, None, id, 1);
+                self.hand(who, None, id, Amount::Total(1));
             }
         }
     }

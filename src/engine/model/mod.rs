@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::words::cause::ReturnCounts;
 use crate::words::change::Counters;
-use crate::words::command::{Command, Demand, Settlement, Tag};
+use crate::words::command::{Amount, Command, Demand, Settlement, Tag};
 use crate::words::ids::QueueName;
 use crate::words::key::Key;
 use crate::words::policy::Policies;
@@ -197,7 +197,7 @@ impl Model {
             if let Some(wait) = self.session(who).wait.take_if(|wait| wait.of == number) {
                 self.resumable.push_back(who);
                 self.update(number);
-                self.hand(who, Some(number), id, wait.count);
+                self.hand(who, Some(number), id, wait.amount);
                 self.end_if_once(number);
             } else if self.subscriptions[&number].demand == Demand::WakeUp {
                 self.subscription(number).woken = true;
@@ -232,25 +232,42 @@ impl Model {
             self.session(by).sending.push_back(id);
         }
     }
-    fn hand(&mut self, by: char, from: Option<u64>, id: u64, count: u32) {
-        let at = self.told.len();
-        let mut next = Some(id);
-        let mut handed = 0;
-        while let Some(id) = next {
-            let run = self.now + self.message(id).ttr;
-            let until = from.map_or(run, |from| self.ends(from, id));
-            let order = self.stamp();
-            self.deliver(id, "reserved", Held { by, through: None, until, order, marked: false });
-            handed += 1;
-            let Some(from) = from else { break };
-            if self.subscriptions[&from].settlement == Settlement::WhenSent {
-                self.session(by).sending.push_back(id);
+    fn hand(&mut self, by: char, from: Option<u64>, id: u64, amount: Amount) {
+        let (at, mut handed) = (self.told.len(), 0);
+        match (amount, from) {
+            (Amount::Total(1), _) | (_, None) => return self.hand_one(by, from, id),
+            (Amount::Total(count), Some(from)) => {
+                self.hand_one(by, Some(from), id);
+                handed = 1;
+                let names = self.subscriptions[&from].names();
+                while handed < count && self.hand_first(by, from, &names) {
+                    handed += 1;
+                }
             }
-            let names = self.subscriptions[&from].names();
-            next = if handed < count { self.first_ready(&names) } else { None };
+            (Amount::Each(count), Some(from)) => {
+                let here = &self.subscriptions[&from];
+                let names = if here.key == Keyed::Once { here.named.clone() } else { here.names() };
+                for name in names {
+                    for _ in 0..count {
+                        handed += u32::from(self.hand_first(by, from, std::slice::from_ref(&name)));
+                    }
+                }
+            }
         }
-        if count != 1 {
-            self.told.insert(at, format!("{by} batch {handed}"));
+        self.told.insert(at, format!("{by} batch {handed}"));
+    }
+    fn hand_first(&mut self, by: char, from: u64, queues: &[QueueName]) -> bool {
+        let first = self.first_ready(queues);
+        first.into_iter().for_each(|id| self.hand_one(by, Some(from), id));
+        first.is_some()
+    }
+    fn hand_one(&mut self, by: char, from: Option<u64>, id: u64) {
+        let run = self.now + self.message(id).ttr;
+        let until = from.map_or(run, |from| self.ends(from, id));
+        let order = self.stamp();
+        self.deliver(id, "reserved", Held { by, through: None, until, order, marked: false });
+        if from.is_some_and(|from| self.subscriptions[&from].settlement == Settlement::WhenSent) {
+            self.session(by).sending.push_back(id);
         }
     }
     fn deliver(&mut self, id: u64, how: &str, held: Held) {

@@ -1,7 +1,9 @@
 //! The model: what connections want, from now on or when they ask.
 
 use crate::words::cause::Cause;
-use crate::words::command::{Demand, Options, Settlement, Sources, SubscriptionKey, Tag, Terms};
+use crate::words::command::{
+    Amount, Demand, Options, Settlement, Sources, SubscriptionKey, Tag, Terms,
+};
 use crate::words::ids::QueueName;
 use crate::words::short_bytes::ShortBytes;
 
@@ -20,6 +22,8 @@ pub struct Subscription {
     pub who: char,
     pub key: Keyed,
     pub queues: Vec<Member>,
+    /// Of one for one reserve: the queues as they were named.
+    pub named: Vec<QueueName>,
     pub demand: Demand,
     pub settlement: Settlement,
     pub terms: Terms,
@@ -42,7 +46,7 @@ pub struct Member {
 pub struct Wait {
     pub of: u64,
     pub until: u64,
-    pub count: u32,
+    pub amount: Amount,
 }
 
 impl Subscription {
@@ -103,6 +107,7 @@ impl Model {
             who,
             key,
             queues: vec![],
+            named: vec![],
             demand: Demand::OnRequest,
             settlement: Settlement::ByConsumer,
             terms: Terms::MessageTimeToRun,
@@ -260,8 +265,14 @@ impl Model {
         lost.retain(|_, places| !places.is_empty());
     }
 
-    pub fn reserve(&mut self, who: char, from: &Sources, refuse: bool, wait: (Option<u64>, u32)) {
-        let (timeout, count) = wait;
+    pub fn reserve(
+        &mut self,
+        who: char,
+        from: &Sources,
+        refuse: bool,
+        wait: (Option<u64>, Amount),
+    ) {
+        let (timeout, amount) = wait;
         self.session(who).worker = true;
         let waits = timeout != Some(0);
         let number = match from {
@@ -269,7 +280,7 @@ impl Model {
                 Some(key) => self.open_subscription(who, key),
                 None => return self.say(who, "TimedOut"),
             },
-            Sources::Queues(names, settlement) => {
+            Sources::Queues { names, settlement, terms } => {
                 let number = self.open_subscription(who, Keyed::Once);
                 for name in names {
                     if !waits && !self.queues.contains_key(name) {
@@ -279,8 +290,10 @@ impl Model {
                         self.end_if_once(number);
                         return self.say(who, "refused TooManyQueues");
                     };
-                    let asks = Options { settlement: *settlement, ..Options::default() };
+                    let (settlement, terms) = (*settlement, *terms);
+                    let asks = Options { settlement, terms, ..Options::default() };
                     self.join(number, &queue, asks);
+                    self.subscription(number).named.push(queue);
                 }
                 number
             }
@@ -296,7 +309,7 @@ impl Model {
             self.update(number);
         }
         if let Some(id) = self.first_ready(&names) {
-            self.hand(who, Some(number), id, count);
+            self.hand(who, Some(number), id, amount);
             if self.subscriptions[&number].demand != Demand::OnRequest {
                 self.serve_all_of(number);
             }
@@ -308,7 +321,7 @@ impl Model {
             let until = timeout.map_or(NEVER, |timeout| self.now + timeout);
             let stamp = self.stamp();
             self.subscription(number).stamp = stamp;
-            self.session(who).wait = Some(Wait { of: number, until, count });
+            self.session(who).wait = Some(Wait { of: number, until, amount });
             return self.update(number);
         }
         self.end_if_once(number);

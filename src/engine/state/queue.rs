@@ -10,7 +10,7 @@ use crate::words::limits::QUEUE_OVERHEAD_BYTES;
 use crate::words::settings::QueueLimits;
 use crate::words::statistics::StateCounts;
 
-use super::message::Slot;
+use super::message::{Place, Slot};
 use super::ready::ReadyList;
 use super::reservation::List;
 use super::subscription::SubscriptionSlot;
@@ -140,6 +140,11 @@ impl Queue {
             && self.away == 0
             && !self.is_held
             && self.limits == QueueLimits::NONE
+    }
+
+    /// The place of its next message, unless nothing is handed out of it now.
+    pub fn next_ready(&self, now: Time) -> Option<Place> {
+        self.ready.first().filter(|_| !self.is_paused(now)).copied()
     }
 
     pub fn is_paused(&self, now: Time) -> bool {

@@ -107,7 +107,17 @@ pub struct Wait {
     pub subscription: SubscriptionSlot,
     pub tag: Tag,
     pub until: Time,
-    pub count: u32,
+    pub portion: Portion,
+}
+
+/// What a reserve takes at most of the queues of its subscription.
+#[derive(Debug)]
+pub enum Portion {
+    /// So many messages of all of them together.
+    Total(u32),
+    /// So many of each of them, or where they were named for this reserve alone, for each place in
+    /// this list: names can repeat.
+    Each(u32, Option<Box<[QueueSlot]>>),
 }
 
 /// A subscription's key, within its session.

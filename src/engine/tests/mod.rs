@@ -6,6 +6,7 @@
 
 mod ack_timeout;
 mod allowance;
+mod each;
 mod ending;
 mod flush;
 mod ids;
@@ -35,8 +36,8 @@ use crate::words::cause::Reason;
 use crate::words::change::{Change, MessageState};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{
-    Command, Extras, Handing, Manner, MessageRef, Options, Put, PutWith, Reply, Request,
-    Settlement, Sources, SubscriptionKey, Tag, Target, TogetherStep,
+    Amount, Command, Extras, Handing, Manner, MessageRef, Options, Put, PutWith, Reply, Request,
+    Settlement, Sources, SubscriptionKey, Tag, Target, Terms, TogetherStep,
 };
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::key::{Key, KeyTerm, KeyedBy};
@@ -145,8 +146,10 @@ impl Talk {
         timeout_ms: Option<u64>,
     ) -> String {
         let names = names.iter().map(|name| queue(name)).collect();
-        let from = Sources::Queues(names, Settlement::ByConsumer);
-        let reserve = Command::Reserve { from, refuse_if_holding: true, timeout_ms, count: 1 };
+        let (settlement, terms) = (Settlement::ByConsumer, Terms::MessageTimeToRun);
+        let from = Sources::Queues { names, settlement, terms };
+        let amount = Amount::Total(1);
+        let reserve = Command::Reserve { from, refuse_if_holding: true, timeout_ms, amount };
         self.command(letter, reserve)
     }
 
@@ -366,7 +369,10 @@ pub fn command(text: &str) -> Command {
             from: Sources::Subscription(SET),
             refuse_if_holding: false,
             timeout_ms: said.option("for"),
-            count: u32::try_from(said.option("count").unwrap_or(1)).unwrap(),
+            amount: match said.option("each") {
+                Some(count) => Amount::Each(u32::try_from(count).unwrap()),
+                None => Amount::Total(u32::try_from(said.option("count").unwrap_or(1)).unwrap()),
+            },
         },
         "take" => Command::ReserveMessage(id()),
         "ack" => Command::Acknowledge(said.message()),

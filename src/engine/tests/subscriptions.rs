@@ -3,7 +3,7 @@
 
 use super::{Talk, queue};
 use crate::words::command::{
-    Command, Demand, Options, Settlement, Sources, SubscriptionKey, Tag, Terms,
+    Amount, Command, Demand, Options, Settlement, Sources, SubscriptionKey, Tag, Terms,
 };
 use crate::words::limits::LimitValues;
 
@@ -78,7 +78,7 @@ fn a_sign_to_wake_up_comes_once_and_again_after_the_next_command() {
         from: from.clone(),
         refuse_if_holding: false,
         timeout_ms: Some(0),
-        count: 1,
+        amount: Amount::Total(1),
     };
     assert_eq!(t.command('a', take()), "a reserved 1, a woken for 1", "there is another one");
     assert_eq!(t.command('a', take()), "a reserved 2");
@@ -307,7 +307,7 @@ fn subscriptions_are_told_apart_by_bytes_of_any_length() {
         from: Sources::Subscription(third),
         refuse_if_holding: true,
         timeout_ms: None,
-        count: 1,
+        amount: Amount::Total(1),
     };
     assert_eq!(t.command('x', reserve), "x refused Holding");
     assert_eq!(t.close('x'), "x finished");

@@ -5,7 +5,7 @@
 
 use super::{Note, WATCH_LIST, is_tube_byte, is_tube_name};
 use crate::words::change::MessageState;
-use crate::words::command::{Command, MessageRef, Options, Sources, Target};
+use crate::words::command::{Amount, Command, MessageRef, Options, Sources, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::WORK_PER_TURN_MAX;
 use crate::words::statistics::Counted;
@@ -174,7 +174,7 @@ fn ignore(queue: QueueName) -> Command {
 
 fn reserve(timeout_ms: Option<u64>, count: u32) -> Command {
     let from = Sources::Subscription(WATCH_LIST);
-    Command::Reserve { from, refuse_if_holding: false, timeout_ms, count }
+    Command::Reserve { from, refuse_if_holding: false, timeout_ms, amount: Amount::Total(count) }
 }
 
 /// A command that nothing may follow.
@@ -429,10 +429,10 @@ mod tests {
     fn a_batch_of_one_is_marked_and_a_large_one_is_cut() {
         let one = (Note::BatchOfOne, reserve(Some(0), 1));
         assert_eq!(error(b"reserve-batch 1 0"), one);
-        let Command::Reserve { count, .. } = command("reserve-batch 4294967295 0") else {
+        let Command::Reserve { amount, .. } = command("reserve-batch 4294967295 0") else {
             panic!()
         };
-        assert_eq!(count as usize, WORK_PER_TURN_MAX);
+        assert_eq!(amount, Amount::Total(u32::try_from(WORK_PER_TURN_MAX).unwrap()));
     }
 
     #[test]
