@@ -6,7 +6,12 @@
 //! A run without the promise (answers long before the disk) must be seen to lose: the ledger can
 //! find something.
 //!
+//! Some producers send with a key, and send again what they have sent before (`keyed`). What fails
+//! twice becomes a dead letter.
+//!
 //! `PHPMQ_KILL_CYCLES` sets how often each level is killed, `PHPMQ_SEED` repeats a run's choices.
+
+mod keyed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -17,10 +22,13 @@ use crate::harness::{Beanstalk, Phpmq, Server, Setup, Stream, eventually, now, p
 
 const BEANSTALK_PRODUCERS: u64 = 2;
 const PHP_MQ_PRODUCERS: u64 = 2;
+const KEYED_PRODUCERS: u64 = 2;
 const CONSUMERS_OF_EACH_KIND: u64 = 2;
 /// Sent and not confirmed at the same time, per producer.
 const UNDER_WAY_MAX: usize = 8;
 const TUBE: &str = "work";
+const FAILED: &str = "work.failed";
+const POLICY: &str = "queues = \"work\"\nmax_attempts = 2\ndead_letter = \"work.failed\"";
 
 /// What level `periodic` may lose: a commit under way, and what waits for the next one.
 const COMMITS_UNPROMISED: u64 = 2;
@@ -45,6 +53,10 @@ impl Confirmed {
 #[derive(Clone, Debug, Default)]
 struct Entry {
     confirmed: Option<Confirmed>,
+    /// The id that it was confirmed with.
+    id: u64,
+    /// The ids of those that it has joined when it was sent again after that; 0 is one that is gone.
+    joined: Vec<u64>,
     /// The lives of the daemon in which it was handed out, one for each time.
     handed: Vec<u64>,
     /// The lives in which somebody gave it back, so that it might be handed out once more.
@@ -85,7 +97,9 @@ impl Ledger {
     }
 
     fn confirmed(&self, name: Name, id: u64, life: u64) {
-        self.note(name, |entry| entry.confirmed = Some(Confirmed::now(life)));
+        self.note(name, |entry| {
+            (entry.confirmed, entry.id) = (Some(Confirmed::now(life)), id);
+        });
         if !self.ids.lock().unwrap().insert(id) {
             self.complain(format!("id {id} was given twice"));
         }
@@ -131,8 +145,16 @@ impl Ledger {
         for (name, entry) in self.entries.lock().unwrap().iter() {
             let handed_in = |life: u64| entry.handed.iter().filter(|l| **l == life).count();
             // Who is not said to be done is there to the end.
-            if promised(entry.confirmed).is_some() && !entry.done && handed_in(drained) == 0 {
-                verdict.push(format!("lost: {name:?} {entry:?}"));
+            if promised(entry.confirmed).is_some() {
+                if !entry.done && handed_in(drained) == 0 {
+                    verdict.push(format!("lost: {name:?} {entry:?}"));
+                }
+                if entry.joined.iter().any(|id| *id != entry.id && *id != 0) {
+                    verdict.push(format!("queued twice: {name:?} {entry:?}"));
+                }
+            }
+            if entry.joined.contains(&0) && !entry.done {
+                verdict.push(format!("refused for nothing: {name:?} {entry:?}"));
             }
             for life in entry.handed.iter().copied().collect::<BTreeSet<_>>() {
                 let released = entry.released.iter().filter(|l| **l == life).count();
@@ -276,6 +298,14 @@ fn work_until_it_ends(
                 ledger.note(name, |entry| entry.released.push(life));
                 return Some(());
             }
+            3 => {
+                ledger.note(name, |entry| entry.released.push(life));
+                peer.try_send(format!("bury {id} 1024\r\nkick-job {id}\r\n")).ok()?;
+                assert_eq!(
+                    (peer.try_line()?, peer.try_line()?),
+                    ("BURIED".into(), "KICKED".into())
+                );
+            }
             _ => {
                 ledger.note(name, |entry| entry.done = true);
                 peer.try_send(format!("delete {id}\r\n")).ok()?;
@@ -345,6 +375,7 @@ fn live_and_die(server: &mut Server, life: u64, how: Life, random: &mut Random, 
     }
     let php_mq: Vec<_> =
         (0..PHP_MQ_PRODUCERS).map(|place| (100 + place, connect("phpmq"))).collect();
+    let keyed: Vec<_> = (0..KEYED_PRODUCERS).map(|place| (200 + place, connect("phpmq"))).collect();
     let address = server.address("beanstalk").to_owned();
     let workers: Vec<u64> =
         (0..CONSUMERS_OF_EACH_KIND).map(|_| random.below(u64::MAX) | 1).collect();
@@ -355,6 +386,9 @@ fn live_and_die(server: &mut Server, life: u64, how: Life, random: &mut Random, 
         }
         for (producer, stream) in php_mq {
             scope.spawn(move || produce_php_mq(stream, producer, life, ledger));
+        }
+        for (producer, stream) in keyed {
+            scope.spawn(move || keyed::produce(stream, producer, life, ledger));
         }
         for seed in workers {
             let address = &address;
@@ -388,7 +422,6 @@ fn live_and_die(server: &mut Server, life: u64, how: Life, random: &mut Random, 
 fn drain(server: &Server, life: u64, ledger: &Ledger) {
     let mut peer = Beanstalk::new(server.connect("beanstalk"));
     peer.ask(&format!("watch {TUBE}"));
-    peer.ask(&format!("use {TUBE}"));
     let mut last = BTreeMap::new();
     for _ in 0..2 {
         loop {
@@ -401,7 +434,12 @@ fn drain(server: &Server, life: u64, ledger: &Ledger) {
             let id = head.split(' ').nth(1).unwrap();
             assert_eq!(peer.ask(&format!("delete {id}")), "DELETED");
         }
-        assert!(peer.ask("kick 1000000").starts_with("KICKED"));
+        for tube in [TUBE, FAILED] {
+            peer.ask(&format!("use {tube}"));
+            let kicked = peer.ask("kick 1000000");
+            assert!(kicked.starts_with("KICKED"));
+            println!("{tube}: {kicked}");
+        }
         // Who comes back from there comes at its old place.
         last.clear();
     }
@@ -413,7 +451,7 @@ fn account(setup: Setup, cycles: u64, how: Life) -> Vec<String> {
     println!("seed {seed} (PHPMQ_SEED), {cycles} cycles (PHPMQ_KILL_CYCLES)");
     let mut random = Random(seed);
     let ledger = Ledger::default();
-    let mut server = setup.log_level("info").start();
+    let mut server = setup.policy(POLICY).log_level("info").start();
     for life in 0..cycles {
         live_and_die(&mut server, life, how, &mut random, &ledger);
         server.start_again();
@@ -513,6 +551,8 @@ fn the_ledger_names_each_kind_of_fault() {
     ledger.handed("1,3,12345", 0, &mut last);
     ledger.note((1, 3), |entry| entry.done_confirmed = Some(Confirmed::now(0)));
     ledger.note((1, 4), |entry| entry.buried = Some(Confirmed::now(0)));
+    ledger.note((1, 2), |entry| entry.joined = vec![2, 0]);
+    ledger.note((1, 3), |entry| (entry.joined, entry.done) = (vec![0, 7], true));
     ledger.handed(&body_of((1, 3)), 1, &mut BTreeMap::new());
     ledger.handed(&body_of((1, 4)), 1, &mut BTreeMap::new());
     let verdict = ledger.verdict(2);
@@ -525,6 +565,8 @@ fn the_ledger_names_each_kind_of_fault() {
         "twice without a cause: (1, 2)",
         "resurrected: (1, 3)",
         "buried and handed out: (1, 4)",
+        "refused for nothing: (1, 2)",
+        "queued twice: (1, 3)",
     ] {
         assert!(verdict.iter().any(|line| line.starts_with(start)), "{start} not in {verdict:#?}");
     }
