@@ -23,7 +23,7 @@ use slog_async::{Async, AsyncGuard};
 use slog_term::{Decorator, PlainSyncDecorator};
 
 use crate::config::{Log, LogFormat, LogLevel};
-use crate::words::clock::wall_clock_ms;
+use crate::words::clock::{date, wall_clock_ms};
 
 /// Records that wait for standard error at most: some seconds of a busy day at `info`.
 const RECORDS_WAITING_MAX: usize = 1_024;
@@ -264,22 +264,6 @@ fn push_time(line: &mut String, wall_ms: i64) {
     let milli = ms % 1_000;
     write!(line, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
         .expect("a String takes all that is written to it");
-}
-
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
-///
-/// Years are counted from March here, so that a leap day is the last one of its year, and in eras
-/// of 400 years, which all have the same number of days.
-fn date(days: i64) -> (i64, i64, i64) {
-    let from_era_0 = days + 719_468;
-    let (era, day_of_era) = (from_era_0.div_euclid(146_097), from_era_0.rem_euclid(146_097));
-    let leap_days = day_of_era / 1_460 - day_of_era / 36_524 + day_of_era / 146_096;
-    let year_of_era = (day_of_era - leap_days) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]
