@@ -5,7 +5,7 @@ use crate::words::clock::Time;
 use crate::words::command::{Command, Demand, Options, Reply, Request, SubscriptionKey, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::refusal::Refusal;
-use crate::words::settings::QueueSetting;
+use crate::words::settings::{QueueLimits, QueueSetting};
 use crate::words::statistics::Counted;
 
 use super::give_back::Kick;
@@ -63,6 +63,10 @@ impl Engine {
                 let queues = Vec::new();
                 self.begin_work(turn, Work::Flush { asker, queues, next: Some(0), count: 0 });
             }
+            Command::RemoveQueue { queue, only_if_empty } => {
+                self.remove_queue(turn, asker, &queue, only_if_empty);
+            }
+            Command::SetAside(id) => self.bury_free(turn, asker, id),
             Command::Malformed { costs_id: true, .. } => self.malformed_put(turn, asker),
             Command::Echo | Command::Malformed { .. } => turn.reply(asker, Reply::Echo),
             Command::PutRefused { refusal, .. } => {
@@ -176,6 +180,45 @@ impl Engine {
         let queues = vec![self.detach_all(queue)];
         self.begin_work(turn, Work::Flush { asker, queues, next: None, count: 0 });
     }
+
+    fn remove_queue(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        name: &QueueName,
+        only_if_empty: bool,
+    ) {
+        let Some(queue) = self.ledger.queues().find(name) else {
+            return turn.reply(asker, Reply::NotFound);
+        };
+        if only_if_empty && self.ledger.queue(queue).counts().total() > 0 {
+            return turn.reply(asker, Reply::Refused(Refusal::NotEmpty));
+        }
+        let queues = vec![self.detach_all(queue)];
+        self.ledger.pause_queue(queue, turn.time(), 0);
+        for setting in [QueueSetting::Paused(false), QueueSetting::Limits(QueueLimits::NONE)] {
+            self.ledger.configure_queue(queue, setting);
+        }
+        if let Some(id) = self.ledger.queue(queue).id {
+            turn.change(Change::QueueSet(self.ledger.settings_of(queue, id)));
+        }
+        self.begin_work(turn, Work::Flush { asker, queues, next: None, count: 0 });
+    }
+
+    fn bury_free(&mut self, turn: &mut Turn<'_>, asker: Asker, id: MessageId) {
+        let is_free = |slot: &Slot| match self.ledger.message(*slot).state {
+            State::Ready | State::Delayed(_) => true,
+            State::Reserved(_) | State::Buried(_) => false,
+        };
+        let Some(slot) = self.ledger.find(id).filter(is_free) else {
+            return turn.reply(asker, Reply::NotFound);
+        };
+        let detached = self.ledger.detach(slot);
+        self.ledger.history_mut(slot).buries += 1;
+        self.ledger.place_buried(turn.time(), detached);
+        self.ledger.save(turn, slot);
+        turn.reply(asker, Reply::Buried);
+    }
 }
 
 fn counted(command: &Command) -> Option<Counted> {
@@ -216,6 +259,8 @@ fn counted(command: &Command) -> Option<Counted> {
         Command::Survey { .. } => Counted::Survey,
         Command::List { .. } => Counted::List,
         Command::Configure { .. } => Counted::Configure,
+        Command::RemoveQueue { .. } => Counted::RemoveQueue,
+        Command::SetAside(_) => Counted::SetAside,
         Command::Malformed { counted, .. } => *counted,
         Command::PutRefused { .. } => Counted::Put,
         Command::Echo | Command::Quit => return None,

@@ -1,19 +1,24 @@
 //! The commands that only look: peeks, statistics, lists.
 
 use crate::words::change::MessageState;
-use crate::words::clock::Time;
+use crate::words::clock::{Now, Time};
 use crate::words::command::{Command, Reply, Target};
 use crate::words::ids::QueueName;
 use crate::words::key::{Key, KeyFound};
-use crate::words::limits::{LISTING_LINES_MAX, WORK_PER_TURN_MAX};
+use crate::words::limits::{
+    HOLDERS_SHOWN_MAX, LISTING_LINES_MAX, PRIORITIES_SEARCHED_MAX, WORK_PER_TURN_MAX,
+};
 use crate::words::refusal::Refusal;
 use crate::words::statistics::{
-    Failures, ListedMessage, Listing, MessageStatistics, QueueStatistics, ServerStatistics,
+    Failures, HolderFigures, ListedMessage, Listing, MessageStatistics, QueueStatistics,
+    ServerStatistics,
 };
 
 use super::slices::{Found, Work};
 use super::state::keys::TakenKey;
 use super::state::message::{Place, Slot, State};
+use super::state::queue::Queue;
+use super::state::ready::ReadyList;
 use super::state::reservation::Of;
 use super::state::session::SessionSlot;
 use super::{Asker, Engine, Turn};
@@ -33,12 +38,15 @@ impl Engine {
             }
             Command::MessageStatistics(id) => match self.ledger.find(id) {
                 Some(slot) => {
-                    Reply::MessageStatistics(Box::new(self.message_statistics(turn.time(), slot)))
+                    Reply::MessageStatistics(Box::new(self.message_statistics(turn.now, slot)))
                 }
                 None => Reply::NotFound,
             },
-            Command::QueueStatistics(name) => self.queue_statistics(turn.time(), &name),
-            Command::Statistics => Reply::Statistics(Box::new(self.statistics())),
+            Command::QueueStatistics(name) => self.queue_statistics(turn.now, &name),
+            Command::Statistics => {
+                let wall_ms = turn.now.wall_ms(turn.time());
+                Reply::Statistics(Box::new(ServerStatistics { wall_ms, ..self.statistics() }))
+            }
             Command::FindKey { queue, key } => self.find_key(turn.time(), queue.as_ref(), &key),
             Command::ListQueues => {
                 let names = Vec::with_capacity(self.ledger.queues().len());
@@ -99,7 +107,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn message_statistics(&self, now: Time, slot: Slot) -> MessageStatistics {
+    pub(super) fn message_statistics(&self, clock: Now, slot: Slot) -> MessageStatistics {
+        let now = clock.time;
         let message = &self.ledger.message(slot);
         let time_left_ms = match message.state {
             State::Delayed(due) => due.since(now),
@@ -120,10 +129,12 @@ impl Engine {
             time_left_ms,
             counters: self.ledger.messages().counters(slot),
             failures: self.failures(slot),
+            wall_ms: clock.wall_ms(now),
         }
     }
 
-    pub(super) fn queue_statistics(&self, now: Time, name: &QueueName) -> Reply {
+    pub(super) fn queue_statistics(&self, clock: Now, name: &QueueName) -> Reply {
+        let now = clock.time;
         let Some(slot) = self.ledger.queues().find(name) else { return Reply::NotFound };
         let queue = &self.ledger.queue(slot);
         Reply::QueueStatistics(Box::new(QueueStatistics {
@@ -137,7 +148,48 @@ impl Engine {
             pause_left_ms: queue.paused_until.since(now),
             removes: queue.removes,
             pauses: queue.pauses,
+            body_bytes: queue.body_bytes,
+            head: queue.ready.first().map(|place| self.ledger.message(place.slot).id),
+            oldest_ready_ms: self.oldest_ready_ms(now, &queue.ready),
+            is_held: queue.is_held,
+            limits: queue.limits,
+            holders: self.holders(now, queue),
+            wall_ms: clock.wall_ms(now),
         }))
+    }
+
+    /// How long the oldest ready message has been ready. Those of one priority stand in the order in
+    /// which they were put, so the first of each is enough.
+    fn oldest_ready_ms(&self, now: Time, ready: &ReadyList) -> Option<u64> {
+        let (mut oldest, mut from) = (None, 0);
+        for _ in 0..PRIORITIES_SEARCHED_MAX {
+            let Some(place) = ready.first_from(from) else { break };
+            let created = self.ledger.message(place.slot).created;
+            let since = created.plus(self.ledger.messages().history(place.slot).delay_ms);
+            oldest = oldest.max(Some(now.since(since)));
+            let Some(next) = place.priority.checked_add(1) else { break };
+            from = next;
+        }
+        oldest
+    }
+
+    /// The messages of a queue that were handed out first, of those that are still out.
+    fn holders(&self, now: Time, queue: &Queue) -> Vec<HolderFigures> {
+        let out = self.ledger.reservations().iter(&queue.reserved, Of::Queue);
+        let out = out.map(|(_, reservation)| reservation).take(WORK_PER_TURN_MAX);
+        let out = out.filter(|reservation| !self.ledger.is_flushed(reservation.message));
+        let figures = out.take(HOLDERS_SHOWN_MAX).map(|reservation| {
+            let ends = Some(reservation.ends()).filter(|ends| *ends != Time::NEVER);
+            HolderFigures {
+                message: self.ledger.message(reservation.message).id,
+                connection: self.ledger.session(reservation.session).connection,
+                held_ms: reservation.began().map(|began| now.since(began)),
+                left_ms: ends.map(|ends| ends.since(now)),
+                protocol: "",
+                peer: String::new(),
+            }
+        });
+        figures.collect()
     }
 
     pub(super) fn statistics(&self) -> ServerStatistics {

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use crate::words::change::MessageState;
-use crate::words::command::{Command, Manner, MessageRef, Put, Sources, Target};
+use crate::words::command::{Command, Manner, MessageRef, Put, Reply, Sources, Target};
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::{LimitValues, Limits};
 use crate::words::refusal::Refusal;
@@ -244,8 +244,9 @@ impl Pair {
                 time_left_ms: left,
                 counters: message.counters,
                 failures: message.failures.clone(),
+                wall_ms: self.talk.now.wall_ms(self.talk.now.time),
             };
-            assert_eq!(engine.message_statistics(self.talk.now.time, slot), figures, "{what}");
+            assert_eq!(engine.message_statistics(self.talk.now, slot), figures, "{what}");
             let kept = &engine.ledger.message(slot);
             assert_eq!((kept.sequence.0, kept.expires.0), (message.seq, message.expires), "{what}");
         }
@@ -253,10 +254,9 @@ impl Pair {
         self.compare_keys(what);
         assert_eq!(engine.ledger.queues().len(), model.queues.len(), "queues: {what}");
         for (name, here) in &model.queues {
-            let reply = engine.queue_statistics(self.talk.now.time, name);
-            let expected =
-                crate::words::command::Reply::QueueStatistics(Box::new(self.queue(name, here)));
-            assert_eq!(reply, expected, "{what}");
+            let reply = engine.queue_statistics(self.talk.now, name);
+            let Reply::QueueStatistics(figures) = reply else { panic!("no {name:?}: {what}") };
+            assert_eq!(*figures, self.queue(name, here, &figures), "{what}");
         }
         let figures = engine.statistics();
         assert_eq!(figures.returns, model.returns, "returns by cause: {what}");
@@ -337,7 +337,9 @@ impl Pair {
         assert_eq!(is.collect::<BTreeMap<_, _>>(), should.collect(), "keys: {what}");
     }
 
-    fn queue(&self, name: &QueueName, here: &Queue) -> QueueStatistics {
+    /// What the model says of a queue; what it does not know is taken over.
+    fn queue(&self, name: &QueueName, here: &Queue, is: &QueueStatistics) -> QueueStatistics {
+        let mut head = None;
         let sessions = || self.model.sessions.values();
         let in_sets = |is: &dyn Fn(u64, &Subscription) -> bool| {
             let all = self.model.subscriptions.iter().filter(|(_, s)| s.has(name));
@@ -352,6 +354,8 @@ impl Pair {
                 At::Ready => {
                     messages.ready += 1;
                     messages.urgent += u64::from(message.pri < 1_024);
+                    let place = (message.pri, message.seq, message.id);
+                    head = Some(head.map_or(place, |first: (u32, u64, u64)| first.min(place)));
                 }
                 At::Delayed(_) => messages.delayed += 1,
                 At::Reserved(_) => messages.reserved += 1,
@@ -369,6 +373,8 @@ impl Pair {
             pause_left_ms: here.paused_until.saturating_sub(self.model.now),
             removes: here.removes,
             pauses: here.pauses,
+            head: head.map(|(_, _, id)| MessageId(id)),
+            ..is.clone()
         }
     }
 
@@ -479,6 +485,11 @@ impl Pair {
                 Command::Pause { queue: random.name(), for_ms }
             }
             32 if random.one_in(3) => Command::Flush(random.name()),
+            32 if random.one_in(2) => {
+                let only_if_empty = random.one_in(2);
+                Command::RemoveQueue { queue: random.name(), only_if_empty }
+            }
+            32 => Command::SetAside(id),
             33 if random.one_in(9) => Command::FlushAll,
             34 => match random.below(3) {
                 0 => Command::ListQueues,

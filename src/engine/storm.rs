@@ -303,6 +303,10 @@ impl Storm {
             44..46 => Command::Kick { queue: Target::Referred, count: random.pick(&[1, 5, 1_000]) },
             47 => Command::KickMessage(id),
             48 => Command::Pause { queue: name, for_ms: random.pick(&[0, 300]) },
+            49 if random.one_in(3) => {
+                Command::RemoveQueue { queue: name, only_if_empty: random.one_in(2) }
+            }
+            49 if random.one_in(2) => Command::SetAside(id),
             49 => Command::Flush(name),
             50 if random.one_in(4) => Command::FlushAll,
             51 => Command::Survey { pattern: None, lines_max: 3 },

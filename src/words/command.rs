@@ -312,6 +312,18 @@ pub enum Command {
     Flush(QueueName),
     /// The same for every queue. Answer: [`Reply::Flushed`].
     FlushAll,
+    /// Remove every message of a queue and everything that was set of it, so that it goes unless a
+    /// connection needs it. Answer: [`Reply::Flushed`], [`Reply::NotFound`] or
+    /// [`Refusal::NotEmpty`].
+    RemoveQueue {
+        /// The queue.
+        queue: QueueName,
+        /// Whether one that holds messages is left as it is.
+        only_if_empty: bool,
+    },
+    /// Set a message aside that nobody holds, until it is kicked. Answer: [`Reply::Buried`], or
+    /// [`Reply::NotFound`] for one that is held, set aside already, or not there.
+    SetAside(MessageId),
     /// The daemon's figures. Answer: [`Reply::Statistics`].
     Statistics,
     /// A message's figures. Answer: [`Reply::MessageStatistics`] or [`Reply::NotFound`].

@@ -110,6 +110,10 @@ pub const KEY_BYTES_MAX: usize = 255;
 pub const REASON_BYTES_MAX: usize = 1_024;
 /// `[[policy]]` sections of the configuration at most: each queue's name is compared with them.
 pub const POLICIES_MAX: usize = 1_000;
+/// Holders that a queue's figures name at most.
+pub const HOLDERS_SHOWN_MAX: usize = 10;
+/// Priorities that are looked at for a queue's oldest ready message: each takes a search.
+pub const PRIORITIES_SEARCHED_MAX: usize = 64;
 /// Lines of a survey or listing that a peer may ask for at most.
 pub const LISTING_LINES_MAX: usize = 1_000;
 

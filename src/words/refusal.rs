@@ -27,6 +27,8 @@ pub enum Refusal {
     NotHeld,
     /// A list of steps is too long to happen as a whole.
     TooMuchTogether,
+    /// The queue holds messages, and was to be removed only without any.
+    NotEmpty,
     /// The connection holds a message of the queue, and has said that then it wants no other.
     Holding,
 }
@@ -47,6 +49,7 @@ impl fmt::Display for Refusal {
             Refusal::QueueFull => "the queue is full",
             Refusal::NotHeld => "a message is not held by the connection",
             Refusal::TooMuchTogether => "the list of steps is too long to happen as a whole",
+            Refusal::NotEmpty => "the queue holds messages",
             Refusal::Holding => "the connection holds a message of the queue already",
         })
     }

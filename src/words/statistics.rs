@@ -3,7 +3,7 @@
 use crate::words::cause::{Cause, Reason, ReturnCounts};
 use crate::words::change::{Counters, MessageState};
 use crate::words::clock::Time;
-use crate::words::ids::{MessageId, QueueName};
+use crate::words::ids::{ConnectionId, MessageId, QueueName};
 use crate::words::refusal::Refusal;
 use crate::words::settings::QueueLimits;
 
@@ -47,11 +47,13 @@ pub enum Counted {
     Survey,
     List,
     Configure,
+    RemoveQueue,
+    SetAside,
 }
 
 impl Counted {
     /// How many there are.
-    pub const COUNT: usize = Counted::Configure as usize + 1;
+    pub const COUNT: usize = Counted::SetAside as usize + 1;
 }
 
 /// How often each command was asked for.
@@ -153,6 +155,10 @@ pub struct ServerStatistics {
     pub protocol_errors: u64,
     /// Connections refused for a limit.
     pub connections_refused: u64,
+    /// Connections now, by protocol.
+    pub connections_by_protocol: Vec<(&'static str, u64)>,
+    /// What the wall clock said then, in milliseconds since 1970.
+    pub wall_ms: i64,
 }
 
 /// Facts of the process.
@@ -224,6 +230,63 @@ pub struct QueueStatistics {
     pub removes: u64,
     /// Pauses asked for.
     pub pauses: u64,
+    /// Bytes of its messages' bodies.
+    pub body_bytes: u64,
+    /// The message that is handed out next.
+    pub head: Option<MessageId>,
+    /// How long its oldest ready message has been ready, in milliseconds: from when it was put and
+    /// the delay that it was last given was over.
+    pub oldest_ready_ms: Option<u64>,
+    /// Whether an operator has paused it.
+    pub is_held: bool,
+    /// How many messages it may hold.
+    pub limits: QueueLimits,
+    /// Some of the messages in somebody's hands, the one first that was handed out first.
+    pub holders: Vec<HolderFigures>,
+    /// What the wall clock said then, in milliseconds since 1970.
+    pub wall_ms: i64,
+}
+
+impl QueueStatistics {
+    /// The figures of a queue that is not there.
+    pub fn of_none(name: QueueName) -> QueueStatistics {
+        QueueStatistics {
+            name,
+            messages: StateCounts::default(),
+            messages_put: 0,
+            using: 0,
+            watching: 0,
+            waiting: 0,
+            pause_ms: 0,
+            pause_left_ms: 0,
+            removes: 0,
+            pauses: 0,
+            body_bytes: 0,
+            head: None,
+            oldest_ready_ms: None,
+            is_held: false,
+            limits: QueueLimits::NONE,
+            holders: Vec::new(),
+            wall_ms: 0,
+        }
+    }
+}
+
+/// A message in somebody's hands. The engine fills in what it knows, the dispatcher the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HolderFigures {
+    /// The message.
+    pub message: MessageId,
+    /// Who holds it.
+    pub connection: ConnectionId,
+    /// How long, in milliseconds, where that is known.
+    pub held_ms: Option<u64>,
+    /// How long at most from now, in milliseconds, where there is an end.
+    pub left_ms: Option<u64>,
+    /// What the holder speaks.
+    pub protocol: &'static str,
+    /// Where it comes from.
+    pub peer: String,
 }
 
 /// A message's figures.
@@ -249,6 +312,8 @@ pub struct MessageStatistics {
     pub counters: Counters,
     /// How its processing failed so far.
     pub failures: Failures,
+    /// What the wall clock said then, in milliseconds since 1970.
+    pub wall_ms: i64,
 }
 
 /// How the processing of a message failed so far, as far as a policy counts that or its holders said so.

@@ -4,7 +4,7 @@ use crate::words::change::Counters;
 use crate::words::change::MessageState;
 use crate::words::command::{Amount, Command, Options, Put, Target};
 use crate::words::ids::QueueName;
-use crate::words::settings::QueueSetting;
+use crate::words::settings::{QueueLimits, QueueSetting};
 use crate::words::statistics::Failures;
 
 use super::{At, Keyed, Message, Model, NEVER};
@@ -118,6 +118,10 @@ impl Model {
             }
             Command::Flush(queue) => self.flush(who, |name| *name == queue),
             Command::FlushAll => self.flush(who, |_| true),
+            Command::RemoveQueue { queue, only_if_empty } => {
+                self.remove_queue(who, &queue, only_if_empty);
+            }
+            Command::SetAside(id) => self.bury_free(who, id.0),
             Command::Remove(id) => self.remove(who, id.0),
             Command::Mark(message) => self.mark(who, &message),
             Command::Unmark(id) => self.unmark(who, id.0),
@@ -198,6 +202,27 @@ impl Model {
         }
         self.say(who, "Configured");
         self.serve(&queue);
+    }
+
+    fn remove_queue(&mut self, who: char, name: &QueueName, only_if_empty: bool) {
+        let has_messages = self.messages.iter().any(|message| message.queue == *name);
+        let Some(here) = self.queues.get_mut(name) else { return self.say(who, "NotFound") };
+        if only_if_empty && has_messages {
+            return self.say(who, "refused NotEmpty");
+        }
+        (here.paused, here.paused_until, here.pause) = (false, 0, 0);
+        here.limits = QueueLimits::NONE;
+        self.flush(who, |other| other == name);
+    }
+
+    fn bury_free(&mut self, who: char, id: u64) {
+        match self.find(id).map(|message| message.at) {
+            Some(At::Ready | At::Delayed(_)) => {
+                self.set_aside(id, None);
+                self.say(who, "Buried");
+            }
+            _ => self.say(who, "NotFound"),
+        }
     }
 
     fn kick_one(&mut self, who: char, id: u64) {

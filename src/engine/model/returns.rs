@@ -66,7 +66,7 @@ impl Model {
         self.message(id).at = if delay > 0 { At::Delayed(now + delay) } else { At::Ready };
     }
 
-    fn set_aside(&mut self, id: u64, queue: Option<QueueName>) {
+    pub fn set_aside(&mut self, id: u64, queue: Option<QueueName>) {
         let (now, order) = (self.now, self.stamp());
         self.message(id).counters.buries += 1;
         let target = queue.and_then(|name| self.queue(&name));

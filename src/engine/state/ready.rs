@@ -8,6 +8,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::iter::Peekable;
 
+use crate::words::ids::Sequence;
+
 use super::message::{Place, Slot};
 
 /// The slot of a gap. No message has it: so many would take 300 GB.
@@ -15,6 +17,9 @@ const GAP: Slot = Slot::MAX;
 /// A ring of this size is neither closed up nor given back, so that a queue that holds a few
 /// messages now and then needs no allocation for each.
 const SMALL: usize = 16;
+
+/// How many gaps a search passes at most.
+const GAPS_PASSED_MAX: usize = 1_000;
 
 /// Ready messages in order.
 #[derive(Debug, Default)]
@@ -68,6 +73,18 @@ impl ReadyList {
         let first = *self.first()?;
         self.remove(&first);
         Some(first)
+    }
+
+    /// The first message of this priority or a later one. Among many gaps it is not found.
+    pub fn first_from(&self, priority: u32) -> Option<&Place> {
+        let at = self.ring.partition_point(|place| place.priority < priority);
+        let ring = self.ring.range(at..).take(GAPS_PASSED_MAX).find(|place| place.slot != GAP);
+        let from = Place { priority, slot: 0, sequence: Sequence(0) };
+        let beside = self.beside.range(from..).next();
+        match (ring, beside) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Place> {
@@ -132,10 +149,22 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::ids::Sequence;
 
     fn place(priority: u32, sequence: u64) -> Place {
         Place { priority, slot: sequence as Slot, sequence: Sequence(sequence) }
+    }
+
+    #[test]
+    fn the_first_of_each_priority_is_found() {
+        let mut line = ReadyList::default();
+        for (priority, sequence) in [(5, 1), (5, 2), (9, 3), (5, 4), (2, 5), (9, 6)] {
+            line.insert(place(priority, sequence));
+        }
+        let found = |line: &ReadyList, from| line.first_from(from).map(|place| place.sequence.0);
+        assert_eq!([0, 3, 6, 10].map(|from| found(&line, from)), [Some(5), Some(1), Some(3), None]);
+        line.remove(&place(5, 1));
+        line.remove(&place(9, 3));
+        assert_eq!([3, 6].map(|from| found(&line, from)), [Some(2), Some(6)]);
     }
 
     fn sequences(line: &ReadyList) -> Vec<u64> {

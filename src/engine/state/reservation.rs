@@ -65,6 +65,11 @@ impl Reservation {
         (self.is_marked, self.moment) = (false, until);
     }
 
+    /// When the message was handed out, where that is known.
+    pub fn began(&self) -> Option<Time> {
+        (!self.has_end).then_some(self.moment)
+    }
+
     /// When it ends by itself.
     pub fn ends(&self) -> Time {
         if self.has_end { self.moment } else { Time::NEVER }

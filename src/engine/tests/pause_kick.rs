@@ -164,3 +164,21 @@ fn two_mass_kicks_share_what_there_is() {
     let sum: u64 = kicked.map(|count| count.parse::<u64>().unwrap()).sum();
     assert_eq!(sum, 2_500, "{told}");
 }
+
+#[test]
+fn a_message_that_nobody_holds_is_set_aside_until_it_is_kicked() {
+    let mut t = Talk::new().workers("ab");
+    t.say('a', "put");
+    t.say('a', "put delay 5000");
+    t.say('a', "put");
+    t.say('b', "reserve");
+    assert_eq!(t.say('a', "set-aside 1"), "a NotFound", "it is held");
+    assert_eq!(t.say('a', "set-aside 2"), "a Buried");
+    assert_eq!(t.say('a', "set-aside 3"), "a Buried");
+    assert_eq!(t.say('a', "set-aside 3"), "a NotFound");
+    assert_eq!(t.say('a', "set-aside 9"), "a NotFound");
+    assert_eq!(t.pass(10_000), "");
+    assert_eq!((t.state(2), t.state(3)), ("Buried".to_owned(), "Buried".to_owned()));
+    assert_eq!(t.say('a', "kick-one 2"), "a KickedOne");
+    assert_eq!(t.say('a', "reserve"), "a reserved 2");
+}

@@ -68,3 +68,23 @@ fn settings_of_too_many_queues_are_refused() {
     let mut t = Talk::with(limits).workers("a");
     assert_eq!(t.say('a', "hold r"), "a refused TooManyQueues");
 }
+
+#[test]
+fn a_removed_queue_has_no_messages_and_no_settings_left() {
+    let mut t = Talk::new().workers("ab");
+    assert_eq!(t.say('a', "remove-queue r"), "a NotFound");
+    t.say('a', "hold r");
+    t.say('a', "limit r 1 1 1");
+    t.say('a', "put r");
+    assert_eq!(t.say('a', "remove-empty r"), "a refused NotEmpty");
+    assert_eq!(t.state(1), "Ready");
+    assert_eq!(t.say('a', "remove-queue r"), "a flushed 1");
+    assert_eq!((t.state(1), t.say('a', "queues")), ("gone".to_owned(), "a queues q".to_owned()));
+    // One that a connection needs stays, as if it were new.
+    t.say('b', "watch r");
+    t.say('a', "hold r");
+    t.say('a', "pause r 5000");
+    assert_eq!(t.say('a', "remove-empty r"), "a flushed 0");
+    t.say('b', "reserve");
+    assert_eq!(t.say('a', "put r"), "a put 2, b reserved 2");
+}

@@ -235,7 +235,7 @@ fn a_message_that_could_not_be_processed_is_back_at_its_place_with_the_reason() 
     assert_eq!(last_row(&t).state, MessageState::Ready);
     let failures = |t: &mut Talk| {
         let slot = t.engine.ledger.find(crate::words::ids::MessageId(1)).unwrap();
-        t.engine.message_statistics(t.now.time, slot).failures
+        t.engine.message_statistics(t.now, slot).failures
     };
     let failed = failures(&mut t);
     assert_eq!((failed.attempts, failed.cause), (1, Some(Cause::Failed)));

@@ -214,3 +214,20 @@ fn expired_and_foreign_and_late_are_counted() {
     assert_eq!(figures.messages_expired, 1);
     assert_eq!((figures.late_acknowledgements, figures.foreign_acknowledgements), (1, 1));
 }
+
+#[test]
+fn a_queue_tells_what_is_at_its_head_how_old_it_is_and_who_holds_the_rest() {
+    let mut t = one_of_each();
+    t.say('a', "hold q");
+    t.pass(7_000);
+    let figures = of_queue(&mut t);
+    assert_eq!(figures.head.map(|id| id.0), Some(3), "the urgent one");
+    assert_eq!(figures.oldest_ready_ms, Some(7_000), "behind it, and longer there");
+    assert_eq!((figures.body_bytes, figures.is_held), (50, true));
+    let holders: Vec<_> = figures.holders.iter().map(|h| (h.message.0, h.left_ms)).collect();
+    assert_eq!(holders, [(1, Some(53_000))]);
+    // What was delayed has not been ready for longer than since then.
+    t.say('a', "remove 3");
+    t.say('a', "remove 4");
+    assert_eq!(of_queue(&mut t).oldest_ready_ms, Some(2_000));
+}

@@ -108,7 +108,9 @@ fn refusal_word(refusal: Refusal) -> &'static str {
         Refusal::OutcomeUnknown | Refusal::OutOfIds => "INTERNAL_ERROR",
         Refusal::LastQueue => "NOT_IGNORED",
         // Nothing of this protocol is refused so.
-        Refusal::Holding | Refusal::NotHeld | Refusal::TooMuchTogether => "INTERNAL_ERROR",
+        Refusal::Holding | Refusal::NotEmpty | Refusal::NotHeld | Refusal::TooMuchTogether => {
+            "INTERNAL_ERROR"
+        }
     }
 }
 
@@ -278,6 +280,7 @@ mod tests {
             time_left_ms: 100_000,
             counters: Counters { reserves: 1, timeouts: 2, releases: 3, buries: 4, kicks: 5 },
             failures: Failures::default(),
+            wall_ms: 0,
         };
         assert_eq!(
             document_of(&Reply::MessageStatistics(Box::new(statistics.clone()))),
@@ -292,7 +295,6 @@ mod tests {
     #[test]
     fn tube_statistics_have_the_keys_of_the_original_in_its_order() {
         let statistics = QueueStatistics {
-            name: name("t"),
             messages: StateCounts { urgent: 1, ready: 2, reserved: 3, delayed: 4, buried: 5 },
             messages_put: 6,
             using: 7,
@@ -302,6 +304,7 @@ mod tests {
             pause_left_ms: 9_001,
             removes: 11,
             pauses: 12,
+            ..QueueStatistics::of_none(name("t"))
         };
         assert_eq!(
             document_of(&Reply::QueueStatistics(Box::new(statistics))),
