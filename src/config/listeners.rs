@@ -32,7 +32,7 @@ impl Checker<'_> {
             let flags = self.args.listen.iter();
             flags.filter_map(|text| self.listener_of_flag(text, durability)).collect()
         } else if typed.is_empty() {
-            self.protocols.iter().filter_map(|row| self.listener_of(row, durability)).collect()
+            self.protocols.iter().flat_map(|row| self.listeners_of(row, durability)).collect()
         } else {
             of_file
         };
@@ -51,16 +51,27 @@ impl Checker<'_> {
         })
     }
 
-    /// The listener of a protocol when nothing is configured.
-    fn listener_of(&self, protocol: &'static Protocol, durability: Durability) -> Option<Listener> {
-        let place = Place::Defaults("listener.address");
-        match default_listener(protocol, protocol.default_address, durability) {
-            Ok(listener) => Some(Listener { from_default: true, place, ..listener }),
-            Err(fault) => {
-                self.report(ConfigError { place, fault });
-                None
-            }
+    /// The listeners of a protocol when nothing is configured.
+    fn listeners_of(&self, protocol: &'static Protocol, durability: Durability) -> Vec<Listener> {
+        let mut addresses = vec![protocol.default_address.to_owned()];
+        let sockets = self.environment.runtime_directory.as_ref();
+        let sockets = sockets.and_then(|list| std::env::split_paths(list).next());
+        if let (Some(directory), Some(name)) = (sockets, protocol.default_socket) {
+            addresses.push(format!("unix:{}", directory.join(name).display()));
         }
+        let place = Place::Defaults("listener.address");
+        let listeners = addresses.iter().filter_map(|address| {
+            match default_listener(protocol, address, durability) {
+                Ok(listener) => {
+                    Some(Listener { from_default: true, place: place.clone(), ..listener })
+                }
+                Err(fault) => {
+                    self.report(ConfigError { place: place.clone(), fault });
+                    None
+                }
+            }
+        });
+        listeners.collect()
     }
 
     fn listener_of_flag(&self, text: &str, durability: Durability) -> Option<Listener> {
@@ -220,7 +231,8 @@ pub(super) fn unaddressed(protocol: &'static Protocol, durability: Durability) -
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{TABLE, environment, load, load_text};
+    use super::super::tests::TABLE;
+    use super::super::tests::{environment, load, load_text, row};
     use super::super::{Args, Config, ConfigErrors, load_with};
     use super::*;
     use crate::protocol::options::OptionValue;
@@ -265,6 +277,22 @@ mod tests {
         let text = "[[listener]]\nprotocol = \"phpmq\"\naddress = \"127.9.9.9:9100\"\n";
         assert!(load(text).is_ok());
         assert_eq!(load_flags(&["phpmq=0.0.0.0:9100"]).unwrap_err().exit_code(), 78);
+    }
+
+    #[test]
+    fn a_directory_for_sockets_gives_some_protocols_one_there() {
+        static ROWS: &[Protocol] = &[
+            Protocol { default_socket: Some("x.sock"), ..row("phpmq", "127.0.0.1:9100") },
+            row("console", "127.0.0.1:9101"),
+        ];
+        let directory = Some("/run/phpmq:/run/other".into());
+        let environment =
+            super::super::Environment { runtime_directory: directory, ..environment() };
+        let config = load_with(&Args::default(), &environment, ROWS).unwrap();
+        let addresses: Vec<String> =
+            config.listeners.iter().map(|listener| listener.address.to_string()).collect();
+        assert_eq!(addresses, ["127.0.0.1:9100", "unix:/run/phpmq/x.sock", "127.0.0.1:9101"]);
+        assert!(config.listeners.iter().all(|listener| listener.from_default));
     }
 
     #[test]

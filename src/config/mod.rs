@@ -170,6 +170,8 @@ pub struct Log {
 pub struct Environment {
     /// `$STATE_DIRECTORY`, set by systemd; several directories are separated by colons.
     pub state_directory: Option<PathBuf>,
+    /// `$RUNTIME_DIRECTORY`, set by systemd, likewise.
+    pub runtime_directory: Option<PathBuf>,
     /// `$XDG_STATE_HOME`
     pub xdg_state_home: Option<PathBuf>,
     /// `$HOME`
@@ -191,6 +193,7 @@ impl Environment {
         let path = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         Environment {
             state_directory: path("STATE_DIRECTORY"),
+            runtime_directory: path("RUNTIME_DIRECTORY"),
             xdg_state_home: path("XDG_STATE_HOME"),
             home: path("HOME"),
             default_config: Some(PathBuf::from(DEFAULT_CONFIG_PATH)),
@@ -383,10 +386,11 @@ pub(crate) mod tests {
         unreachable!("the configuration connects nobody")
     }
 
-    const fn row(name: &'static str, default_address: &'static str) -> Protocol {
+    pub(crate) const fn row(name: &'static str, default_address: &'static str) -> Protocol {
         Protocol {
             name,
             default_address,
+            default_socket: None,
             port_shared_with: None,
             manner: Manner::Streaming,
             first_queue: None,

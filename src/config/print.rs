@@ -68,6 +68,10 @@ fn write_listener(out: &mut String, listener: &Listener) -> fmt::Result {
             OptionValue::Text(text) => writeln!(out, "{name} = {}", quoted(text))?,
             OptionValue::Number(number) => writeln!(out, "{name} = {number}")?,
             OptionValue::Flag(flag) => writeln!(out, "{name} = {flag}")?,
+            OptionValue::List(items) => {
+                let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
+                writeln!(out, "{name} = [{}]", items.join(", "))?;
+            }
         }
     }
     writeln!(out, "ack_timeout = \"{}\"", Millis(listener.ack_timeout_ms))?;

@@ -360,11 +360,11 @@ impl<'de> Deserialize<'de> for Scalar {
 
 struct AnyScalar;
 
-impl Visitor<'_> for AnyScalar {
+impl<'de> Visitor<'de> for AnyScalar {
     type Value = Scalar;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a number, true or false")
+        f.write_str("a string, a number, true or false, or a list of strings")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {
@@ -379,6 +379,14 @@ impl Visitor<'_> for AnyScalar {
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Scalar, E> {
         Ok(Scalar(OptionValue::Number(number)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Scalar, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Scalar(OptionValue::List(list)))
     }
 
     fn visit_bool<E: Error>(self, flag: bool) -> Result<Scalar, E> {

@@ -158,7 +158,9 @@ pub(super) fn start_listeners(
             ack_timeout_ms: listener.ack_timeout_ms,
         };
         let limits = shared.limits.clone();
-        let setup = Setup { limits, secret, options: Arc::new(listener.options) };
+        let is_local_socket = matches!(socket.local_address(), LocalAddress::Unix(_));
+        let options = Arc::new(listener.options);
+        let setup = Setup { limits, secret, options, is_local_socket };
         let started = listener::start(number, socket, Service { profile, setup }, shared.clone())
             .map_err(|error| DaemonError::System("start a listener", error))?;
         info!(log, "listening"; "protocol" => profile.protocol.name,

@@ -86,10 +86,11 @@ impl Dispatcher<'_> {
                 "protocol" => peer.protocol, "error" => %refusal);
             peer.shut();
         }
-        if said && (peer.durability != Durability::Periodic || waits) {
-            if reply.promises() {
+        let level = peer.level_of(tag);
+        if said && (level != Durability::Periodic || waits) {
+            if reply.promises() || peer.is_promised_by(tag) {
                 let part = self.commits.part_of(&reply);
-                let commit = self.commits.demand(peer.durability, self.now.time);
+                let commit = self.commits.demand(level, self.now.time);
                 peer.hold(tag, start, (commit, part), self.now.time);
             } else {
                 peer.outbox.free();
@@ -108,6 +109,15 @@ impl Dispatcher<'_> {
                 statistics.messages_dropped = self.pressure.dropped.count;
                 statistics.protocol_errors = self.protocol_errors;
                 statistics.connections_refused = self.clients.refused();
+                statistics.connections_by_protocol = self.connections_by_protocol();
+            }
+            Reply::QueueStatistics(statistics) => {
+                for held in &mut statistics.holders {
+                    if let Some(peer) = self.peers.get(&held.connection) {
+                        held.protocol = peer.protocol;
+                        held.peer = peer.address.to_string();
+                    }
+                }
             }
             Reply::Survey(survey) => {
                 survey.process = self.facts.read(uptime_ms());
@@ -115,6 +125,18 @@ impl Dispatcher<'_> {
             }
             _ => {}
         }
+    }
+
+    fn connections_by_protocol(&self) -> Vec<(&'static str, u64)> {
+        let mut counts: Vec<(&'static str, u64)> = Vec::new();
+        for peer in self.peers.values() {
+            match counts.iter_mut().find(|(protocol, _)| *protocol == peer.protocol) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((peer.protocol, 1)),
+            }
+        }
+        counts.sort_unstable();
+        counts
     }
 
     pub(super) fn deliver(&mut self, connection: ConnectionId, tag: &Tag, handed: &Handed) {

@@ -118,6 +118,17 @@ impl Peer {
         }
     }
 
+    /// How safe what an answer with this tag promises has to be.
+    pub fn level_of(&self, tag: &Tag) -> Durability {
+        let wanted = if *tag == Tag::None { None } else { self.encoder.durability(tag) };
+        wanted.map_or(self.durability, |wanted| wanted.max(self.durability))
+    }
+
+    /// Whether an answer with this tag promises more than its reply says.
+    pub fn is_promised_by(&self, tag: &Tag) -> bool {
+        *tag != Tag::None && self.encoder.promises(tag)
+    }
+
     /// Holds the answer that begins at `start`, the last one in the outbox, until that part of that
     /// commit.
     pub fn hold(&mut self, tag: &Tag, start: u64, commit: (CommitNumber, Part), now: Time) {

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::words::clock::Time;
 pub use crate::words::command::Manner;
 use crate::words::command::{Delivery, Reply, Requests, Tag};
+use crate::words::durability::Durability;
 use crate::words::limits::Limits;
 use crate::words::output::Output;
 use crate::words::refusal::Refusal;
@@ -33,6 +34,8 @@ pub struct Setup {
     pub secret: [u8; 16],
     /// The values of the protocol's own options.
     pub options: Arc<OptionValues>,
+    /// Whether peers come through a Unix socket, and so from this machine and from no browser.
+    pub is_local_socket: bool,
 }
 
 /// The two halves of a connection.
@@ -44,6 +47,9 @@ pub struct Protocol {
     pub name: &'static str,
     /// Where it listens when nothing is configured.
     pub default_address: &'static str,
+    /// The Unix socket at which it listens as well then, in the directory that a service manager has
+    /// made for sockets, if it has.
+    pub default_socket: Option<&'static str>,
     /// What else is often found at that port, to be named when the port is taken.
     pub port_shared_with: Option<&'static str>,
     /// How its connections behave in the core.
@@ -92,6 +98,12 @@ pub trait Decoder: Send {
         None
     }
 
+    /// Whether more of a message is to come, also while `rest` has no place for it: its length is not
+    /// known in advance.
+    fn has_more(&self) -> bool {
+        false
+    }
+
     /// Whether the sender of the content that `rest` is of is told when it is refused.
     fn can_be_refused(&self) -> bool {
         false
@@ -100,6 +112,16 @@ pub trait Decoder: Send {
     /// Refuses the message whose content `rest` is of: drops what is there of it and skips what
     /// comes. Adds the request that tells the sender, now or at the end of the message.
     fn refuse(&mut self, _refusal: Refusal, _requests: &mut Requests) {}
+
+    /// What is there of a frame was not whole in time: adds what tells the peer, before the
+    /// connection ends.
+    fn run_out_of_time(&mut self, _requests: &mut Requests) {}
+
+    /// How long a peer may be idle where `limits.idle_timeout` says nothing, in milliseconds; `None`
+    /// is for ever.
+    fn idle_timeout_ms(&self) -> Option<u64> {
+        None
+    }
 
     /// Bytes kept of an incomplete frame; more than 0 starts the frame's deadline.
     fn pending_bytes(&self) -> usize;
@@ -126,6 +148,18 @@ pub trait Encoder: Send {
 
     /// An answer.
     fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Output);
+
+    /// The level that the request with this tag wants its answer to promise, where it wants more than
+    /// its listener's.
+    fn durability(&self, _tag: &Tag) -> Option<Durability> {
+        None
+    }
+
+    /// Whether the answer with this tag promises what the commands before it have changed, although
+    /// its reply alone promises nothing.
+    fn promises(&self, _tag: &Tag) -> bool {
+        false
+    }
 
     /// A message.
     fn deliver(&mut self, tag: &Tag, delivery: &Delivery<'_>, out: &mut Output);

@@ -14,6 +14,8 @@ pub enum OptionValue {
     Number(u64),
     /// `true` or `false`.
     Flag(bool),
+    /// Strings in brackets.
+    List(Vec<String>),
 }
 
 /// A key that one protocol alone has.

@@ -161,8 +161,12 @@ impl Stage {
         durability: Durability,
     ) {
         let protocol = protocol::find(protocol).unwrap();
-        let setup =
-            Setup { limits: self.shared.limits.clone(), secret: [7; 16], options: Arc::default() };
+        let setup = Setup {
+            limits: self.shared.limits.clone(),
+            secret: [7; 16],
+            options: Arc::default(),
+            is_local_socket: false,
+        };
         let (decoder, encoder) = (protocol.connect)(&setup);
         let (ours, theirs) = Socket::pair(Domain::UNIX, socket_type, None).unwrap();
         let theirs = UnixStream::from(OwnedFd::from(theirs));

@@ -25,6 +25,7 @@ use crate::words::command::{SubscriptionKey, Tag};
 pub const PROTOCOL: Protocol = Protocol {
     name: "beanstalk",
     default_address: "127.0.0.1:11300",
+    default_socket: None,
     manner: Manner::Serial,
     port_shared_with: None,
     first_queue: Some((FIRST_TUBE, WATCH_LIST_NUMBER)),

@@ -21,6 +21,7 @@ use crate::protocol::{Halves, Manner, Protocol, Setup};
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "console",
     default_address: "127.0.0.1:9101",
+    default_socket: None,
     manner: Manner::Serial,
     port_shared_with: None,
     first_queue: None,

@@ -27,6 +27,7 @@ use self::ids::{MessageKey, WIRE_ID_BYTES};
 pub(super) const PROTOCOL: Protocol = Protocol {
     name: "phpmq",
     default_address: "127.0.0.1:9100",
+    default_socket: None,
     manner: Manner::Streaming,
     port_shared_with: Some("Prometheus's node_exporter"),
     first_queue: None,
@@ -44,7 +45,7 @@ const REVISION: ProtocolOption = ProtocolOption {
     accepts: |value| match value {
         OptionValue::Text(text) => text == "auto",
         OptionValue::Number(number) => pinned(*number).is_some(),
-        OptionValue::Flag(_) => false,
+        OptionValue::Flag(_) | OptionValue::List(_) => false,
     },
 };
 

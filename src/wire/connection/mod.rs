@@ -417,6 +417,8 @@ impl Reader {
 
     fn check_deadlines(&mut self, now: Time) -> Result<(), End> {
         if self.is_over(self.frame_deadline(), now) {
+            self.connection.decoder.run_out_of_time(&mut self.requests);
+            self.send()?;
             return Err(End::TimedOut("a frame was not whole in limits.frame_timeout"));
         }
         if self.is_over(self.idle_deadline(), now) {
@@ -453,7 +455,10 @@ impl Reader {
     }
 
     fn idle_deadline(&self) -> Option<Time> {
-        let limit = self.connection.shared.limits.idle_timeout_ms();
+        let limit = match self.connection.shared.limits.idle_timeout_ms() {
+            0 => self.connection.decoder.idle_timeout_ms().unwrap_or(0),
+            limit => limit,
+        };
         (limit > 0 && self.frame_began.is_none()).then(|| self.last_heard.plus(limit))
     }
 

@@ -22,6 +22,15 @@ use crate::words::output::Output;
 pub(crate) struct LineDecoder {
     line: Vec<u8>,
     due: Option<Time>,
+    /// How long a peer may be idle.
+    idle_ms: Option<u64>,
+}
+
+impl LineDecoder {
+    /// For a protocol whose peers must not be idle for longer.
+    pub(crate) fn with_idle_timeout(idle_ms: u64) -> LineDecoder {
+        LineDecoder { idle_ms: Some(idle_ms), ..LineDecoder::default() }
+    }
 }
 
 impl Decoder for LineDecoder {
@@ -57,6 +66,15 @@ impl Decoder for LineDecoder {
         Ok(bytes.len())
     }
 
+    fn run_out_of_time(&mut self, requests: &mut Requests) {
+        let line = b"out of time".to_vec();
+        requests.push(Tag::None, Command::Put(Put::new(Target::Referred, line)));
+    }
+
+    fn idle_timeout_ms(&self) -> Option<u64> {
+        self.idle_ms
+    }
+
     fn pending_bytes(&self) -> usize {
         self.line.len()
     }
@@ -88,6 +106,7 @@ fn connect(_setup: &Setup) -> Halves {
 pub(crate) static LINES: Protocol = Protocol {
     name: "lines",
     default_address: "127.0.0.1:0",
+    default_socket: None,
     manner: Manner::Serial,
     port_shared_with: None,
     first_queue: None,

@@ -227,6 +227,9 @@ fn a_frame_that_trickles_in_is_given_up_at_its_deadline() {
                     continue;
                 }
             }
+            Ok(Event::Requests { requests, .. }) => {
+                assert_eq!(body(&requests[0]), "out of time", "the peer is told");
+            }
             Ok(Event::Ended { end: End::TimedOut(what), .. }) => {
                 assert!(what.contains("frame_timeout"));
                 break;
@@ -242,6 +245,19 @@ fn a_silent_peer_is_given_up_after_the_idle_timeout_where_there_is_one() {
     scene.say("a\n");
     scene.start();
     scene.stage.puts();
+    match scene.stage.end() {
+        End::TimedOut(what) => assert!(what.contains("idle_timeout")),
+        other => panic!("unexpected: {other:?}"),
+    }
+}
+
+#[test]
+fn a_protocol_may_have_an_idle_timeout_where_the_operator_has_none() {
+    let scene = scene();
+    let connection = scene.connection_with(Box::new(LineDecoder::with_idle_timeout(30)));
+    scene.stage.shared.clients.register(connection.id, &connection.transport, &connection.gate);
+    let threads = &scene.stage.shared.threads;
+    threads.start("client-9".to_owned(), 256 * 1024, move || connection.run()).unwrap();
     match scene.stage.end() {
         End::TimedOut(what) => assert!(what.contains("idle_timeout")),
         other => panic!("unexpected: {other:?}"),
@@ -506,7 +522,7 @@ fn a_connection_behind_a_closed_gate_does_not_wake_up_even_after_a_hang_up() {
 /// A reader of a protocol that says how long a body is, and 100,000 bytes for one.
 fn reader_of_bodies(scene: &Scene<impl Write>) -> (Reader, String) {
     let limits = scene.stage.shared.limits.clone();
-    let setup = Setup { limits, secret: [0; 16], options: Arc::default() };
+    let setup = Setup { limits, secret: [0; 16], options: Arc::default(), is_local_socket: false };
     let (decoder, _) = (beanstalk::PROTOCOL.connect)(&setup);
     let reader = Reader::new(scene.connection_with(decoder));
     (reader, "0123456789".repeat(10_000))

@@ -16,7 +16,12 @@ use crate::words::limits::{LimitValues, Limits};
 fn service(limits: &Arc<Limits>) -> Service {
     Service {
         profile: Profile { protocol: &LINES, durability: Durability::Periodic, ack_timeout_ms: 0 },
-        setup: Setup { limits: Arc::clone(limits), secret: [0; 16], options: Arc::default() },
+        setup: Setup {
+            limits: Arc::clone(limits),
+            secret: [0; 16],
+            options: Arc::default(),
+            is_local_socket: false,
+        },
     }
 }
 

@@ -88,10 +88,17 @@ impl Reader {
     /// The frame that is not whole, if what is missing of it is worth a place.
     fn frame(&mut self) -> Option<Frame> {
         let connection = self.connection.id;
-        let can_be_refused = self.connection.decoder.can_be_refused();
-        let rest = self.connection.decoder.rest().filter(|rest| rest.missing > 0)?;
-        let whole = (rest.bytes.len() + rest.missing) as u64 + MESSAGE_OVERHEAD_BYTES;
-        Some(Frame { connection, whole, missing: rest.missing as u64, can_be_refused })
+        let (decoder, pending) = (&mut self.connection.decoder, self.pending_bytes);
+        let can_be_refused = decoder.can_be_refused();
+        let has_more = decoder.has_more();
+        let (there, missing) = match decoder.rest().filter(|rest| rest.missing > 0) {
+            Some(rest) => (rest.bytes.len(), rest.missing),
+            // Between two pieces: another byte is to come at least.
+            None if has_more => (pending, 1),
+            None => return None,
+        };
+        let whole = (there + missing) as u64 + MESSAGE_OVERHEAD_BYTES;
+        Some(Frame { connection, whole, missing: missing as u64, can_be_refused })
     }
 
     fn is_admitted(&self) -> bool {

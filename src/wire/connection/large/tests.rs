@@ -28,7 +28,7 @@ fn limits() -> LimitValues {
 fn decoder(scene: &UnixScene, protocol: &str) -> Box<dyn Decoder> {
     let limits = scene.stage.shared.limits.clone();
     let connect = protocol::find(protocol).unwrap().connect;
-    connect(&Setup { limits, secret: [0; 16], options: Arc::default() }).0
+    connect(&Setup { limits, secret: [0; 16], options: Arc::default(), is_local_socket: false }).0
 }
 
 /// A connection at work.
