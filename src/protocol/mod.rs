@@ -7,6 +7,7 @@
 
 pub mod beanstalk;
 pub mod console;
+pub mod http;
 pub mod options;
 pub mod phpmq;
 pub mod wire;
@@ -66,7 +67,8 @@ pub struct Protocol {
 }
 
 /// All protocols. Configuration, listeners, `--help` and statistics go by this table.
-pub const PROTOCOLS: &[Protocol] = &[phpmq::PROTOCOL, console::PROTOCOL, beanstalk::PROTOCOL];
+pub const PROTOCOLS: &[Protocol] =
+    &[phpmq::PROTOCOL, console::PROTOCOL, beanstalk::PROTOCOL, http::PROTOCOL];
 
 /// The protocol of this name.
 pub fn find(name: &str) -> Option<&'static Protocol> {

@@ -87,7 +87,7 @@ fn all_mistakes_of_a_file_are_told_at_once() {
         "phpmqd: it.toml:1: durability: this key belongs in a section: move it below [storage]",
         "phpmqd: it.toml:2: listener: write [[listener]], in double brackets",
         "phpmqd: it.toml:3: listener.protocol: unknown protocol \"beanstalkd\" (known: phpmq, \
-         console, beanstalk), did you mean \"beanstalk\"?",
+         console, beanstalk, http), did you mean \"beanstalk\"?",
         "phpmqd: it.toml:4: listener.mode: this value needs quotes: write mode = \"0660\"",
         "phpmqd: it.toml:5: listener.group: there is no group \"no such group\"",
         "phpmqd: it.toml:8: log.level: unknown value \"warning\" (known: crit, error, warn, \

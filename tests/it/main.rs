@@ -15,6 +15,7 @@
 //! - `hang_ups`: what a peer did before it hung up comes before what others ask then.
 //! - `harness`: starts the daemon, on either transport, and talks to it.
 //! - `hostile`: what strangers send to any port.
+//! - `http`: the HTTP interface, from end to end.
 //! - `identity`: one daemon on one database, and what others may do to its files.
 //! - `limits`: the operator's limits, each reached on purpose.
 //! - `notify`: what the service manager is told.
@@ -45,6 +46,7 @@ mod exits;
 mod hang_ups;
 mod harness;
 mod hostile;
+mod http;
 mod identity;
 mod limits;
 mod notify;

@@ -91,6 +91,43 @@ fn a_write_answer_waits_for_no_fsync_and_a_sync_answer_does() {
 }
 
 #[test]
+fn a_request_may_want_more_than_its_listener_promises_and_not_less() {
+    let put = |level: &str| {
+        format!(
+            "POST /v1/queues/q/messages{level} HTTP/1.1\r\nHost: localhost\r\n\
+             Content-Length: 1\r\n\r\nx"
+        )
+    };
+    for (listener, wanted, fsync) in [
+        (Periodic, "?durability=write", false),
+        (Periodic, "?durability=sync", true),
+        (Write, "?durability=sync", true),
+        (Sync, "?durability=write", true),
+    ] {
+        let mut s = Stage::new().connect("a", "http", listener);
+        s.say('a', put(wanted));
+        assert_eq!(s.hear('a'), "", "{listener:?} {wanted}");
+        assert_eq!(s.commit().1, fsync, "{listener:?} {wanted}");
+        assert!(s.hear('a').starts_with("HTTP/1.1 201 "));
+    }
+    let mut s = Stage::new().connect("a", "http", Periodic);
+    s.say('a', put(""));
+    assert!(s.hear('a').starts_with("HTTP/1.1 201 "));
+}
+
+#[test]
+fn an_answer_that_shows_a_change_waits_for_its_commit() {
+    let mut s = Stage::new().connect("a", "http", Write);
+    let post = |path: &str| format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    for path in ["/v1/queues/q/pause", "/v1/queues/q/resume"] {
+        s.say('a', post(path));
+        assert_eq!(s.hear('a'), "", "{path}");
+        s.commit();
+        assert!(s.hear('a').starts_with("HTTP/1.1 200 "), "{path}");
+    }
+}
+
+#[test]
 fn the_strictest_level_in_a_batch_wins() {
     let mut s = Stage::new().connect("w", "beanstalk", Write).connect("s", "beanstalk", Sync);
     s.send('w', put("1"));

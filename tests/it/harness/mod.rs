@@ -7,6 +7,7 @@
 mod children;
 mod console;
 mod dialogue;
+mod http;
 mod manager;
 mod message;
 pub mod namespaces;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 pub use children::{Children, without_copies};
 pub use console::Console;
 pub use dialogue::{Beanstalk, check};
+pub use http::Http;
 pub use manager::Manager;
 pub use message::{Phpmq, REVISIONS, packets};
 pub use process::Process;

@@ -10,11 +10,11 @@ use std::process::{Command, ExitStatus};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Beanstalk, Console, Phpmq, Process, Stream, Transport};
+use super::{Beanstalk, Console, Http, Phpmq, Process, Stream, Transport};
 
 /// The daemon's program.
 pub const PHPMQD: &str = env!("CARGO_BIN_EXE_phpmqd");
-const PROTOCOLS: [&str; 3] = ["phpmq", "console", "beanstalk"];
+const PROTOCOLS: [&str; 4] = ["phpmq", "console", "beanstalk", "http"];
 
 /// What a server is to be like.
 #[derive(Clone)]
@@ -224,6 +224,10 @@ impl Server {
     /// A peer that speaks this revision of php-mq.
     pub fn phpmq(&self, revision: u8) -> Phpmq {
         Phpmq::new(self.connect("phpmq"), revision)
+    }
+
+    pub fn http(&self) -> Http {
+        Http::new(self.connect("http"))
     }
 
     /// A console in plain mode.
