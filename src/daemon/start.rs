@@ -26,12 +26,11 @@ use crate::daemon::logging::LevelHandle;
 use crate::daemon::signals::{self, Signals};
 use crate::daemon::systemd::{self, Notifier, Passed};
 use crate::dispatcher::facts::FactReader;
-use crate::dispatcher::{Dispatcher, Health, Parts, Stopped};
+use crate::dispatcher::{Dispatcher, Health, Parts, Stopped, build_engine};
 use crate::engine::Engine;
-use crate::engine::load::Loader;
 use crate::journal::Journal;
 use crate::persistence::{self, Progress};
-use crate::store::{self, Held, Memory, Opened, Renewed, StoreError, Stored};
+use crate::store::{self, AtStart, Held, Memory, Renewed, Store, StoreError};
 use crate::wire::admission::Admission;
 use crate::wire::clients::Clients;
 use crate::wire::connection::Shared;
@@ -40,7 +39,6 @@ use crate::wire::threads::Threads;
 use crate::wire::writer::Writers;
 use crate::words::change::Change;
 use crate::words::clock::Clock;
-use crate::words::ids::QueueName;
 use crate::words::limits::{Budget, Limits, SERVICE_STACK_BYTES};
 
 /// What systemd is asked for while a large database is read, again with every step.
@@ -67,14 +65,13 @@ impl Daemon {
         let notifier = Notifier::from_environment();
         let Some(prepared) = prepare(&plan, passed, &notifier, log)? else { return Ok(None) };
         let Prepared { signals, notice_sender, notices, bound, loaded, binlog } = prepared;
-        let Loaded { opened, clock, engine, limits, dropped } = loaded;
+        let Loaded { database, clock, engine, limits, dropped } = loaded;
         let config = &plan.config;
         let (threads, joiner) = joined_threads(notice_sender.clone());
         let (events, event_receiver) = channels::events();
         let shared = shared(&events, &limits, clock, threads, log);
-        let Opened { memory, file, unopened, facts, log_copy: _ } = opened;
-        let held = file.map(Held::Open).or(unopened.map(Held::Closed));
-        let disk = Disk::start(held, events.clone(), log)?;
+        let AtStart { memory, store, facts, .. } = database;
+        let disk = Disk::start(store, events.clone(), log)?;
         let turns = Arc::new(AtomicU64::new(0));
         let watchdog =
             Watchdog::new(systemd::watchdog_interval(), turns.clone(), disk.progress.clone());
@@ -141,7 +138,7 @@ struct Prepared {
     notice_sender: Sender<Notice>,
     notices: crossbeam_channel::Receiver<Notice>,
     bound: Vec<Bound>,
-    loaded: Loaded,
+    loaded: Loaded<Held>,
     /// Keeps beanstalkd away from the directory that it has left jobs in.
     binlog: Option<DirectoryLock>,
 }
@@ -172,7 +169,8 @@ fn prepare(
         let own = bind_all(config, &bound)?;
         make_state_directory(config, &plan.environment)?;
         import_binlog(plan, notifier, log)?;
-        Ok((own, load(config, notifier, log)?))
+        let database = config.storage.database.as_deref();
+        Ok((own, load(config, database, notifier, log)?))
     });
     match possible {
         Ok(Some(((own, left_out), loaded))) => {
@@ -295,8 +293,8 @@ fn make_state_directory(config: &Config, environment: &Environment) -> Result<()
 }
 
 /// The database, and the engine built from it.
-struct Loaded {
-    opened: Opened,
+struct Loaded<S> {
+    database: AtStart<S>,
     clock: Clock,
     engine: Engine,
     limits: Arc<Limits>,
@@ -305,77 +303,73 @@ struct Loaded {
 }
 
 /// Opens the database and builds the engine from it.
-fn load(config: &Config, notifier: &Notifier, log: &Logger) -> Result<Loaded, DaemonError> {
+fn load<S: Store>(
+    config: &Config,
+    at: Option<&S::Whereabouts>,
+    notifier: &Notifier,
+    log: &Logger,
+) -> Result<Loaded<S>, DaemonError> {
     let limits = Arc::new(Limits::new(&config.limits));
-    let database = config.storage.database.as_deref();
-    let opened = store::open(database, &mut |messages| {
+    let database = AtStart::<S>::open(at, &mut |messages| {
         notifier.extend_timeout(MORE_TIME);
         notifier.status(&format!("Reading the database; {messages} messages so far"));
     })?;
-    let facts = opened.facts;
+    let facts = database.facts;
     let clock = Clock::go_on(facts.clock);
     if clock.behind_ms() >= BEHIND_TOLD_MS {
         warn!(log, "the wall clock is behind the database's last commit: time continues from \
             that, and how long the daemon was down is unknown"; "behind_ms" => clock.behind_ms());
     }
-    let engine =
-        Engine::new(limits.clone(), facts.next_id, facts.ids_reserved, facts.next_queue_id);
-    let mut loader = Loader::new(engine, clock.beginning());
-    store::scan(&opened.memory, |row| match row {
-        Stored::Queue(id, name) => {
-            // The checks at start have refused rows whose names no queue can have.
-            if let Ok(name) = QueueName::new(name.as_bytes()) {
-                loader.queue(id, &name);
-            }
-        }
-        Stored::Setting(row) => loader.setting(row),
-        Stored::Message(message) => loader.message(message),
-        Stored::Key(row) => loader.key(&row),
-    })?;
-    let (engine, dropped) = loader.finish();
-    if let Some(path) = database {
-        info!(log, "database open"; "file" => %path.display(), "messages" => facts.messages,
-            "clean_stop" => facts.clean_stop);
-        if let Some(copy) = &opened.log_copy {
-            error!(log, "the write-ahead log is damaged before its end, and what is behind the \
-                damage is not used; if the power was cut, that was never synced; else stop the \
-                daemon and run phpmqd --recover, which brings it back from this copy";
-                "copy" => %copy.file.display(), "frames" => copy.frames,
-                "messages" => copy.messages, "missing" => copy.missing);
-            for dropped in &copy.dropped {
-                warn!(log, "an older copy of a damaged write-ahead log was removed: there were \
-                    too many of them, or the disk is almost full"; "copy" => %dropped.display());
-            }
-        }
-        if facts.migrated {
-            info!(log, "database migrated: it was of an earlier format";
-                "format" => store::FORMAT_VERSION);
-        }
-        match facts.renewed {
-            Renewed::No => {}
-            Renewed::Anew => {
-                warn!(log, "database rewritten: the previous run had marked it as suspect");
-            }
-            Renewed::InPlace => warn!(
-                log,
-                "database rewritten in place: the previous run had marked it as suspect, and the \
-                 disk has no room for a new file"
-            ),
-            Renewed::NotYet => warn!(
-                log,
-                "database will be rewritten once the disk has room: the previous run had marked \
-                 it as suspect"
-            ),
-        }
-        if opened.unopened.is_some() && facts.renewed == Renewed::No {
-            warn!(
-                log,
-                "the disk has no room for a file beside the database: messages are delivered, \
-                 changes wait until there is room"
-            );
+    let (engine, dropped) =
+        build_engine(&database.memory, &facts, limits.clone(), clock.beginning())?;
+    tell_what_was_found(&database, log);
+    Ok(Loaded { database, clock, engine, limits, dropped })
+}
+
+/// Says what was found, and what was done about it.
+fn tell_what_was_found<S: Store>(database: &AtStart<S>, log: &Logger) {
+    let Some(store) = &database.store else { return };
+    let facts = database.facts;
+    info!(log, "database open"; "file" => store.name(), "messages" => facts.messages,
+        "clean_stop" => facts.clean_stop);
+    if let Some(copy) = &database.log_copy {
+        error!(log, "the write-ahead log is damaged before its end, and what is behind the \
+            damage is not used; if the power was cut, that was never synced; else stop the \
+            daemon and run phpmqd --recover, which brings it back from this copy";
+            "copy" => %copy.file.display(), "frames" => copy.frames,
+            "messages" => copy.messages, "missing" => copy.missing);
+        for dropped in &copy.dropped {
+            warn!(log, "an older copy of a damaged write-ahead log was removed: there were \
+                too many of them, or the disk is almost full"; "copy" => %dropped.display());
         }
     }
-    Ok(Loaded { opened, clock, engine, limits, dropped })
+    if facts.migrated {
+        info!(log, "database migrated: it was of an earlier format";
+            "format" => store::FORMAT_VERSION);
+    }
+    match facts.renewed {
+        Renewed::No => {}
+        Renewed::Anew => {
+            warn!(log, "database rewritten: the previous run had marked it as suspect");
+        }
+        Renewed::InPlace => warn!(
+            log,
+            "database rewritten in place: the previous run had marked it as suspect, and the \
+             disk has no room for a new file"
+        ),
+        Renewed::NotYet => warn!(
+            log,
+            "database will be rewritten once the disk has room: the previous run had marked \
+             it as suspect"
+        ),
+    }
+    if !database.is_connected && facts.renewed == Renewed::No {
+        warn!(
+            log,
+            "the disk has no room for a file beside the database: messages are delivered, \
+             changes wait until there is room"
+        );
+    }
 }
 
 /// The dispatcher's ways to the database file.
@@ -389,19 +383,19 @@ struct Disk {
 
 impl Disk {
     /// Starts the thread of the file, if there is one.
-    fn start(
-        held: Option<Held>,
+    fn start<S: Store + Send + 'static>(
+        store: Option<S>,
         events: SyncSender<Event>,
         log: &Logger,
     ) -> Result<Disk, DaemonError> {
         let (order_sender, orders) = channels::orders();
         let (finished_sender, finished) = channels::finished();
         let progress = Arc::new(Progress::default());
-        let Some(held) = held else {
+        let Some(store) = store else {
             let (journal, orders, thread) = (Journal::new(), None, None);
             return Ok(Disk { journal, orders, finished, progress, thread });
         };
-        persistence::look(&held, &progress)?;
+        persistence::look(&store, &progress)?;
         let (told, log) = (progress.clone(), log.clone());
         let thread = std::thread::Builder::new()
             .name("persistence".to_owned())
@@ -409,7 +403,7 @@ impl Disk {
             .spawn(move || {
                 let _abort = AbortOnPanic;
                 run_at_once(&log);
-                persistence::run(held, orders, finished_sender, events, told, log)
+                persistence::run(store, orders, finished_sender, events, told, log)
             })
             .map_err(|error| DaemonError::System("start a thread", error))?;
         let (journal, orders, thread) = (Journal::new(), Some(order_sender), Some(thread));

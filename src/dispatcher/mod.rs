@@ -8,6 +8,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `mod` | the turn |
+//! | `building` | the engine, at a start |
 //! | `departures` | the order between a peer that hangs up and those who ask after it |
 //! | `events` | what has come |
 //! | `effects` | what the engine has decided |
@@ -29,6 +30,7 @@
 
 pub mod facts;
 
+mod building;
 mod commits;
 mod departures;
 mod effects;
@@ -70,6 +72,7 @@ use crate::words::clock::{Clock, Now, Time};
 use crate::words::ids::{Committed, ConnectionId};
 use crate::words::limits::{Budget, CATCH_UP_SLICES_MAX, Limits};
 
+pub use building::build_engine;
 use commits::Commits;
 use departures::Departures;
 use peers::Peer;

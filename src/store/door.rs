@@ -1,14 +1,15 @@
-//! The door to what keeps the database: all that the persistence thread knows of it.
+//! The door to what keeps the database: all that the start and the persistence thread know of it.
 //!
 //! [`Held`], a database file and its place, stands behind it. Another engine can stand beside that
-//! one: it commits batches, says how it is, and takes all rows anew where what it has is suspect.
+//! one: it is opened and brings its rows into memory ([`filled`](super::filled)), commits batches,
+//! says how it is, and takes all rows anew where what it has is suspect.
 //! How a file is kept in order (its log, its size, its mark) is the business of the one that has a
 //! file; what it does there after a commit goes through [`Committer::tidy`] and
 //! [`Committer::shrink`], which do nothing for one that needs no tidying.
 //!
 //! The thread is compiled for one engine: nothing here is looked up while it runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::commit::{Checkpoint, File, OwnRoom};
 use super::file::Sizes;
@@ -16,17 +17,29 @@ use super::room::SHARE_BYTES;
 use super::slice::Slice;
 use super::standing::Ending;
 use super::successor::{Held, Replacement};
-use super::{Remedy, StoreError};
+use super::{Connection, Facts, LogCopy, Opened, Remedy, StoreError};
 use crate::journal::Batch;
 
 /// A database, open or not, that nobody else writes to.
 pub trait Store: Sized {
+    /// Where one is found, in its engine's words: the name of a file, say.
+    type Whereabouts: ?Sized;
     /// Commits to it while it is open, which it borrows.
     type Committer<'s>: Committer
     where
         Self: 's;
     /// A new database that is being filled.
     type Renewal;
+
+    /// Opens it, making it where there is none, and brings all of it into memory. `progress` hears
+    /// now and then how many messages have been looked at.
+    ///
+    /// # Errors
+    /// Why it can not be used. What is corrupt, foreign or newer has not been changed.
+    fn open(
+        at: &Self::Whereabouts,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<AtStart<Self>, StoreError>;
 
     /// What commits to it; `None` while it is not open.
     ///
@@ -102,6 +115,38 @@ pub trait Store: Sized {
     fn leave(self, suspect: bool) -> Result<(), StoreError>;
 }
 
+/// What a start has of a database: checked, and all of it in memory.
+pub struct AtStart<S> {
+    /// The database in memory, for the dispatcher.
+    pub memory: Connection,
+    /// What is committed to, for the persistence thread; `None` when nothing is kept.
+    pub store: Option<S>,
+    /// Whether it can be committed to already. One that was read and cannot be written to before the
+    /// disk has room is connected to later.
+    pub is_connected: bool,
+    /// What was found in it.
+    pub facts: Facts,
+    /// The copy of a log that was damaged before its end.
+    pub log_copy: Option<LogCopy>,
+}
+
+impl<S: Store> AtStart<S> {
+    /// Opens what is kept there; nothing is kept nowhere.
+    ///
+    /// # Errors
+    /// See [`Store::open`].
+    pub fn open(
+        at: Option<&S::Whereabouts>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<AtStart<S>, StoreError> {
+        let Some(at) = at else {
+            let Opened { memory, facts, .. } = super::open(None, progress)?;
+            return Ok(AtStart { memory, store: None, is_connected: false, facts, log_copy: None });
+        };
+        S::open(at, progress)
+    }
+}
+
 /// What became of a renewal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Successor {
@@ -169,8 +214,17 @@ pub enum Tidied {
 }
 
 impl Store for Held {
+    type Whereabouts = Path;
     type Committer<'s> = File<'s>;
     type Renewal = Replacement;
+
+    fn open(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<AtStart<Held>, StoreError> {
+        let opened = super::open(Some(path), progress)?;
+        let Opened { memory, file, unopened, facts, log_copy } = opened;
+        let is_connected = file.is_some();
+        let store = file.map(Held::Open).or(unopened.map(Held::Closed));
+        Ok(AtStart { memory, store, is_connected, facts, log_copy })
+    }
 
     fn committer(&self) -> Result<Option<File<'_>>, StoreError> {
         match self {

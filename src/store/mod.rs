@@ -5,7 +5,8 @@
 //! the file ([`File`]); [`open`] makes both at start. A connection and the statements that borrow
 //! it can not be in one struct, so a thread's run function owns the connection and lends it.
 //!
-//! The persistence thread comes in by one door (`door.rs`), behind which another engine can stand.
+//! The start and the persistence thread come in by one door (`door.rs`), behind which another engine
+//! can stand.
 //!
 //! # Failure
 //!
@@ -51,7 +52,7 @@ mod tables;
 pub(crate) mod testing;
 
 pub use commit::{Checkpoint, File, OwnRoom};
-pub use door::{Committer, Store, Successor, Tidied};
+pub use door::{AtStart, Committer, Store, Successor, Tidied};
 pub use error::{DAMAGE_LISTED_MAX, Damage, ErrorSource, Remedy, StoreError};
 pub use file::{FileLocation, LockFile, Sizes, StoreFile};
 pub use filling::{Filling, exists, share_owner};
@@ -65,7 +66,7 @@ pub use scan::{Stored, scan};
 pub use schema::FORMAT_VERSION;
 pub use slice::{Slice, Slices};
 pub use standing::Ending;
-pub use successor::{Held, Replacement};
+pub use successor::{Held, Replacement, filled};
 
 use std::path::PathBuf;
 

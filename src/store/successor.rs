@@ -16,7 +16,7 @@ use rusqlite::{Connection, Result};
 use super::check::Summary;
 use super::file::{self, FileLocation, Settings, StoreFile};
 use super::lock::Lock;
-use super::memory::Memory;
+use super::memory::{self, Memory};
 use super::paths::Paths;
 use super::quarantine;
 use super::schema::setting;
@@ -205,6 +205,23 @@ fn fill(
     let Summary { secret, ids_reserved, clock, clean_stop, .. } = *summary;
     write_settings(new.connection(), Settings { secret, ids_reserved, clock }, clean_stop)
         .map_err(|error| new.error(error))
+}
+
+/// A database in memory with the rows of these slices: what an engine that keeps them in another way
+/// brings to a start.
+///
+/// # Errors
+/// The error of a slice, or [`StoreError::Internal`].
+pub fn filled(
+    slices: impl IntoIterator<Item = std::result::Result<Slice, StoreError>>,
+) -> std::result::Result<Connection, StoreError> {
+    let memory = memory::connect_empty()?;
+    memory.execute_batch("BEGIN").map_err(memory::failed)?;
+    for slice in slices {
+        write_slice(&memory, &slice?).map_err(memory::failed)?;
+    }
+    memory.execute_batch("COMMIT").map_err(memory::failed)?;
+    Ok(memory)
 }
 
 fn write_slice(connection: &Connection, slice: &Slice) -> Result<()> {

@@ -1,6 +1,8 @@
 //! What the tests of this directory have in common: databases in temporary folders and a small
 //! story to tell them.
 
+pub(crate) mod maps;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,6 +10,7 @@ mod departures;
 mod ends;
 mod failure;
 mod large;
+mod lives;
 mod pauses;
 mod pressure;
 mod slow;
@@ -95,18 +96,30 @@ impl Stage {
     }
 
     pub fn with(settings: Settings) -> Stage {
+        let memory = store::open(None, &mut |_| ()).unwrap().memory;
+        let limits = Arc::new(Limits::new(&settings.limits));
+        let engine = Engine::new(limits.clone(), 1, 1 << 40, 1);
+        Stage::over(settings, limits, engine, memory)
+    }
+
+    /// The dispatcher of an engine that was built from what is in memory.
+    pub fn over(
+        settings: Settings,
+        limits: Arc<Limits>,
+        engine: Engine,
+        memory: store::Connection,
+    ) -> Stage {
         let (events, events_received) = channels::events();
         let (orders_sent, orders) = channels::orders();
         let (finished, finished_received) = channels::finished();
         let (notices_in, notices) = channels::notices();
-        let limits = Arc::new(Limits::new(&settings.limits));
         let (budget, progress) = (Arc::<Budget>::default(), Arc::<Progress>::default());
         let threads = Threads::new(notices_in.clone());
         let writers = Writers { events: events.clone(), threads, limits: limits.clone() };
         let clock = Clock::start();
         let on_disk = settings.on_disk;
         let parts = Parts {
-            engine: Engine::new(limits.clone(), 1, 1 << 40, 1),
+            engine,
             journal: Journal::new(),
             events: events_received,
             orders: on_disk.then_some(orders_sent),
@@ -131,7 +144,7 @@ impl Stage {
             log: Logger::root(slog::Discard, slog::o!()),
         };
         // Lives as long as the process: the dispatcher borrows it for as long as it likes.
-        let memory = Box::leak(Box::new(store::open(None, &mut |_| ()).unwrap().memory));
+        let memory = Box::leak(Box::new(memory));
         let dispatcher = Dispatcher::new(parts, Memory::new(memory).unwrap());
         let shared = Shared { limits, budget, progress, notices };
         let now = dispatcher.now;
