@@ -180,8 +180,8 @@ pub enum Order {
     /// the answer to the last slice says that anything is on the disk: it stands for a commit with
     /// fsync of everything up to its batch.
     Rewrite {
-        /// The rows.
-        slice: Slice,
+        /// The rows, in a box: other orders are moved with each commit.
+        slice: Box<Slice>,
         /// The changes since the last order.
         batch: Arc<Batch>,
     },
@@ -194,6 +194,8 @@ pub enum Order {
         messages: Option<u64>,
     },
 }
+
+const _: () = assert!(size_of::<Order>() <= 32, "an order is moved several times on its way");
 
 impl Order {
     /// The changes that come with it.

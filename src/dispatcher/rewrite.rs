@@ -164,7 +164,7 @@ impl Dispatcher<'_> {
         let slice = mirror.next_slice(&mut sending.slices).unwrap_or_else(broken);
         commits.rewrite = Rewrite::Sending(sending);
         let under_way = UnderWay::Slice { last: slice.last };
-        commits.send(Order::Rewrite { slice, batch }, under_way);
+        commits.send(Order::Rewrite { slice: Box::new(slice), batch }, under_way);
     }
 }
 
@@ -185,7 +185,7 @@ pub(super) fn rewrite_now(
         };
         let slice = mirror.next_slice(slices)?;
         let last = slice.last;
-        let order = Order::Rewrite { slice, batch };
+        let order = Order::Rewrite { slice: Box::new(slice), batch };
         if let Err(error) = super::last_turn::ask(orders, finished, order) {
             journal.failed();
             return Err(error);

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
-use super::keys::{Keys, Taken};
+use super::keys::Taken;
 use super::puts::Puts;
+use super::rare::Rare;
 use crate::words::change::{KeyRow, MessageRow, SettingRow, StateRow};
 use crate::words::clock::Now;
 use crate::words::ids::{CommitNumber, MessageId, Part, QueueId, QueueName};
@@ -23,14 +24,8 @@ pub struct Batch {
     /// What `states` held when the batch was taken, by id.
     sorted_states: Vec<StateRow>,
     removals: Vec<MessageId>,
-    named: FxHashMap<QueueId, QueueName>,
-    gone: Vec<QueueId>,
-    keys: Keys,
-    settings: FxHashMap<QueueId, SettingRow>,
-    pub(super) ids_reserved: Option<u64>,
-    pub(super) clean_stop: Option<u64>,
-    pub(super) clock: Option<Now>,
-    pub(super) is_tied: bool,
+    /// What most commits have nothing of: batches are moved and emptied with every commit.
+    rare: Option<Box<Rare>>,
     bytes: u64,
     put_bytes: u64,
     /// Bytes of what was said of messages that failed, at most so many.
@@ -39,6 +34,8 @@ pub struct Batch {
     /// has failed: then it needs the removal of what has come and gone.
     pub may_be_mirrored: bool,
 }
+
+const _: () = assert!(size_of::<Batch>() <= 176, "a batch is moved a dozen times for each commit");
 
 /// What is to become of one message's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +55,7 @@ impl Batch {
 
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.rows() == 0
-            && self.ids_reserved.is_none()
-            && self.clean_stop.is_none()
-            && self.clock.is_none()
+        self.rows() == 0 && self.rare.as_ref().is_none_or(|rare| rare.is_empty())
     }
 
     /// Bytes of bodies and overhead in it.
@@ -102,23 +96,22 @@ impl Batch {
     /// Rows that it writes or deletes.
     pub fn rows(&self) -> u64 {
         let states = self.states.len() + self.sorted_states.len();
-        let queues = self.named.len() + self.gone.len() + self.settings.len();
-        (self.puts.len() + states + self.removals.len() + queues + self.keys.len()) as u64
+        let rare = self.rare.as_ref().map_or(0, |rare| rare.rows());
+        (self.puts.len() + states + self.removals.len() + rare) as u64
     }
 
     /// Queues to write, by number. They come before all messages.
     pub fn queues_named(&self) -> Vec<(QueueId, &QueueName)> {
-        let mut named: Vec<_> = self.named.iter().map(|(id, name)| (*id, name)).collect();
-        named.sort_unstable_by_key(|(id, _)| *id);
-        named
+        self.rare.as_ref().map(|rare| rare.queues_named()).unwrap_or_default()
     }
 
     /// Those of them that messages are moved to which were not put by this batch, and of which an
     /// operator has set something.
     pub fn queues_moved_to(&self) -> Vec<(QueueId, &QueueName)> {
+        let Some(rare) = &self.rare else { return Vec::new() };
         let moved = self.sorted_states.iter().filter(|row| self.message(row.id).is_none());
-        let ids = moved.filter_map(|row| row.queue).chain(self.settings.keys().copied());
-        let mut named: Vec<_> = ids.filter_map(|id| Some((id, self.named.get(&id)?))).collect();
+        let ids = moved.filter_map(|row| row.queue).chain(rare.settings.keys().copied());
+        let mut named: Vec<_> = ids.filter_map(|id| Some((id, rare.named.get(&id)?))).collect();
         named.sort_unstable_by_key(|(id, _)| *id);
         named.dedup_by_key(|(id, _)| *id);
         named
@@ -126,25 +119,23 @@ impl Batch {
 
     /// What operators have set of queues, by number, after all messages. A row may be the default.
     pub fn settings(&self) -> Vec<SettingRow> {
-        let mut settings: Vec<SettingRow> = self.settings.values().copied().collect();
-        settings.sort_unstable_by_key(|row| row.queue);
-        settings
+        self.rare.as_ref().map(|rare| rare.settings()).unwrap_or_default()
     }
 
     /// Queues to remove, after all messages. They may not exist.
     pub fn queues_gone(&self) -> &[QueueId] {
-        &self.gone
+        self.rare.as_ref().map(|rare| &*rare.gone).unwrap_or_default()
     }
 
     /// How many keys and settings of queues change.
     pub fn settings_len(&self) -> u64 {
-        (self.keys.len() + self.settings.len()) as u64
+        self.rare.as_ref().map_or(0, |rare| (rare.keys.len() + rare.settings.len()) as u64)
     }
 
     /// What becomes of keys, by queue and key, after all messages. One that is free may have had no
     /// row.
     pub fn keys(&self) -> Vec<(QueueId, &[u8], Taken)> {
-        self.keys.sorted()
+        self.rare.as_ref().map(|rare| rare.keys.sorted()).unwrap_or_default()
     }
 
     /// How many places there are for [`Batch::part`].
@@ -194,22 +185,27 @@ impl Batch {
 
     /// The end of the ids that may be handed out, when it moves.
     pub fn ids_reserved(&self) -> Option<u64> {
-        self.ids_reserved
+        self.rare.as_ref()?.ids_reserved
     }
 
     /// The first id that was never handed out, when this is the last commit of an orderly stop.
     pub fn clean_stop(&self) -> Option<u64> {
-        self.clean_stop
+        self.rare.as_ref()?.clean_stop
     }
 
     /// How the clock stands, where that is to be stored.
     pub fn clock(&self) -> Option<Now> {
-        self.clock
+        self.rare.as_ref()?.clock
     }
 
     /// Whether it may not be committed in parts.
     pub fn is_tied(&self) -> bool {
-        self.is_tied
+        self.rare.as_ref().is_some_and(|rare| rare.is_tied)
+    }
+
+    /// What most commits have nothing of.
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     /// Takes out what is in the file although the whole is not: everything up to this part.
@@ -218,17 +214,13 @@ impl Batch {
             number: self.number,
             removals: std::mem::take(&mut self.removals),
             may_be_mirrored: self.may_be_mirrored,
-            keys: self.keys.split_free(),
             ..Batch::default()
         };
-        self.ids_reserved = None;
-        self.clock = None;
+        let named = if part >= Part::Moves { self.queues_moved_to() } else { Vec::new() };
+        // They are named once more with what is put.
+        let named = named.into_iter().map(|(id, name)| (id, name.clone())).collect();
+        kept.rare = self.rare.as_mut().map(|rare| Box::new(rare.split_up_to(part, named)));
         if part >= Part::Moves {
-            // They are named once more with what is put.
-            let named = self.queues_moved_to().into_iter().map(|(id, name)| (id, name.clone()));
-            kept.named = named.collect();
-            kept.settings = std::mem::take(&mut self.settings);
-            kept.gone = std::mem::take(&mut self.gone);
             let puts = &self.puts;
             let moved = |row: &StateRow| puts.get(row.id).is_none();
             kept.sorted_states = self.sorted_states.extract_if(.., |row| moved(row)).collect();
@@ -239,13 +231,11 @@ impl Batch {
     }
 
     fn count_bytes(&mut self) {
-        let removals = (self.removals.len() + self.gone.len()) as u64 * REMOVAL_BYTES;
+        let removals = self.removals.len() as u64 * REMOVAL_BYTES;
         let states: u64 =
             self.sorted_states.iter().chain(self.states.values()).map(state_bytes).sum();
-        let queues = self.named.len() as u64 * QUEUE_BYTES;
-        let settings = self.settings.len() as u64 * SETTING_BYTES;
-        let keys = self.keys.len() as u64 * KEY_BYTES;
-        self.bytes = self.put_bytes + removals + states + queues + settings + keys;
+        let rare = self.rare.as_ref().map_or(0, |rare| rare.bytes());
+        self.bytes = self.put_bytes + removals + states + rare;
     }
 
     /// Empties it. The allocations stay unless a burst has made them far larger than what they were
@@ -255,14 +245,7 @@ impl Batch {
         clear(&mut self.sorted_states);
         clear(&mut self.removals);
         self.states.clear();
-        self.named.clear();
-        self.gone.clear();
-        self.keys.clear();
-        self.settings.clear();
-        self.ids_reserved = None;
-        self.clean_stop = None;
-        self.is_tied = false;
-        self.clock = None;
+        self.rare = None;
         self.bytes = 0;
         self.put_bytes = 0;
         self.text_bytes = 0;
@@ -321,44 +304,31 @@ impl Batch {
     }
 
     pub(super) fn queue_named(&mut self, id: QueueId, name: QueueName) {
-        if self.named.insert(id, name).is_none() {
-            self.bytes += QUEUE_BYTES;
-        }
+        self.change_rare(|rare| rare.named.extend([(id, name)]));
     }
 
     pub(super) fn queue_gone(&mut self, id: QueueId, file_is_suspect: bool) {
-        let named = self.named.remove(&id).is_some();
-        if named {
-            self.bytes -= QUEUE_BYTES;
-        }
-        if !named || file_is_suspect {
-            self.gone.push(id);
-            self.bytes += REMOVAL_BYTES;
-        }
+        self.change_rare(|rare| rare.queue_gone(id, file_is_suspect));
     }
 
     pub(super) fn queue_set(&mut self, row: SettingRow) {
-        if self.settings.insert(row.queue, row).is_none() {
-            self.bytes += SETTING_BYTES;
-        }
+        self.change_rare(|rare| rare.settings.extend([(row.queue, row)]));
     }
 
     pub(super) fn key_set(&mut self, row: KeyRow) {
         let is_new = row.message.is_some_and(|id| self.puts.get(id).is_some());
-        let before = self.keys.len();
-        self.keys.set(row, is_new);
-        self.count_keys(before);
+        self.change_rare(|rare| rare.keys.set(row, is_new));
     }
 
     pub(super) fn key_gone(&mut self, queue: QueueId, key: Box<[u8]>, file_is_suspect: bool) {
-        let before = self.keys.len();
-        self.keys.gone(queue, key, file_is_suspect);
-        self.count_keys(before);
+        self.change_rare(|rare| rare.keys.gone(queue, key, file_is_suspect));
     }
 
-    fn count_keys(&mut self, before: usize) {
-        self.bytes -= before as u64 * KEY_BYTES;
-        self.bytes += self.keys.len() as u64 * KEY_BYTES;
+    fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
+        let rare = self.rare.get_or_insert_default();
+        self.bytes -= rare.bytes();
+        change(rare);
+        self.bytes += rare.bytes();
     }
 
     /// Adds what happened later; takes everything out of `newer`. For a suspect file, or memory that
@@ -366,8 +336,10 @@ impl Batch {
     pub fn add(&mut self, newer: &mut Batch, file_is_suspect: bool) {
         self.may_be_mirrored |= newer.may_be_mirrored;
         self.states.extend(self.sorted_states.drain(..).map(|row| (row.id, row)));
-        for (id, name) in newer.named.drain() {
-            self.queue_named(id, name);
+        let mut rare = newer.rare.take();
+        if let Some(rare) = &mut rare {
+            // Before the messages, which are put into them.
+            self.change_rare(|older| older.named.extend(rare.named.drain()));
         }
         for row in newer.puts.drain() {
             self.put(row);
@@ -378,19 +350,9 @@ impl Batch {
         for id in newer.removals.drain(..) {
             self.removed(id, file_is_suspect);
         }
-        for id in newer.gone.drain(..) {
-            self.queue_gone(id, file_is_suspect);
+        if let Some(rare) = rare {
+            self.change_rare(|older| older.add(*rare, file_is_suspect));
         }
-        for (_, row) in newer.settings.drain() {
-            self.queue_set(row);
-        }
-        let keys = self.keys.len();
-        self.keys.add_all(&mut newer.keys, file_is_suspect);
-        self.count_keys(keys);
-        self.ids_reserved = newer.ids_reserved.or(self.ids_reserved);
-        self.clean_stop = newer.clean_stop.or(self.clean_stop);
-        self.clock = newer.clock.or(self.clock);
-        self.is_tied |= newer.is_tied;
     }
 }
 
@@ -427,9 +389,6 @@ fn text_bytes(row: &StateRow) -> u64 {
 /// What entries of the other kinds take, in bytes: their size in the tables above, roughly.
 const STATE_BYTES: u64 = 180;
 const FAILURE_BYTES: u64 = 120;
-const SETTING_BYTES: u64 = 50;
-const QUEUE_BYTES: u64 = 300;
-const KEY_BYTES: u64 = 350;
-const REMOVAL_BYTES: u64 = 16;
+pub(super) const REMOVAL_BYTES: u64 = 16;
 /// Entries whose room is kept in an emptied batch whatever it was used for.
 const KEPT_CAPACITY_MIN: usize = 4_096;

@@ -39,11 +39,6 @@ impl Keys {
         sorted
     }
 
-    /// Forgets all of them, and frees what a burst has allocated.
-    pub fn clear(&mut self) {
-        self.changes = HashMap::new();
-    }
-
     /// Takes out those that are free.
     pub fn split_free(&mut self) -> Keys {
         let free = self.changes.extract_if(|_, change| change.taken.is_none());

@@ -24,6 +24,7 @@
 mod batch;
 mod keys;
 mod puts;
+mod rare;
 #[cfg(test)]
 mod tests;
 
@@ -95,7 +96,7 @@ impl Journal {
 
     /// What is recorded now goes into one commit that a full disk takes wholly or not at all.
     pub fn tie(&mut self) {
-        self.current.is_tied = true;
+        self.current.rare().is_tied = true;
     }
 
     /// A message, as it was put, unless it was committed.
@@ -105,18 +106,18 @@ impl Journal {
 
     /// Ids below this one may be handed out once the next commit is on the disk.
     pub fn reserve_ids(&mut self, up_to: u64) {
-        self.current.ids_reserved = Some(up_to);
+        self.current.rare().ids_reserved = Some(up_to);
     }
 
     /// Marks the next commit as the last one of an orderly stop, after which `next_id` is the
     /// first id that was never handed out.
     pub fn stop_cleanly(&mut self, next_id: u64) {
-        self.current.clean_stop = Some(next_id);
+        self.current.rare().clean_stop = Some(next_id);
     }
 
     /// Has the next commit record how the clock stands. That alone is reason enough for a commit.
     pub fn note_clock(&mut self, now: Now) {
-        self.current.clock = Some(now);
+        self.current.rare().clock = Some(now);
     }
 
     /// Whether nothing was recorded since the last hand-over.

@@ -30,7 +30,7 @@ fn an_engine_without_a_file_is_filled_anew() {
     let store = MapStore::open(&maps, &mut |_| ()).unwrap().store.unwrap();
     let dispatcher = Dispatcher::serve(store);
     dispatcher.commit(batch(vec![put(1)]), false).unwrap();
-    let slice = Slice { first: true, last: true, ..Slice::default() };
+    let slice = Box::new(Slice { first: true, last: true, ..Slice::default() });
     dispatcher.order(Order::Rewrite { slice, batch: batch(vec![put(7)]) }).unwrap();
     assert_eq!(kept(&maps), [7]);
     dispatcher.close(batch(vec![])).unwrap();

@@ -112,7 +112,7 @@ enum ServingEnd {
     /// The file was closed in order, or nobody can send orders any more.
     Over,
     /// A new file is to be made, beginning with these.
-    Replace(Slice, Arc<Batch>),
+    Replace(Box<Slice>, Arc<Batch>),
     /// The file is somewhere else now.
     Moved(PathBuf),
     /// The last batch, whose answer is still to be given, is in the file, which is to be closed

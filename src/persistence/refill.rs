@@ -20,7 +20,7 @@ use crate::store::{Remedy, Slice, Store, StoreError, Successor};
 /// order that has ended the attempt before its time.
 pub(super) fn replace<S: Store>(
     store: S,
-    slice: Slice,
+    slice: Box<Slice>,
     batch: Arc<Batch>,
     link: &Link,
 ) -> (S, Option<Order>) {
@@ -110,7 +110,7 @@ enum Received<R> {
 fn receive<S: Store>(
     store: &S,
     mut renewal: S::Renewal,
-    mut slice: Slice,
+    mut slice: Box<Slice>,
     mut batch: Arc<Batch>,
     link: &Link,
 ) -> Received<S::Renewal> {
@@ -217,7 +217,7 @@ mod tests {
         /// Begins a rewrite for which the disk has no room.
         fn rewrite_without_room(&mut self, memory: &mut Memory<'_>) -> bool {
             let slice = Slices::begin(memory).unwrap().next_slice(memory).unwrap();
-            let slice = Slice { pages: 1 << 40, ..slice };
+            let slice = Box::new(Slice { pages: 1 << 40, ..slice });
             let order = Order::Rewrite { slice, batch: self.journal.take_for_rewrite() };
             let finished = self.dispatcher.order(order);
             let is_full = matches!(finished, Err(StoreError::Full { .. }));
@@ -249,7 +249,8 @@ mod tests {
         fn send(&mut self, memory: &mut Memory<'_>, slices: &mut Slices) -> (bool, bool) {
             let slice = slices.next_slice(memory).unwrap();
             let last = slice.last;
-            let order = Order::Rewrite { slice, batch: self.journal.take_for_rewrite() };
+            let order =
+                Order::Rewrite { slice: slice.into(), batch: self.journal.take_for_rewrite() };
             let finished = self.dispatcher.order(order);
             (self.took(finished), last)
         }

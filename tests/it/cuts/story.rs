@@ -382,7 +382,8 @@ impl Story {
             if last {
                 self.candidates.push(dispatcher.model.clone());
             }
-            let Some(finished) = orders.ask(Order::Rewrite { slice, batch }) else {
+            let Some(finished) = orders.ask(Order::Rewrite { slice: Box::new(slice), batch })
+            else {
                 return false;
             };
             if last {
