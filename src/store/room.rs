@@ -30,11 +30,12 @@ use super::schema::PAGE_BYTES;
 use crate::journal::Batch;
 
 /// By how much the file owns more than it needs, in pages: 16 MiB, less on a small disk. When a
-/// quarter of it is left the disk is asked for more, so that a full one is noticed while there still
-/// is room for what has been accepted.
+/// quarter of it is used the disk is asked for more, so that a full one is noticed while there still
+/// is room for what has been accepted, and answers at level `periodic` seldom wait for a commit
+/// because little is left.
 const AHEAD_PAGES: u64 = 16 * 1024 * 1024 / PAGE_BYTES as u64;
 /// Under load, enough for so many commits like the recent ones, ...
-const AHEAD_COMMITS: u64 = 4;
+const AHEAD_COMMITS: u64 = 8;
 /// ... but no more than 128 MiB: at level `periodic` answers wait for a commit when this is used up,
 /// and a disk can stall for as long as it takes to accept so much.
 const AHEAD_PAGES_MAX: u64 = 128 * 1024 * 1024 / PAGE_BYTES as u64;
@@ -99,7 +100,7 @@ impl Room {
 
     /// Whether it is time to ask the disk for more before so many pages are used.
     pub fn runs_low(&self, pages: u64) -> bool {
-        !self.short && !self.has(pages + self.ahead() / 4)
+        !self.short && !self.has(pages + self.ahead() / 4 * 3)
     }
 
     /// How many bytes the log should come to own now, if that is much more than it does.
