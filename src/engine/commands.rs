@@ -261,6 +261,7 @@ fn counted(command: &Command) -> Option<Counted> {
         Command::Configure { .. } => Counted::Configure,
         Command::RemoveQueue { .. } => Counted::RemoveQueue,
         Command::SetAside(_) => Counted::SetAside,
+        Command::SelectQueues(_) => Counted::SelectQueues,
         Command::Malformed { counted, .. } => *counted,
         Command::PutRefused { .. } => Counted::Put,
         Command::Echo | Command::Quit => return None,

@@ -1,6 +1,7 @@
 //! Random numbers, and the commands that are made of them.
 
 use crate::words::cause::Reason;
+use crate::words::change::MessageState;
 use crate::words::command::{
     Amount, Command, Demand, Extras, MessageRef, Options, Put, PutWith, Settlement, Sources,
     SubscriptionKey, Tag, Target, Terms, TogetherStep,
@@ -11,6 +12,7 @@ use crate::words::pattern::Pattern;
 use crate::words::policy::{Policies, Policy};
 use crate::words::settings::{QueueLimits, QueueSetting};
 use crate::words::short_bytes::ShortBytes;
+use crate::words::statistics::{QueueOrder, QueueSelection};
 
 use super::tests::queue;
 
@@ -184,6 +186,17 @@ impl Random {
             },
         });
         Command::Together(steps.collect())
+    }
+
+    pub fn selection(&mut self) -> QueueSelection {
+        use QueueOrder::{Buried, Bytes, Messages, Name, Oldest, Ready};
+        QueueSelection {
+            pattern: self.pick(&[None, Some("*"), Some("q*")]).map(Box::from),
+            has: self.pick(&[&[][..], &[MessageState::Ready, MessageState::Buried]]).to_vec(),
+            order: self.pick(&[Name, Ready, Buried, Messages, Bytes, Oldest]),
+            after: None,
+            count: self.pick(&[1, 3, 1_000]),
+        }
     }
 
     pub fn find_key(&mut self) -> Command {

@@ -14,10 +14,11 @@ use crate::words::statistics::{
     ServerStatistics,
 };
 
+use super::pages::Search;
 use super::slices::{Found, Work};
 use super::state::keys::TakenKey;
 use super::state::message::{Place, Slot, State};
-use super::state::queue::Queue;
+use super::state::queue::{Queue, QueueSlot};
 use super::state::ready::ReadyList;
 use super::state::reservation::Of;
 use super::state::session::SessionSlot;
@@ -69,6 +70,10 @@ impl Engine {
                 let found = Found::default();
                 let work = Work::Survey { asker, next: 0, pattern, lines, found };
                 return self.begin_work(turn, work);
+            }
+            Command::SelectQueues(wanted) => {
+                let search = Box::new(Search::new(*wanted));
+                return self.begin_work(turn, Work::Page { asker, next: 0, search });
             }
             Command::List { queue, lines_max } => {
                 let mut listing = self.listing(&queue, lines_max.min(LISTING_LINES_MAX));
@@ -134,10 +139,15 @@ impl Engine {
     }
 
     pub(super) fn queue_statistics(&self, clock: Now, name: &QueueName) -> Reply {
-        let now = clock.time;
-        let Some(slot) = self.ledger.queues().find(name) else { return Reply::NotFound };
-        let queue = &self.ledger.queue(slot);
-        Reply::QueueStatistics(Box::new(QueueStatistics {
+        match self.ledger.queues().find(name) {
+            Some(slot) => Reply::QueueStatistics(Box::new(self.figures_of_queue(clock, slot))),
+            None => Reply::NotFound,
+        }
+    }
+
+    pub(super) fn figures_of_queue(&self, clock: Now, slot: QueueSlot) -> QueueStatistics {
+        let (now, queue) = (clock.time, self.ledger.queue(slot));
+        QueueStatistics {
             name: queue.name.clone(),
             messages: queue.counts(),
             messages_put: queue.messages_put,
@@ -155,12 +165,12 @@ impl Engine {
             limits: queue.limits,
             holders: self.holders(now, queue),
             wall_ms: clock.wall_ms(now),
-        }))
+        }
     }
 
     /// How long the oldest ready message has been ready. Those of one priority stand in the order in
     /// which they were put, so the first of each is enough.
-    fn oldest_ready_ms(&self, now: Time, ready: &ReadyList) -> Option<u64> {
+    pub(super) fn oldest_ready_ms(&self, now: Time, ready: &ReadyList) -> Option<u64> {
         let (mut oldest, mut from) = (None, 0);
         for _ in 0..PRIORITIES_SEARCHED_MAX {
             let Some(place) = ready.first_from(from) else { break };

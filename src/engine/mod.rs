@@ -13,6 +13,7 @@
 //! | `settle`, `give_back` | what becomes of a message in somebody's hands |
 //! | `together` | several of these steps as a whole |
 //! | `look` | statistics, listings, peeks |
+//! | `pages` | pages of queues |
 //! | `due` | what happens by itself at some moment |
 //! | `slices` | large work, done a slice at a time |
 //! | `ending` | the end of a connection |
@@ -34,6 +35,7 @@ mod give_back;
 mod ledger;
 pub mod load;
 mod look;
+mod pages;
 mod reserve;
 mod serve;
 mod settle;

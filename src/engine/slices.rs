@@ -16,6 +16,7 @@ use crate::words::statistics::{QueueSummary, Survey};
 
 use super::give_back::Kick;
 use super::ledger::{Flushed, Lost};
+use super::pages::Search;
 use super::state::message::Slot;
 use super::state::queue::{Queue, QueueSlot};
 use super::state::reservation::Of;
@@ -43,6 +44,8 @@ pub(super) enum Work {
     Reserve { asker: Asker, from: SubscriptionSlot, until: Time, portion: Portion },
     /// Look for the fullest queues from this slot on.
     Survey { asker: Asker, next: QueueSlot, pattern: Option<Box<str>>, lines: usize, found: Found },
+    /// Look for a page of queues, from this slot on.
+    Page { asker: Asker, next: QueueSlot, search: Box<Search> },
     /// Collect the names of all queues, from this place in their order on.
     Names { asker: Asker, next: usize, names: Vec<QueueName> },
 }
@@ -133,6 +136,7 @@ impl Engine {
             Work::Survey { asker, next, pattern, lines, found } => {
                 self.survey_slice(turn, asker, next, (pattern, lines), found)
             }
+            Work::Page { asker, next, search } => self.page_slice(turn, asker, next, search),
             Work::Names { asker, next, names } => self.names_slice(turn, asker, next, names),
         }
     }
@@ -365,6 +369,7 @@ impl Work {
             | Work::Unsubscribe { asker, .. }
             | Work::Reserve { asker, .. }
             | Work::Survey { asker, .. }
+            | Work::Page { asker, .. }
             | Work::Names { asker, .. } => Some(asker),
             Work::EndSession { .. } | Work::Serve(_) => None,
         }

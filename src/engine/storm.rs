@@ -309,6 +309,7 @@ impl Storm {
             49 if random.one_in(2) => Command::SetAside(id),
             49 => Command::Flush(name),
             50 if random.one_in(4) => Command::FlushAll,
+            51 if random.one_in(2) => Command::SelectQueues(Box::new(random.selection())),
             51 => Command::Survey { pattern: None, lines_max: 3 },
             52 if random.one_in(2) => random.find_key(),
             53 if random.one_in(2) => random.together(|_| message.clone()),

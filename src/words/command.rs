@@ -14,7 +14,8 @@ use crate::words::limits::REQUESTS_PER_BATCH_MAX;
 use crate::words::refusal::Refusal;
 use crate::words::settings::QueueSetting;
 use crate::words::statistics::{
-    Counted, Listing, MessageStatistics, QueueStatistics, ServerStatistics, Survey,
+    Counted, Listing, MessageStatistics, QueuePage, QueueSelection, QueueStatistics,
+    ServerStatistics, Survey,
 };
 pub use crate::words::subscription::{
     Amount, Demand, Options, Settlement, Sources, SubscriptionKey, Terms,
@@ -344,6 +345,8 @@ pub enum Command {
         /// How many queues the answer holds at most.
         lines_max: usize,
     },
+    /// A page of queues, with their figures. Answer: [`Reply::QueuePage`].
+    SelectQueues(Box<QueueSelection>),
     /// The first messages of a queue in their order. Answer: [`Reply::Listing`]; an unknown
     /// queue is an empty one.
     List {
@@ -484,6 +487,8 @@ pub enum Reply {
     Queues(Vec<QueueName>),
     /// The fullest queues.
     Survey(Box<Survey>),
+    /// Some queues in an order.
+    QueuePage(Box<QueuePage>),
     /// The first messages of a queue.
     Listing(Box<Listing>),
     /// The answer to [`Command::Echo`] and its like.

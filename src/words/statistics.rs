@@ -49,11 +49,12 @@ pub enum Counted {
     Configure,
     RemoveQueue,
     SetAside,
+    SelectQueues,
 }
 
 impl Counted {
     /// How many there are.
-    pub const COUNT: usize = Counted::SetAside as usize + 1;
+    pub const COUNT: usize = Counted::SelectQueues as usize + 1;
 }
 
 /// How often each command was asked for.
@@ -94,6 +95,16 @@ pub struct StateCounts {
 }
 
 impl StateCounts {
+    /// Those in a state.
+    pub fn of(&self, state: MessageState) -> u64 {
+        match state {
+            MessageState::Ready => self.ready,
+            MessageState::Reserved => self.reserved,
+            MessageState::Delayed => self.delayed,
+            MessageState::Buried => self.buried,
+        }
+    }
+
     /// All of them.
     pub fn total(&self) -> u64 {
         self.ready + self.reserved + self.delayed + self.buried
@@ -270,6 +281,53 @@ impl QueueStatistics {
             wall_ms: 0,
         }
     }
+}
+
+/// Which queues are wanted, and in which order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueSelection {
+    /// `*` stands for any characters, letters match in any case; `None` is every queue.
+    pub pattern: Option<Box<str>>,
+    /// Only queues that have messages in one of these states; none is any queue.
+    pub has: Vec<MessageState>,
+    /// The order.
+    pub order: QueueOrder,
+    /// Behind which place the page begins; `None` is the first page.
+    pub after: Option<QueuePlace>,
+    /// How many queues the page holds at most.
+    pub count: usize,
+}
+
+/// An order of queues; those of one rank stand by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is named like what there is most of first")]
+pub enum QueueOrder {
+    Name,
+    Ready,
+    Reserved,
+    Delayed,
+    Buried,
+    Messages,
+    Bytes,
+    Oldest,
+}
+
+/// Where a queue stood in an order: whatever becomes of it, what stands behind that place is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuePlace {
+    /// Its rank.
+    pub key: u64,
+    /// Its name.
+    pub name: QueueName,
+}
+
+/// Some queues in an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuePage {
+    /// The queues.
+    pub queues: Vec<QueueStatistics>,
+    /// Where the page ends, if there are more behind it.
+    pub next: Option<QueuePlace>,
 }
 
 /// A message in somebody's hands. The engine fills in what it knows, the dispatcher the rest.

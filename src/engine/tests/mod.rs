@@ -16,6 +16,7 @@ mod lives;
 mod load;
 mod much;
 mod order;
+mod pages;
 mod pause_kick;
 mod policies;
 mod reserve;
@@ -333,6 +334,10 @@ fn tell(reply: &Reply) -> String {
         Reply::Listing(listing) => {
             let lines = listing.messages.iter().map(|m| format!("{}:{:?}", m.id, m.state));
             format!("listing {} more {}", lines.collect::<Vec<_>>().join(" "), listing.more)
+        }
+        Reply::QueuePage(page) => {
+            let names: Vec<&str> = page.queues.iter().map(|q| q.name.as_str()).collect();
+            format!("page {}{}", names.join(" "), page.next.as_ref().map_or("", |_| " ..."))
         }
         Reply::Survey(survey) => {
             let lines = survey.queues.iter().map(|q| format!("{}:{}", q.name, q.messages.total()));

@@ -60,6 +60,7 @@ impl Encoder for BeanstalkEncoder {
             // The decoder asks for neither.
             Reply::Survey(_)
             | Reply::Listing(_)
+            | Reply::QueuePage(_)
             | Reply::Configured
             | Reply::WakeUp
             | Reply::Joined(_)
