@@ -155,6 +155,29 @@ over_both! {
 }
 
 #[test]
+fn a_thousand_queues_come_in_pages_and_each_comes_once() {
+    let server = Setup::new().without_database().durability("periodic").start();
+    let mut http = server.http();
+    for number in 0..1_050 {
+        http.send("POST", &format!("/v1/queues/q%2F{number}/messages"), "", b"x");
+    }
+    (0..1_050).for_each(|_| assert_eq!(http.answer().status, 201));
+    http.put("/v1/queues/q%2F77/messages", b"another");
+    let busiest = http.get("/v1/queues?sort=-ready&limit=1").json();
+    assert_eq!(busiest["items"][0]["name"], "q/77");
+    let (mut names, mut cursor) = (std::collections::BTreeSet::new(), String::new());
+    loop {
+        let page = http.get(&format!("/v1/queues?limit=400&name=q/*{cursor}")).json();
+        for item in page["items"].as_array().unwrap() {
+            assert!(names.insert(item["name"].as_str().unwrap().to_owned()), "{item} came twice");
+        }
+        let Some(next) = page["next"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(names.len(), 1_050);
+}
+
+#[test]
 fn a_level_beyond_the_listeners_holds_over_a_kill() {
     let mut server =
         Setup::new().durability("periodic").storage("snapshot_interval = \"1h\"").start();

@@ -1,15 +1,19 @@
 //! What each call asks of the core, and what is to be said of the replies.
 
+use super::cursor;
 use super::json::Members;
 use super::note::{Done, Say};
 use super::path;
 use super::problem::{Code, Problem};
 use super::query::Query;
-use crate::words::change::Attributes;
+use super::render;
+use super::{PAGE_ITEMS, PAGE_ITEMS_MAX};
+use crate::words::change::{Attributes, MessageState};
 use crate::words::command::{Command, Put, Target};
 use crate::words::durability::Durability;
 use crate::words::ids::{MessageId, QueueName};
 use crate::words::settings::QueueSetting;
+use crate::words::statistics::{QueueOrder, QueueSelection};
 
 /// What a row of the table does with a whole request.
 pub(super) type Call = fn(&Asked, Vec<u8>, &mut Plan) -> Result<(), Problem>;
@@ -97,6 +101,45 @@ pub(super) fn queue(asked: &Asked, _: Vec<u8>, plan: &mut Plan) -> Result<(), Pr
     asked.no_query()?;
     plan.ask(Say::Queue, Command::QueueStatistics(asked.queue()?));
     Ok(())
+}
+
+/// The orders that queues can be listed in; those with a minus have most first.
+const ORDERS: [(&str, QueueOrder); 8] = [
+    ("name", QueueOrder::Name),
+    ("-ready", QueueOrder::Ready),
+    ("-reserved", QueueOrder::Reserved),
+    ("-delayed", QueueOrder::Delayed),
+    ("-buried", QueueOrder::Buried),
+    ("-messages", QueueOrder::Messages),
+    ("-bytes", QueueOrder::Bytes),
+    ("-oldest", QueueOrder::Oldest),
+];
+
+pub(super) fn queues(asked: &Asked, _: Vec<u8>, plan: &mut Plan) -> Result<(), Problem> {
+    let mut query = asked.query()?;
+    let pattern = query.text("name")?.map(String::into_boxed_str);
+    let has = states(query.text("has")?.as_deref())?;
+    let order = query.word("sort", &ORDERS, QueueOrder::Name)?;
+    let limit = query.number("limit", PAGE_ITEMS_MAX)?.unwrap_or(PAGE_ITEMS);
+    let after = cursor::read(query.bytes("cursor").as_deref())?;
+    query.end()?;
+    if limit == 0 {
+        return Err(Problem::parameter("limit", "a page has at least one item"));
+    }
+    let count = usize::try_from(limit).unwrap_or(usize::MAX);
+    let wanted = QueueSelection { pattern, has, order, after, count };
+    plan.ask(Say::Queues, Command::SelectQueues(Box::new(wanted)));
+    Ok(())
+}
+
+/// States with commas between them.
+fn states(text: Option<&str>) -> Result<Vec<MessageState>, Problem> {
+    let words = text.unwrap_or_default().split(',').filter(|word| !word.is_empty());
+    let states = words.map(|word| {
+        let text = "this is not a list of ready, reserved, delayed and buried";
+        render::state_of(word).ok_or_else(|| Problem::parameter("has", text))
+    });
+    states.collect()
 }
 
 pub(super) fn put(asked: &Asked, body: Vec<u8>, plan: &mut Plan) -> Result<(), Problem> {

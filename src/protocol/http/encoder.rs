@@ -99,6 +99,9 @@ impl HttpEncoder {
             (Say::First, Reply::Configured | Reply::Paused) => self.first = First::Changed,
             (Say::First, _) => {}
             (Say::ChangedQueue(name), reply) => self.changed_queue(&name, reply, wishes, out),
+            (Say::Queues, Reply::QueuePage(page)) => {
+                self.json(200, &render::queues(page), wishes, out);
+            }
             (Say::Queue, Reply::QueueStatistics(figures)) => {
                 self.json(200, &render::queue(figures), wishes, out);
             }

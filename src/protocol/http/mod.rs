@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `head`, `chunks` | where a head and a body end, and what is too ambiguous to be answered |
 //! | `origin` | whom a browser must not lead here |
-//! | `route`, `path`, `query`, `json` | which call is meant, and its parameters |
+//! | `route`, `path`, `query`, `cursor`, `json` | which call is meant, and its parameters |
 //! | `calls` | what each call asks of the core |
 //! | `note` | what the decoder tells the encoder, in the tag |
 //! | `problem` | everything that can be wrong, as RFC 9457 has it |
@@ -22,6 +22,7 @@
 
 mod calls;
 mod chunks;
+mod cursor;
 mod decoder;
 mod encoder;
 mod head;
@@ -85,6 +86,9 @@ const JSON_BYTES_MAX: usize = 1024 * 1024;
 const JSON_DEPTH_MAX: usize = 32;
 /// The largest body that is shown inside of JSON, in bytes: what takes a fraction of a millisecond.
 const SHOWN_BODY_BYTES_MAX: u64 = 256 * 1024;
+/// How many items a page has, and may have at most.
+const PAGE_ITEMS: u64 = 100;
+const PAGE_ITEMS_MAX: u64 = 1_000;
 /// How long a connection may be idle, in milliseconds, where `limits.idle_timeout` says nothing.
 const IDLE_MS: u64 = 75_000;
 /// How long what a peer still sends is dropped before its connection is closed, in milliseconds: a

@@ -90,6 +90,8 @@ pub(super) enum Say {
     Readiness,
     /// The daemon's figures.
     Status,
+    /// A page of queues.
+    Queues,
     /// A queue's figures.
     Queue,
     /// The figures of this queue, which show what the commands before have changed: so they promise
@@ -190,6 +192,7 @@ impl Note {
             Say::Health => b'h',
             Say::Readiness => b'r',
             Say::Status => b's',
+            Say::Queues => b'l',
             Say::Queue => b'q',
             Say::ChangedQueue(_) => b'Q',
             Say::Put { is_delayed: false, .. } => b'p',
@@ -234,6 +237,7 @@ impl Note {
             b'h' => Say::Health,
             b'r' => Say::Readiness,
             b's' => Say::Status,
+            b'l' => Say::Queues,
             b'q' => Say::Queue,
             b'Q' => Say::ChangedQueue(text()?),
             b'p' => put(false)?,
@@ -282,6 +286,7 @@ mod tests {
             Say::Health,
             Say::Readiness,
             Say::Status,
+            Say::Queues,
             Say::Queue,
             Say::ChangedQueue("mail".to_owned()),
             Say::Put { queue: "größe".to_owned(), is_delayed: false },

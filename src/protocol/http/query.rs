@@ -38,6 +38,13 @@ impl Query {
         Some(self.pairs.remove(at).1)
     }
 
+    /// The value of one as text.
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, Problem> {
+        let Some(value) = self.bytes(name) else { return Ok(None) };
+        let text = String::from_utf8(value);
+        text.map(Some).map_err(|_| Problem::parameter(name, "this is not UTF-8"))
+    }
+
     /// A whole number, at most `max`.
     pub(super) fn number(&mut self, name: &str, max: u64) -> Result<Option<u64>, Problem> {
         let Some(value) = self.bytes(name) else { return Ok(None) };

@@ -6,13 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::SHOWN_BODY_BYTES_MAX;
+use super::cursor;
 use super::moment::moment;
 use crate::words::change::{Attributes, MessageState};
 use crate::words::command::Delivery;
 use crate::words::refusal::Refusal;
 use crate::words::settings::QueueLimits;
 use crate::words::statistics::{
-    HolderFigures, MessageStatistics, QueueStatistics, ServerStatistics, StateCounts,
+    HolderFigures, MessageStatistics, QueuePage, QueueStatistics, ServerStatistics, StateCounts,
 };
 
 /// A state in the word of this interface.
@@ -23,6 +24,12 @@ pub(super) fn state(state: MessageState) -> &'static str {
         MessageState::Delayed => "delayed",
         MessageState::Buried => "buried",
     }
+}
+
+/// The state that such a word says.
+pub(super) fn state_of(word: &str) -> Option<MessageState> {
+    use MessageState::{Buried, Delayed, Ready, Reserved};
+    [Ready, Reserved, Delayed, Buried].into_iter().find(|known| state(*known) == word)
 }
 
 /// Why the daemon is not ready, if it is not.
@@ -104,6 +111,19 @@ pub(super) fn status(figures: &ServerStatistics) -> Value {
             "wal_held_up": store.log_held_up,
         },
     })
+}
+
+/// A page of queues. Who holds what of each is only told of one alone.
+pub(super) fn queues(page: &QueuePage) -> Value {
+    let items = page.queues.iter().map(|figures| {
+        let mut item = queue(figures);
+        if let Some(holders) = item.get_mut("holders") {
+            *holders = Value::Null;
+        }
+        item
+    });
+    let items: Vec<Value> = items.collect();
+    json!({"items": items, "next": page.next.as_ref().map(cursor::write)})
 }
 
 /// A queue's figures.

@@ -11,6 +11,7 @@ use crate::words::ids::{MessageId, QueueName};
 use crate::words::limits::{LimitValues, Limits};
 use crate::words::output::Output;
 use crate::words::refusal::Refusal;
+use crate::words::statistics::{QueuePage, QueueStatistics};
 
 fn halves() -> Halves {
     let values = LimitValues { max_message_size: 100, ..LimitValues::default() };
@@ -31,6 +32,11 @@ fn reply(command: &Command) -> Reply {
         Command::Flush(_) | Command::RemoveQueue { .. } => Reply::Flushed(5),
         Command::Configure { .. } => Reply::Configured,
         Command::Statistics => Reply::Statistics(Box::default()),
+        Command::SelectQueues(wanted) => {
+            let name = QueueName::new(b"q").unwrap();
+            let queues = vec![QueueStatistics::of_none(name)];
+            Reply::QueuePage(Box::new(QueuePage { queues, next: wanted.after.clone() }))
+        }
         _ => Reply::NotFound,
     }
 }
@@ -308,6 +314,33 @@ fn limits_of_the_head_are_kept() {
     let path = "a".repeat(PATH_BYTES_MAX);
     let (answer, _) = talk(format!("GET /{path} HTTP/1.1\r\n{HOST}\r\n").as_bytes());
     assert_eq!(statuses(&answer), ["431"]);
+}
+
+#[test]
+fn queues_are_asked_for_a_page_at_a_time() {
+    use crate::words::change::MessageState::{Buried, Ready};
+    use crate::words::statistics::{QueueOrder, QueuePlace, QueueSelection};
+    let get =
+        |query: &str| talk(format!("GET /v1/queues{query} HTTP/1.1\r\n{HOST}\r\n").as_bytes());
+    let place = QueuePlace { key: 5, name: QueueName::new(b"q").unwrap() };
+    let cursor = super::cursor::write(&place);
+    let (answer, commands) =
+        get(&format!("?name=m*&has=ready,buried&sort=-oldest&limit=7&cursor={cursor}"));
+    let wanted = QueueSelection {
+        pattern: Some("m*".into()),
+        has: vec![Ready, Buried],
+        order: QueueOrder::Oldest,
+        after: Some(place.clone()),
+        count: 7,
+    };
+    assert_eq!(commands, [Command::SelectQueues(Box::new(wanted))]);
+    assert_eq!(body(&answer)["next"], cursor);
+    assert_eq!(body(&answer)["items"][0]["holders"], serde_json::Value::Null);
+    for query in ["?sort=ready", "?has=read", "?limit=0", "?limit=1001", "?cursor=x", "?nam=x"] {
+        assert_eq!(body(&get(query).0)["code"], "bad_parameter", "{query}");
+    }
+    let page = QueuePage { queues: Vec::new(), next: None };
+    assert_eq!(super::render::queues(&page)["next"], serde_json::Value::Null);
 }
 
 #[test]
