@@ -37,19 +37,8 @@ impl Rows {
                 assert!(!self.messages.values().any(named), "messages of no queue");
             }
             Change::Put(row) => {
-                let stored = StoredMessage {
-                    id: row.id,
-                    queue: row.queue,
-                    priority: row.priority,
-                    sequence: row.sequence,
-                    created_ms: row.created_ms,
-                    expires_ms: row.expires_ms,
-                    due_ms: row.due_ms,
-                    time_to_run_ms: row.time_to_run_ms,
-                    body_bytes: row.body.len() as u64,
-                    moved: None,
-                };
-                assert!(self.messages.insert(row.id, stored).is_none(), "{} is put twice", row.id);
+                let twice = self.messages.insert(row.id, StoredMessage::from(&row));
+                assert!(twice.is_none(), "{} is put twice", row.id);
             }
             Change::Moved(row) => {
                 let id = row.id;

@@ -294,18 +294,8 @@ mod tests {
             let put = row(id, message.queue.0, &bytes);
             assert_eq!(body, bytes);
             assert_eq!(attributes, put.attributes);
-            let expected = StoredMessage {
-                id: put.id,
-                queue: put.queue,
-                priority: put.priority,
-                sequence: put.sequence,
-                created_ms: put.created_ms,
-                expires_ms: put.expires_ms,
-                due_ms: put.due_ms,
-                time_to_run_ms: put.time_to_run_ms,
-                body_bytes: bytes.len() as u64,
-                moved: (id == 4).then_some(state(4)),
-            };
+            let moved = (id == 4).then_some(state(4));
+            let expected = StoredMessage { moved, ..StoredMessage::from(&put) };
             assert_eq!(message, expected);
         }
     }

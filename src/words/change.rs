@@ -198,6 +198,24 @@ pub struct StoredMessage {
     pub moved: Option<StateRow>,
 }
 
+impl From<&MessageRow> for StoredMessage {
+    /// The message as it was put.
+    fn from(row: &MessageRow) -> StoredMessage {
+        StoredMessage {
+            id: row.id,
+            queue: row.queue,
+            priority: row.priority,
+            sequence: row.sequence,
+            created_ms: row.created_ms,
+            expires_ms: row.expires_ms,
+            due_ms: row.due_ms,
+            time_to_run_ms: row.time_to_run_ms,
+            body_bytes: row.body.len() as u64,
+            moved: None,
+        }
+    }
+}
+
 /// How often things happened to one message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

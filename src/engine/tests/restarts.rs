@@ -24,19 +24,7 @@ fn next_life(t: &mut Talk) -> Loader {
     for change in t.changes.drain(..).chain(saved) {
         match change {
             Change::QueueNamed { id, name } => loader.queue(id, &name),
-            Change::Put(row) => {
-                let stored = StoredMessage {
-                    id: row.id,
-                    queue: row.queue,
-                    priority: row.priority,
-                    sequence: row.sequence,
-                    created_ms: row.created_ms,
-                    expires_ms: row.expires_ms,
-                    time_to_run_ms: row.time_to_run_ms,
-                    ..StoredMessage::default()
-                };
-                messages.insert(row.id, stored);
-            }
+            Change::Put(row) => drop(messages.insert(row.id, StoredMessage::from(&row))),
             Change::Moved(row) => messages.get_mut(&row.id).unwrap().moved = Some(row.clone()),
             Change::QueueSet(row) => loader.setting(row),
             other => panic!("not expected: {other:?}"),
