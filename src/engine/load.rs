@@ -32,9 +32,12 @@ impl Loader {
         Loader { engine, now, queues: FxHashMap::default(), dropped: Vec::new() }
     }
 
-    /// A queue that has a row.
+    /// A queue that has a row. Two of one name, which a repair can find in what is left of a file, are
+    /// one queue: nobody could name the other.
     pub fn queue(&mut self, id: QueueId, name: &QueueName) {
-        let slot = self.engine.ledger.make_queue(name);
+        let ledger = &mut self.engine.ledger;
+        let there = ledger.queues().find(name);
+        let slot = there.unwrap_or_else(|| ledger.make_queue(name));
         self.engine.ledger.number_queue(slot, id);
         self.queues.insert(id, slot);
         self.engine.next_queue_id = self.engine.next_queue_id.max(id.0 + 1);
@@ -111,7 +114,8 @@ impl Loader {
         self.insert(message, history, failure, (kind, due));
     }
 
-    /// A key that has a row, after all messages. What nothing holds any more is freed.
+    /// A key that has a row, after all messages. What nothing holds any more is freed. No message has
+    /// two (the checks at start see to that).
     pub fn key(&mut self, row: &KeyRow) {
         let until = match row.until {
             KeyUntil::Taken => Until::Taken,
@@ -119,14 +123,24 @@ impl Loader {
             KeyUntil::Moment(at) => Until::Moment(Time::from_stored(at)),
         };
         let ledger = &mut self.engine.ledger;
-        let message = row.message.and_then(|id| ledger.messages().slot_of(id));
+        let messages = ledger.messages();
+        // A message of another queue is none of this key's, unless that is its home.
+        let message = row.message.and_then(|id| messages.slot_of(id)).filter(|slot| {
+            let home = messages.failure(*slot).and_then(|failure| failure.home.as_ref());
+            let queues = [Some(messages[*slot].queue), home.map(|home| home.queue)];
+            self.queues.get(&row.queue).is_some_and(|queue| queues.contains(&Some(*queue)))
+        });
         let is_held = match until {
             Until::Moment(at) => at > self.now.time,
             Until::Taken | Until::Done => message.is_some(),
         };
         match (self.queues.get(&row.queue), Key::new(&row.key)) {
-            (Some(queue), Some(key)) if is_held => {
+            (Some(queue), Some(key)) if is_held && ledger.keys().find(*queue, &key).is_none() => {
                 ledger.add_key(TakenKey { key, queue: *queue, message, until });
+                if row.message.is_some() && message.is_none() {
+                    // A message that is put later must not be taken for this one.
+                    self.dropped.push(Change::KeySet(KeyRow { message: None, ..row.clone() }));
+                }
             }
             _ => {
                 let (queue, key) = (row.queue, row.key.clone());

@@ -139,12 +139,13 @@ fn check_rows(
 }
 
 /// Looks at the tables of few rows, which all name a queue. It may be gone since, but its number is
-/// not given again.
+/// not given again; the start drops what names it.
 fn check_small_tables(
     connection: &Connection,
     summary: &mut Summary,
     findings: &mut Findings,
 ) -> Result<()> {
+    check_keys(connection, summary, findings)?;
     let mut check = |sql: &str, table: &'static str, queue_of: fn(&Row<'_>) -> Option<QueueId>| {
         let mut statement = connection.prepare(sql)?;
         let mut rows = statement.query([])?;
@@ -156,9 +157,37 @@ fn check_small_tables(
         }
         Ok(())
     };
-    check(KEYS, "key", |row| sound_key(row).map(|row| row.queue))?;
     check(SETTINGS, "queue_setting", |row| sound_setting(row).map(|row| row.queue))?;
     check(BINDINGS, "binding", |row| sound_binding(row).map(|row| row.queue))
+}
+
+/// Looks at the keys, of which a message has one at most: the engine frees that with the message, and
+/// another one would be taken for ever.
+///
+/// A key may name a message that is gone: the full disk that took the removal may have had no room for
+/// the key's row. The start has such a key outlive its message, or frees it. That of a dead letter is
+/// of another queue than the message is in.
+fn check_keys(
+    connection: &Connection,
+    summary: &mut Summary,
+    findings: &mut Findings,
+) -> Result<()> {
+    let mut find = connection.prepare("SELECT 1 FROM message WHERE id = ?")?;
+    let mut holders = FxHashSet::default();
+    let mut statement = connection.prepare(KEYS)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let Some(key) = sound_key(row) else {
+            findings.add(Damage::Row { table: "key", number: row.get(0).unwrap_or(0) });
+            continue;
+        };
+        summary.queue_id_max = summary.queue_id_max.max(key.queue.0);
+        let Some(message) = key.message else { continue };
+        if !holders.insert(message) && find.exists([stored(message.0)])? {
+            findings.add(Damage::SecondKey { queue: key.queue, message });
+        }
+    }
+    Ok(())
 }
 
 /// The keys by queue and key.
@@ -396,4 +425,127 @@ fn check_settings(
         _ => findings.add(Damage::Setting(setting::SECRET)),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::tables::Tables;
+    use super::super::testing::{commit, folder, put, queue, reopen, state, story, try_open};
+    use super::super::{StoreError, recover};
+    use super::*;
+    use crate::words::change::{Change, KeyUntil};
+    use crate::words::ids::MessageId;
+
+    /// A database into which somebody has written rows with right checksums.
+    fn forged(
+        forge: impl FnOnce(&mut Tables<'_>) -> Result<()>,
+    ) -> (tempfile::TempDir, impl AsRef<Path>) {
+        let (directory, path) = folder();
+        commit(&path, story());
+        reopen(&path).file.unwrap().close().unwrap();
+        let connection = Connection::open(&path).unwrap();
+        forge(&mut Tables::new(&connection).unwrap()).unwrap();
+        (directory, path)
+    }
+
+    /// What is found wrong with it.
+    fn refused(path: impl AsRef<Path>) -> (Vec<Damage>, String) {
+        let error = try_open(path.as_ref()).err().expect("a bad file was taken");
+        assert_eq!(error.exit_code(), 65);
+        let text = error.to_string();
+        assert!(text.contains("queue.db"), "{text}");
+        let StoreError::Corrupt { damage, .. } = error else { panic!("{text}") };
+        (damage, text)
+    }
+
+    fn take(tables: &mut Tables<'_>, queue: u64, key: &str, message: u64) -> Result<()> {
+        let until = KeyUntil::Moment(1_900_000_000_000);
+        tables.key_taken(QueueId(queue), key.as_bytes(), Some(MessageId(message)), until)
+    }
+
+    fn keys(path: impl AsRef<Path>) -> Vec<(u64, Vec<u8>)> {
+        let opened = reopen(path.as_ref());
+        let mut statement = opened.memory.prepare(KEYS).unwrap();
+        let keys = statement.query_map([], |row| Ok(sound_key(row).unwrap())).unwrap();
+        keys.map(|key| key.unwrap()).map(|key| (key.queue.0, key.key.into_vec())).collect()
+    }
+
+    #[test]
+    fn two_keys_of_one_message_are_damage_of_which_a_repair_keeps_one() {
+        let (_directory, path) = forged(|tables| {
+            take(tables, 1, "one", 2)?;
+            take(tables, 1, "two", 2)?;
+            take(tables, 2, "three", 2)?;
+            take(tables, 2, "other", 3)
+        });
+        let (damage, text) = refused(&path);
+        let second = |queue| Damage::SecondKey { queue: QueueId(queue), message: MessageId(2) };
+        assert_eq!(damage, [second(1), second(2)]);
+        assert!(text.contains("a row of key for queue 1 names message 2"), "{text}");
+        let recovered = recover(path.as_ref()).unwrap();
+        assert_eq!((recovered.messages, recovered.others_quarantined), (22, 2));
+        assert_eq!(keys(&path), [(1, b"one".to_vec()), (2, b"other".to_vec())]);
+        let memory = reopen(path.as_ref()).memory;
+        let set_aside = "SELECT group_concat(columns, '; ') FROM quarantine WHERE source = 'key'";
+        let set_aside: String = memory.query_row(set_aside, [], |row| row.get(0)).unwrap();
+        assert!(set_aside.contains("message=2 ends=2 until=1900000000000"), "{set_aside}");
+    }
+
+    /// That is what a full disk leaves behind that took a removal and nothing else.
+    #[test]
+    fn keys_that_name_messages_which_are_gone_are_sound() {
+        let (_directory, path) = forged(|tables| {
+            take(tables, 1, "one", 99)?;
+            take(tables, 1, "two", 99)?;
+            take(tables, 3, "of a queue that is gone", 98)
+        });
+        assert_eq!(keys(&path).len(), 3);
+        assert_eq!(reopen(path.as_ref()).facts.next_queue_id, 4, "no queue gets this number");
+    }
+
+    #[test]
+    fn a_message_moved_to_a_queue_that_is_not_there_is_damage_and_a_repair_names_the_queue() {
+        let (_directory, path) =
+            forged(|tables| tables.moved(&StateRow { queue: Some(QueueId(77)), ..state(5) }));
+        let (damage, text) = refused(&path);
+        assert_eq!(damage, [Damage::State(5)]);
+        assert!(
+            text.contains("the state of message 5 fails its checksum or has no queue"),
+            "{text}"
+        );
+        let recovered = recover(path.as_ref()).unwrap();
+        assert_eq!((recovered.messages, recovered.queues_renamed), (22, 1));
+        assert_eq!(reopen(path.as_ref()).facts.messages, 22);
+    }
+
+    #[test]
+    fn a_state_of_no_message_is_damage_and_a_repair_sets_it_aside() {
+        let (_directory, path) = forged(|tables| tables.moved(&state(99)));
+        assert_eq!(refused(&path).0, [Damage::StateWithoutMessage(99)]);
+        let recovered = recover(path.as_ref()).unwrap();
+        assert_eq!((recovered.messages, recovered.states_quarantined), (22, 1));
+        assert_eq!(reopen(path.as_ref()).facts.messages, 22);
+    }
+
+    /// Of two queues of one name, as a repair finds them, both have messages.
+    #[test]
+    fn two_queues_of_one_name_are_sound() {
+        let (_directory, path) = folder();
+        let mut changes = story();
+        changes.extend([queue(3, "mail"), put(23, 3, b"x")]);
+        commit(&path, changes);
+        assert_eq!(reopen(&path).facts.messages, 23);
+    }
+
+    #[test]
+    fn settings_of_a_queue_that_is_gone_are_sound() {
+        let (_directory, path) = folder();
+        let mut changes = story();
+        let row = SettingRow { queue: QueueId(9), paused: true, ..SettingRow::default() };
+        changes.push(Change::QueueSet(row));
+        commit(&path, changes);
+        assert_eq!(reopen(&path).facts.next_queue_id, 10);
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use crate::words::ids::Part;
+use crate::words::ids::{MessageId, Part, QueueId};
 
 /// What can go wrong with a database.
 #[derive(Debug)]
@@ -193,6 +193,13 @@ pub enum Damage {
         table: &'static str,
         /// The number in its first column.
         number: i64,
+    },
+    /// A key of this queue is taken by a message that has another key already.
+    SecondKey {
+        /// The queue of the key.
+        queue: QueueId,
+        /// The message.
+        message: MessageId,
     },
     /// This setting is missing or not what was written.
     Setting(&'static str),
@@ -521,6 +528,13 @@ impl fmt::Display for Damage {
             Damage::MessageWithoutQueue(id) => write!(f, "the queue of message {id} is missing"),
             Damage::Row { table, number } => {
                 write!(f, "row {number} of {table} fails its checksum")
+            }
+            Damage::SecondKey { queue, message } => {
+                write!(
+                    f,
+                    "a row of key for queue {} names message {}, which has another key",
+                    queue.0, message.0
+                )
             }
             Damage::Setting(name) => write!(f, "the setting {name} is missing or damaged"),
             Damage::LogWithoutFile => {

@@ -6,7 +6,7 @@ use super::{START, Talk, queue};
 use crate::engine::Engine;
 use crate::engine::load::Loader;
 use crate::words::change::Counters;
-use crate::words::change::{Change, MessageState, StateRow, StoredMessage};
+use crate::words::change::{Change, KeyRow, KeyUntil, MessageState, StateRow, StoredMessage};
 use crate::words::clock::{Now, Time};
 use crate::words::ids::{MessageId, QueueId, Sequence};
 use crate::words::limits::{LimitValues, Limits};
@@ -231,4 +231,64 @@ fn nothing_is_unsaved_after_a_start() {
     loader.message(&with_row(moved(1, MessageState::Ready), |row| row.counters.reserves = 3));
     let (mut t, _) = talk(loader);
     assert_eq!(t.engine.unsaved_counters(), []);
+}
+
+fn key_row(queue: u64, key: &[u8], message: u64, until: KeyUntil) -> KeyRow {
+    KeyRow { queue: QueueId(queue), key: key.into(), message: Some(MessageId(message)), until }
+}
+
+#[test]
+fn a_key_whose_message_is_gone_is_free_or_says_so_before_another_message_has_that_id() {
+    let mut loader = loader();
+    loader.message(&stored(1));
+    let later = KeyUntil::Moment(WALL + 9_000);
+    loader.key(&key_row(7, b"done", 2, KeyUntil::Done));
+    loader.key(&key_row(7, b"long", 2, later));
+    let (mut t, dropped) = talk(loader);
+    let free = Change::KeyGone { queue: QueueId(7), key: b"done"[..].into() };
+    let outlives = KeyRow { message: None, ..key_row(7, b"long", 2, later) };
+    assert_eq!(dropped, [free, Change::KeySet(outlives)]);
+    assert_eq!(t.say('a', "find done"), "a NotFound");
+    assert_eq!(t.say('a', "find long"), "a keys q:-");
+}
+
+#[test]
+fn a_key_that_names_a_message_of_another_queue_is_not_of_that_message() {
+    let mut loader = loader();
+    loader.queue(QueueId(8), &queue("r"));
+    loader.message(&stored(1));
+    loader.key(&key_row(8, b"k", 1, KeyUntil::Done));
+    let (mut t, dropped) = talk(loader);
+    let free = Change::KeyGone { queue: QueueId(8), key: b"k"[..].into() };
+    assert_eq!(dropped, [free, Change::QueueGone(QueueId(8))]);
+    assert_eq!(t.say('a', "find k"), "a NotFound");
+    assert_eq!(t.say('a', "remove 1"), "a Removed");
+}
+
+#[test]
+fn a_key_of_a_queue_without_a_row_is_free() {
+    let mut loader = loader();
+    loader.message(&stored(1));
+    loader.key(&key_row(9, b"k", 1, KeyUntil::Done));
+    let (_, dropped) = talk(loader);
+    assert_eq!(dropped, [Change::KeyGone { queue: QueueId(9), key: b"k"[..].into() }]);
+}
+
+#[test]
+fn two_rows_of_queues_of_one_name_are_one_queue() {
+    let mut loader = loader();
+    loader.queue(QueueId(8), &queue("q"));
+    loader.message(&stored(1));
+    loader.message(&StoredMessage { queue: QueueId(8), ..stored(2) });
+    loader.key(&key_row(7, b"k", 1, KeyUntil::Done));
+    loader.key(&key_row(8, b"k", 2, KeyUntil::Done));
+    let (mut t, dropped) = talk(loader);
+    assert_eq!(dropped, [Change::KeyGone { queue: QueueId(8), key: b"k"[..].into() }]);
+    assert_eq!(t.say('a', "queues"), "a queues q");
+    for id in [1, 2] {
+        assert_eq!(t.say('a', "reserve"), format!("a reserved {id}"));
+        t.say('a', &format!("ack {id}"));
+    }
+    assert!(t.changes.contains(&Change::KeyGone { queue: QueueId(8), key: b"k"[..].into() }));
+    t.engine.check_invariants();
 }

@@ -17,11 +17,11 @@ use crate::store::format_1;
 use crate::store::quarantine;
 use crate::store::rows::unsigned;
 use crate::store::salvage::{Collect, Damaged, DamagedLog, Found, SoundRow, Table, Trees};
-use crate::store::schema::{checksum, message_columns, setting, stored};
+use crate::store::schema::{checksum, key_columns, message_columns, setting, stored};
 use crate::store::tables::Tables;
-use crate::words::change::{MessageRow, StateRow};
+use crate::words::change::{KeyRow, MessageRow, StateRow};
 use crate::words::clock::wall_clock_ms;
-use crate::words::ids::QueueId;
+use crate::words::ids::{MessageId, QueueId};
 use crate::words::limits::ID_BLOCK;
 
 /// A new database on its way to be filled.
@@ -37,6 +37,8 @@ pub(super) struct Filling<'c> {
     /// States that were found outside of the trees alone.
     states_outside: FxHashSet<i64>,
     states_newer: FxHashSet<i64>,
+    /// Messages that have a key.
+    key_holders: FxHashSet<MessageId>,
     settings: BTreeMap<String, Setting>,
     settings_outside: BTreeMap<String, Setting>,
     /// The largest id or place that was seen.
@@ -89,6 +91,7 @@ impl<'c> Filling<'c> {
             damaged: FxHashSet::default(),
             states_outside: FxHashSet::default(),
             states_newer: FxHashSet::default(),
+            key_holders: FxHashSet::default(),
             settings: BTreeMap::new(),
             settings_outside: BTreeMap::new(),
             id_max: 0,
@@ -200,7 +203,7 @@ impl<'c> Filling<'c> {
         };
         match row {
             SoundRow::Key(row) if !has(HAS_KEY, &[&stored(row.queue.0), &&*row.key])? => {
-                self.new.key_taken(row.queue, &row.key, row.message, row.until)
+                self.key(row)
             }
             SoundRow::QueueSetting(row) if !has(HAS_SETTING, &[&stored(row.queue.0)])? => {
                 self.new.queue_set(row)
@@ -208,6 +211,21 @@ impl<'c> Filling<'c> {
             SoundRow::Binding(row) if !has(HAS_BINDING, &[&stored(row.id)])? => self.new.bound(row),
             _ => Ok(()),
         }
+    }
+
+    /// Takes a key, unless its message has one already.
+    fn key(&mut self, row: &KeyRow) -> Result<()> {
+        if row.message.is_none_or(|message| self.key_holders.insert(message)) {
+            return self.new.key_taken(row.queue, &row.key, row.message, row.until);
+        }
+        let [queue, message, ends, until] = key_columns(row.queue, row.message, row.until);
+        let number = |value: Option<i64>| value.map_or(ValueRef::Null, ValueRef::Integer);
+        let columns = &KEY_COLUMNS[..KEY_COLUMNS.len() - 1];
+        let values =
+            [number(queue), ValueRef::Blob(&row.key), number(message), number(ends), number(until)];
+        self.recovered.others_quarantined += 1;
+        let id = stored(row.queue.0);
+        quarantine::add_found(&mut self.quarantine, "key", id, columns, &values)
     }
 
     /// A state tells something of a message that is lost, unless the message may have been acknowledged.
