@@ -214,10 +214,10 @@ impl Dispatcher<'_> {
         let (body_bytes, messages) = self.engine.stored();
         let journal = &self.commits.journal;
         let journal_bytes = journal.bytes() + self.mirror.lacking_bytes();
-        let besides =
-            journal.bytes_besides_messages() + self.mirror.lacking_bytes_besides_messages();
-        let queue_bytes = self.engine.queue_bytes();
-        let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + queue_bytes + besides;
+        let besides = journal.bytes_besides_messages()
+            + self.mirror.lacking_bytes_besides_messages()
+            + self.engine.bytes_besides_messages();
+        let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + besides;
         let pages = self.mirror.bytes().saturating_sub(SIZE_FREE_BYTES);
         self.admission.set_pages(pages);
         self.admission.set_kept(kept, journal_bytes);

@@ -229,7 +229,7 @@ impl Engine {
             if let Some(through) = through {
                 let queue = self.ledger.queue_of(reservation.message);
                 let subscription = self.ledger.subscription(through);
-                assert!(subscription.position(queue).is_some(), "in the wrong window");
+                assert!(subscription.queues.position(queue).is_some(), "in the wrong window");
             }
         }
         held
@@ -245,7 +245,7 @@ impl Engine {
         for (slot, subscription) in self.ledger.subscriptions().iter() {
             let hold = &self.ledger.session(subscription.session).hold;
             let waits = matches!(hold, Hold::Waiting(wait) if wait.subscription == slot);
-            for member in &subscription.queues {
+            for member in subscription.queues.iter() {
                 add(member.queue, if subscription.is_window() { 2 } else { 1 });
                 if waits {
                     add(member.queue, 3);
@@ -274,7 +274,7 @@ impl Engine {
         for (slot, queue) in self.ledger.queues().iter_from(0) {
             let mut rotation = BTreeSet::new();
             for (subscription, here) in self.ledger.subscriptions().iter() {
-                let Some(at) = here.position(slot) else { continue };
+                let Some(at) = here.queues.position(slot) else { continue };
                 let member = here.queues[at];
                 let stands = self.ledger.is_in_rotation(subscription) && !member.leaving;
                 assert_eq!(stands, member.entered != 0, "rotation of {}", queue.name);
@@ -297,7 +297,15 @@ impl Engine {
 
     fn check_sessions(&self) {
         assert!(self.resumable.is_empty(), "a backlog was left");
+        let mut subscribed: BTreeMap<SessionSlot, usize> = BTreeMap::new();
+        for (_, subscription) in self.ledger.subscriptions().iter() {
+            *subscribed.entry(subscription.session).or_default() += 1 + subscription.queues.len();
+        }
+        let bytes = self.ledger.subscriptions().bytes_counted();
+        assert_eq!(bytes, self.ledger.subscriptions().bytes(), "what subscriptions take");
         for (who, session) in self.ledger.sessions().iter() {
+            let count = subscribed.get(&who).copied().unwrap_or_default();
+            assert_eq!(session.subscribed as usize, count, "subscriptions of {who}");
             let asks = self.works.iter().filter(|w| w.asker().is_some_and(|a| a.session == who));
             let works = usize::from(matches!(session.hold, Hold::Working));
             assert_eq!(asks.count(), works, "works of {who}");

@@ -379,9 +379,9 @@ impl Engine {
         (self.ledger.counts().body_bytes, self.ledger.messages().len() as u64)
     }
 
-    /// What all queues take beside their messages, in bytes.
-    pub fn queue_bytes(&self) -> u64 {
-        self.ledger.queues().bytes()
+    /// What all queues take beside their messages, and all subscriptions, in bytes.
+    pub fn bytes_besides_messages(&self) -> u64 {
+        self.ledger.queues().bytes() + self.ledger.subscriptions().bytes()
     }
 
     /// The id of the next message.

@@ -43,14 +43,18 @@ impl Engine {
                     // It names no queue here, and so can have no message.
                     SubscriptionKey::Queue => return turn.reply(asker, Reply::TimedOut),
                 };
+                let is_there = self.ledger.session(who).subscription(&key).is_some();
+                if !is_there && !self.can_subscribe(who) {
+                    return turn.reply(asker, Reply::Refused(Refusal::OutOfMemory));
+                }
                 (self.ledger.open_subscription(turn.time(), who, key), None)
             }
             Sources::Queues { names, settlement, terms } => {
                 let terms = (&names[..], *settlement, *terms);
-                let Some(from) = self.subscribe_once(turn, who, terms, waits) else {
-                    return turn.reply(asker, Reply::Refused(self.refuse_queue()));
-                };
-                (from, Some(names))
+                match self.subscribe_once(turn, who, terms, waits) {
+                    Ok(from) => (from, Some(names)),
+                    Err(refusal) => return turn.reply(asker, Reply::Refused(refusal)),
+                }
             }
         };
         let portion = match amount {
@@ -114,7 +118,7 @@ impl Engine {
         let mut held = lists.flat_map(|list| self.ledger.reservations().iter(list, Of::Holder));
         held.any(|(_, held)| {
             let queue = self.ledger.queue_of(held.message);
-            self.ledger.subscription(from).position(queue).is_some()
+            self.ledger.subscription(from).queues.position(queue).is_some()
                 && !self.ledger.is_flushed(held.message)
         })
     }

@@ -39,7 +39,7 @@ struct Storm {
     next_tag: u64,
     /// What the reserves of so many of each queue may still be handed of each, by their tags: as much
     /// of all queues where those are not named.
-    portions: BTreeMap<u64, Portion>,
+    allowed: BTreeMap<u64, Allowed>,
     /// Of the answer of several messages that is being given, its tag and how many are to follow.
     announced: Option<(u64, usize)>,
     /// What is stored.
@@ -49,31 +49,33 @@ struct Storm {
 }
 
 /// How much a reserve may still be handed of each queue.
-struct Portion {
+struct Allowed {
     unnamed: u32,
     left: BTreeMap<QueueName, u32>,
 }
 
-impl Portion {
-    fn of(command: &Command) -> Option<Portion> {
+impl Allowed {
+    fn of(command: &Command) -> Option<Allowed> {
         let Command::Reserve { from, amount: Amount::Each(count), .. } = command else {
             return None;
         };
-        let mut portion = Portion { unnamed: *count, left: BTreeMap::new() };
+        let mut allowed = Allowed { unnamed: *count, left: BTreeMap::new() };
         if let Sources::Queues { names, .. } = from {
-            portion.unnamed = 0;
+            allowed.unnamed = 0;
             for name in names {
-                *portion.left.entry(name.clone()).or_default() += count;
+                *allowed.left.entry(name.clone()).or_default() += count;
             }
         }
-        Some(portion)
+        Some(allowed)
     }
 }
 
 fn run(seed: u64, steps: u64) {
     let mut random = Random(seed);
     let max_output = usize::try_from(random.pick(&[0, 10, 30, 1_000_000])).unwrap();
-    let limits = LimitValues { max_output, max_queues: 5, ..LimitValues::default() };
+    // Little memory refuses some queues and subscriptions.
+    let max_memory = random.pick(&[4_000, 10_000, 1 << 30]);
+    let limits = LimitValues { max_output, max_queues: 5, max_memory, ..LimitValues::default() };
     let mut engine = Engine::new(Arc::new(Limits::new(&limits)), 1, 2, 1);
     engine.work_per_turn = usize::try_from(random.pick(&[3, 5, 20, 100])).unwrap();
     let mut storm = Storm {
@@ -84,7 +86,7 @@ fn run(seed: u64, steps: u64) {
         answering: BTreeMap::new(),
         closed: BTreeSet::new(),
         next_tag: 0,
-        portions: BTreeMap::new(),
+        allowed: BTreeMap::new(),
         announced: None,
         stored: BTreeSet::new(),
         granted: 2,
@@ -160,7 +162,7 @@ impl Storm {
         if !silent && let Some(tags) = self.unanswered.get_mut(&who) {
             tags.push_back(self.next_tag);
         }
-        self.portions.extend(Portion::of(&command).map(|portion| (self.next_tag, portion)));
+        self.allowed.extend(Allowed::of(&command).map(|allowed| (self.next_tag, allowed)));
         let request = Request { tag: Tag::Code(self.next_tag), command };
         self.input(Input::Request(who, request));
     }
@@ -235,8 +237,8 @@ impl Storm {
             assert_eq!(announced, *tag, "a message within the answer of another request");
             self.announced = (left > 1).then_some((announced, left - 1));
         }
-        if let Some(portion) = self.portions.get_mut(tag) {
-            let left = portion.left.entry(queue.clone()).or_insert(portion.unnamed);
+        if let Some(allowed) = self.allowed.get_mut(tag) {
+            let left = allowed.left.entry(queue.clone()).or_insert(allowed.unnamed);
             *left = left.checked_sub(1).expect("more of a queue than was asked for");
         }
     }

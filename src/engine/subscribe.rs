@@ -3,6 +3,7 @@
 use crate::words::clock::Time;
 use crate::words::command::{Demand, Handing, Options, Reply, Settlement, SubscriptionKey, Terms};
 use crate::words::ids::QueueName;
+use crate::words::limits::{SUBSCRIBED_ALWAYS, subscription_bytes_max};
 use crate::words::refusal::Refusal;
 
 use super::slices::Work;
@@ -24,6 +25,9 @@ impl Engine {
         if let Demand::Window(max) = &mut options.demand {
             self.ledger.count_worker(asker.session);
             *max = (*max).min(self.limits.max_window());
+        }
+        if !self.can_subscribe(asker.session) && !self.is_subscribed(asker.session, &key, name) {
+            return turn.reply(asker, Reply::Refused(Refusal::OutOfMemory));
         }
         let Some(queue) = self.queue(name) else {
             return turn.reply(asker, Reply::Refused(self.refuse_queue()));
@@ -57,7 +61,8 @@ impl Engine {
         };
         let subscription = self.ledger.subscription(slot);
         let count = subscription.queues.len();
-        let Some(queue) = queue.filter(|queue| subscription.position(*queue).is_some()) else {
+        let Some(queue) = queue.filter(|queue| subscription.queues.position(*queue).is_some())
+        else {
             return self.say_subscribed(turn, asker, is_answered, count);
         };
         if keep_last && count == 1 {
@@ -68,6 +73,20 @@ impl Engine {
         }
         self.say_subscribed(turn, asker, is_answered, count - 1);
         self.leave(turn, slot, queue);
+    }
+
+    /// Whether there is memory for one more subscription of a session, or queue in one.
+    pub(super) fn can_subscribe(&self, who: SessionSlot) -> bool {
+        self.ledger.session(who).subscribed < SUBSCRIBED_ALWAYS
+            || self.ledger.subscriptions().bytes()
+                < subscription_bytes_max(self.limits.max_memory())
+    }
+
+    /// Whether a queue is in this subscription.
+    fn is_subscribed(&self, who: SessionSlot, key: &SubscriptionKey, name: &QueueName) -> bool {
+        let Some(queue) = self.ledger.queues().find(name) else { return false };
+        let slot = self.subscription(who, key.clone(), Some(queue));
+        slot.is_some_and(|slot| self.ledger.subscription(slot).queues.position(queue).is_some())
     }
 
     /// Nobody waits for an answer about a subscription whose key is the queue itself.
@@ -100,7 +119,7 @@ impl Engine {
 
     /// Takes a queue, of which nothing is out, out of a subscription.
     pub(super) fn leave(&mut self, turn: &mut Turn<'_>, slot: SubscriptionSlot, queue: QueueSlot) {
-        if let Some(at) = self.ledger.subscription(slot).position(queue) {
+        if let Some(at) = self.ledger.subscription(slot).queues.position(queue) {
             self.ledger.unsubscribe(slot, at);
             if matches!(self.ledger.subscription(slot).key, Keyed::Queue(_)) {
                 self.ledger.end_subscription(slot);
@@ -181,24 +200,28 @@ impl Engine {
         who: SessionSlot,
         (names, settlement, terms): (&[QueueName], Settlement, Terms),
         waits: bool,
-    ) -> Option<SubscriptionSlot> {
+    ) -> Result<SubscriptionSlot, Refusal> {
         let slot = self.ledger.open_subscription(turn.time(), who, Keyed::Once);
         for name in names {
-            let known = self.ledger.queues().find(name);
-            let queue = if waits { self.queue(name) } else { known };
+            let queue = match self.ledger.queues().find(name) {
+                None if !waits => continue,
+                // What does not wait is gone before anybody else takes memory.
+                Some(queue) if !waits => Ok(queue),
+                _ if !self.can_subscribe(who) => Err(Refusal::OutOfMemory),
+                _ => self.queue(name).ok_or_else(|| self.refuse_queue()),
+            };
             match queue {
-                Some(queue) => {
+                Ok(queue) => {
                     let options = Options { settlement, terms, ..Options::default() };
                     self.ledger.subscribe(slot, queue, options);
                 }
-                None if waits => {
+                Err(refusal) => {
                     self.end_if_once(turn, slot);
-                    return None;
+                    return Err(refusal);
                 }
-                None => {}
             }
         }
-        Some(slot)
+        Ok(slot)
     }
 
     /// Ends a subscription that was there for one reserve, which has been answered.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::harness::{Server, Setup, check, eventually, now, over_both, packets};
+use crate::harness::{Beanstalk, Server, Setup, check, eventually, now, over_both, packets};
 
 over_both! {
     fn connections_over_the_limit_are_told_so_in_their_protocol(transport) {
@@ -107,6 +107,23 @@ over_both! {
             assert_eq!(peer.ask(&format!("delete {id}")), "DELETED");
         }
         peer.put("there is room again");
+    }
+
+    fn watched_tubes_take_a_part_of_the_memory_and_everybody_gets_a_few(transport) {
+        let server = Setup::on(transport).limits("max_memory = \"1MiB\"").start();
+        let watch = |peer: &mut Beanstalk| {
+            let mut answers = (0..600).map(|tube| peer.ask(&format!("watch t{tube}")));
+            answers.position(|answer| answer == "OUT_OF_MEMORY")
+        };
+        let mut greedy = server.beanstalk();
+        assert_eq!(watch(&mut greedy), None, "600 of 240 bytes fit in a quarter of 1 MiB");
+        let (mut other, mut late) = (server.beanstalk(), server.beanstalk());
+        let most = watch(&mut other).expect("1200 do not");
+        assert!((400..500).contains(&most), "{most} tubes more");
+        assert_eq!(watch(&mut late), Some(14), "with the first one and the list itself 16");
+        assert_eq!(other.ask("watch t0"), format!("WATCHING {}", most + 1));
+        drop(greedy);
+        eventually("there is room again", || late.ask("watch t99") != "OUT_OF_MEMORY");
     }
 
     fn a_full_memory_holds_php_mq_senders_until_there_is_room(transport) {

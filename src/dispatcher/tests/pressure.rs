@@ -5,8 +5,14 @@ use Durability::{Periodic, Write};
 
 /// Room for about ten messages of 1,000 bytes.
 fn little_memory() -> Settings {
+    little_memory_beside(0)
+}
+
+/// The same beside what so many connections watch from their beginning.
+fn little_memory_beside(connections: u64) -> Settings {
     // Beside the queue that is always there.
-    let limits = LimitValues { max_memory: 526 + 12_500, ..LimitValues::default() };
+    let max_memory = 526 + connections * 580 + 12_500;
+    let limits = LimitValues { max_memory, ..LimitValues::default() };
     Settings { limits, on_disk: false, ..Settings::default() }
 }
 
@@ -30,7 +36,7 @@ fn acknowledge(dispatch: &str) -> String {
 
 #[test]
 fn puts_over_max_memory_are_refused_until_there_is_room() {
-    let mut s = Stage::with(little_memory()).connect("ab", "beanstalk", Periodic);
+    let mut s = Stage::with(little_memory_beside(2)).connect("ab", "beanstalk", Periodic);
     for _ in 0..11 {
         s.say('a', big());
     }
@@ -40,7 +46,7 @@ fn puts_over_max_memory_are_refused_until_there_is_room() {
     assert!(!s.is_gated('a'), "who is told need not be held back");
     s.say('b', "reserve\r\n");
     assert!(s.hear('b').starts_with("RESERVED 1 1000\r\n"), "consumers are served");
-    s.say('b', "delete 1\r\ndelete 2\r\n");
+    s.say('b', "delete 1\r\ndelete 2\r\ndelete 3\r\n");
     s.say('a', big());
     assert_eq!(s.hear('a'), "INSERTED 12\r\n");
 }

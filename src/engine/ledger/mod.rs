@@ -113,7 +113,6 @@ impl Ledger {
         &self.subscriptions[slot]
     }
 
-    #[cfg(test)]
     pub fn subscriptions(&self) -> &Subscriptions {
         &self.subscriptions
     }

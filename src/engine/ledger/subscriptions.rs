@@ -5,11 +5,12 @@ use crate::words::command::{Demand, Options, Tag};
 use crate::words::ids::MessageId;
 
 use super::super::state::deadlines::Due;
+use super::super::state::members::Member;
 use super::super::state::message::{Slot, State};
 use super::super::state::queue::{Queue, QueueSlot};
 use super::super::state::reservation::NONE;
 use super::super::state::session::{Hold, Keyed, Portion, SessionSlot, Wait};
-use super::super::state::subscription::{Member, Subscription, SubscriptionSlot};
+use super::super::state::subscription::{Subscription, SubscriptionSlot};
 use super::Ledger;
 
 impl Ledger {
@@ -27,6 +28,7 @@ impl Ledger {
         (fresh.stamp, fresh.clock_since) = (self.draw_stamp(), now);
         let slot = self.subscriptions.insert(fresh);
         let session = &mut self.sessions[who];
+        session.subscribed += 1;
         match key {
             Keyed::Number(0) => session.first = Some(slot),
             Keyed::Once => {}
@@ -37,6 +39,7 @@ impl Ledger {
 
     /// Adds a queue to the set of a subscription, and says what it asks for from now on.
     pub fn subscribe(&mut self, slot: SubscriptionSlot, queue: QueueSlot, options: Options) {
+        self.subscriptions.set_tag(slot, options.tag);
         let subscription = &mut self.subscriptions[slot];
         let was_window = subscription.is_window();
         let before = (subscription.demand, subscription.settlement, subscription.terms);
@@ -46,27 +49,19 @@ impl Ledger {
             subscription.settlement = options.settlement;
             subscription.terms = options.terms;
         }
-        subscription.tag = options.tag;
         subscription.woken = false;
         if was_window != subscription.is_window() {
-            for member in &subscription.queues {
+            for member in subscription.queues.iter() {
                 let queue = &mut self.queues[member.queue];
                 *references(queue, was_window) -= 1;
                 *references(queue, !was_window) += 1;
             }
         }
         let now = (subscription.demand, subscription.settlement, subscription.terms);
-        // A connection may have a hundred thousand queues: what concerns one looks at none of the
-        // others where that can be avoided.
-        let here = &self.queues[queue];
-        let is_nobodys = here.watching == 0 && here.windows == 0;
-        if is_nobodys || subscription.position(queue).is_none() {
-            if subscription.queues.is_empty() {
-                // Hardly any gets another one.
-                subscription.queues.reserve_exact(1);
-            }
-            subscription.queues.push(Member { queue, leaving: false, entered: 0 });
+        if subscription.queues.position(queue).is_none() {
             *references(&mut self.queues[queue], subscription.is_window()) += 1;
+            self.sessions[subscription.session].subscribed += 1;
+            self.subscriptions.add_queue(slot, queue);
         }
         if now != before || now.0 != Demand::OnRequest || self.is_in_rotation(slot) {
             self.update(slot);
@@ -75,8 +70,7 @@ impl Ledger {
 
     /// Has nothing more handed out of a queue that is about to be taken out of a subscription.
     pub fn begin_leaving(&mut self, slot: SubscriptionSlot, queue: QueueSlot) {
-        let members = &mut self.subscriptions[slot].queues;
-        if let Some(member) = members.iter_mut().find(|member| member.queue == queue) {
+        if let Some(member) = self.subscriptions[slot].queues.get_mut(queue) {
             member.leaving = true;
         }
         self.update(slot);
@@ -85,8 +79,9 @@ impl Ledger {
     /// Takes the queue at this place out of a subscription, out of which it has nothing. As in
     /// lists of queues, the last one takes its place.
     pub fn unsubscribe(&mut self, slot: SubscriptionSlot, at: usize) -> QueueSlot {
-        let subscription = &mut self.subscriptions[slot];
-        let Member { queue, entered, .. } = subscription.queues.swap_remove(at);
+        let Member { queue, entered, .. } = self.subscriptions.remove_queue(slot, at);
+        let subscription = &self.subscriptions[slot];
+        self.sessions[subscription.session].subscribed -= 1;
         let here = &mut self.queues[queue];
         *references(here, subscription.is_window()) -= 1;
         here.rotation.remove(&(entered, slot));
@@ -100,6 +95,7 @@ impl Ledger {
         debug_assert!(subscription.held.is_empty(), "a subscription that has something out");
         self.deadlines.cancel(subscription.armed, Due::Window(slot));
         let session = &mut self.sessions[subscription.session];
+        session.subscribed -= 1;
         match &subscription.key {
             Keyed::Number(0) => session.first = None,
             Keyed::Once => {}
@@ -126,7 +122,7 @@ impl Ledger {
         let who = subscription.session;
         self.sessions[who].hold = Hold::Waiting(Wait { subscription: slot, tag, until, portion });
         self.counts.waiting += 1;
-        for member in &subscription.queues {
+        for member in subscription.queues.iter() {
             self.queues[member.queue].waiting += 1;
         }
         self.update(slot);
@@ -143,7 +139,7 @@ impl Ledger {
             return None;
         };
         self.counts.waiting -= 1;
-        for member in &self.subscriptions[wait.subscription].queues {
+        for member in self.subscriptions[wait.subscription].queues.iter() {
             self.queues[member.queue].waiting -= 1;
         }
         self.update(wait.subscription);
@@ -156,8 +152,7 @@ impl Ledger {
         let stamp = self.draw_stamp();
         let subscription = &mut self.subscriptions[slot];
         subscription.stamp = stamp;
-        let member = subscription.queues.iter_mut().find(|member| member.queue == queue);
-        if let Some(member) = member {
+        if let Some(member) = subscription.queues.get_mut(queue) {
             let entered = std::mem::take(&mut member.entered);
             self.queues[queue].rotation.remove(&(entered, slot));
         }
@@ -168,7 +163,7 @@ impl Ledger {
     pub fn refresh_entry(&mut self, slot: SubscriptionSlot, queue: QueueSlot) -> bool {
         let subscription = &mut self.subscriptions[slot];
         let stamp = subscription.stamp;
-        let member = subscription.queues.iter_mut().find(|member| member.queue == queue);
+        let member = subscription.queues.get_mut(queue);
         let Some(member) = member.filter(|member| member.entered != stamp) else { return false };
         let rotation = &mut self.queues[queue].rotation;
         rotation.remove(&(member.entered, slot));
@@ -214,7 +209,7 @@ impl Ledger {
         let subscription = &mut self.subscriptions[slot];
         let stamp = subscription.stamp;
         let mut has_entered = false;
-        for member in &mut subscription.queues {
+        for member in subscription.queues.iter_mut() {
             let rotation = &mut self.queues[member.queue].rotation;
             let stands = stands && !member.leaving;
             if stands && member.entered == 0 {

@@ -4,6 +4,7 @@ pub mod deadlines;
 pub mod failure;
 mod index;
 pub mod keys;
+pub mod members;
 pub mod message;
 pub mod queue;
 pub mod ready;

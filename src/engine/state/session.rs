@@ -32,6 +32,8 @@ pub struct Session {
     /// Its other subscriptions. In an order, so that peers, who choose the keys, cannot make them
     /// collide.
     pub others: BTreeMap<Keyed, SubscriptionSlot>,
+    /// How many subscriptions it has, and queues in them.
+    pub subscribed: u32,
     /// Messages that were taken back although their places in windows are still taken, and whose
     /// places these are: the same message may have been lost more than once.
     pub lost: FxHashMap<MessageId, Vec<SubscriptionSlot>>,
@@ -149,6 +151,7 @@ impl Session {
             referred: None,
             first: None,
             others: BTreeMap::new(),
+            subscribed: 0,
             lost: FxHashMap::default(),
             sending: VecDeque::new(),
             dispatched: 0,

@@ -4,7 +4,9 @@ use slab::Slab;
 
 use crate::words::clock::Time;
 use crate::words::command::{Demand, Settlement, Tag, Terms};
+use crate::words::limits::{SUBSCRIBED_QUEUE_BYTES, SUBSCRIPTION_OVERHEAD_BYTES};
 
+use super::members::{Member, Members};
 use super::queue::QueueSlot;
 use super::reservation::{List, NONE, ReservationSlot};
 use super::session::{Keyed, SessionSlot};
@@ -18,7 +20,7 @@ pub struct Subscription {
     pub session: SessionSlot,
     pub key: Keyed,
     /// Its queues, in the order in which they were added.
-    pub queues: Vec<Member>,
+    pub queues: Members,
     pub demand: Demand,
     pub settlement: Settlement,
     pub terms: Terms,
@@ -43,23 +45,12 @@ pub struct Subscription {
     pub oldest_at_end: ReservationSlot,
 }
 
-/// One queue of a subscription.
-#[derive(Clone, Copy, Debug)]
-pub struct Member {
-    pub queue: QueueSlot,
-    /// Whether it is about to be taken out of the set: then nothing more is handed out of it.
-    pub leaving: bool,
-    /// The stamp of its entry in the queue's rotation; 0 where it has none. An entry whose stamp is
-    /// older than that of the subscription is put right when it comes to the front.
-    pub entered: u64,
-}
-
 impl Subscription {
     pub fn new(session: SessionSlot, key: Keyed) -> Subscription {
         Subscription {
             session,
             key,
-            queues: Vec::new(),
+            queues: Members::default(),
             demand: Demand::OnRequest,
             settlement: Settlement::ByConsumer,
             terms: Terms::MessageTimeToRun,
@@ -75,8 +66,12 @@ impl Subscription {
         }
     }
 
-    pub fn position(&self, queue: QueueSlot) -> Option<usize> {
-        self.queues.iter().position(|member| member.queue == queue)
+    /// What it takes.
+    fn bytes(&self) -> u64 {
+        let key = if let Keyed::Bytes(key) = &self.key { key.as_slice().len() } else { 0 };
+        let tag = if let Tag::Bytes(tag) = &self.tag { tag.as_slice().len() } else { 0 };
+        let queues = self.queues.len() as u64 * SUBSCRIBED_QUEUE_BYTES;
+        SUBSCRIPTION_OVERHEAD_BYTES + (2 * key + tag) as u64 + queues
     }
 
     pub fn is_window(&self) -> bool {
@@ -126,10 +121,18 @@ impl Subscription {
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     slots: Slab<Subscription>,
+    /// What they take. Invariant: the sum of [`Subscription::bytes`], so that the key, the tag and
+    /// the number of queues change through the functions below.
+    bytes: u64,
 }
 
 impl Subscriptions {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub fn insert(&mut self, subscription: Subscription) -> SubscriptionSlot {
+        self.bytes += subscription.bytes();
         let slot = self.slots.insert(subscription);
         SubscriptionSlot::try_from(slot).expect("fewer than 2^32 subscriptions")
     }
@@ -139,7 +142,32 @@ impl Subscriptions {
     }
 
     pub fn remove(&mut self, slot: SubscriptionSlot) -> Subscription {
-        self.slots.remove(slot as usize)
+        let subscription = self.slots.remove(slot as usize);
+        self.bytes -= subscription.bytes();
+        subscription
+    }
+
+    pub fn add_queue(&mut self, slot: SubscriptionSlot, queue: QueueSlot) {
+        self[slot].queues.add(queue);
+        self.bytes += SUBSCRIBED_QUEUE_BYTES;
+    }
+
+    /// Takes out the queue at this place, which the last one takes.
+    pub fn remove_queue(&mut self, slot: SubscriptionSlot, place: usize) -> Member {
+        self.bytes -= SUBSCRIBED_QUEUE_BYTES;
+        self[slot].queues.remove(place)
+    }
+
+    pub fn set_tag(&mut self, slot: SubscriptionSlot, tag: Tag) {
+        self.bytes -= self[slot].bytes();
+        self[slot].tag = tag;
+        self.bytes += self[slot].bytes();
+    }
+
+    /// The sum of what each takes.
+    #[cfg(test)]
+    pub fn bytes_counted(&self) -> u64 {
+        self.slots.iter().map(|(_, subscription)| subscription.bytes()).sum()
     }
 
     #[cfg(test)]

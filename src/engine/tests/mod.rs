@@ -14,6 +14,7 @@ mod keys;
 mod lists;
 mod lives;
 mod load;
+mod memory;
 mod much;
 mod order;
 mod pages;
