@@ -14,7 +14,7 @@ use super::address::{Address, AddressError};
 use super::args::{EXIT_USAGE, Parting};
 use super::listeners::unaddressed;
 use super::meaning::MESSAGE_SIZE_MOST;
-use super::{Args, Config, DATABASE_NAME, Environment, Listener, LogLevel, Place, load_with};
+use super::{Args, Config, DATABASE_NAME, Environment, Listener, Location, LogLevel, load_with};
 use crate::protocol::Protocol;
 use crate::words::durability::Durability;
 
@@ -135,7 +135,7 @@ pub fn load(
         refuse(format!("-l: bad address {:?}: {error}", flags.address), EXIT_USAGE)
     })?;
     let mut listener = Listener { address, ..unaddressed(protocol, durability) };
-    listener.place = Place::Flag("-l");
+    listener.place = Location::Flag("-l");
     // As the original does it: who writes -l 0.0.0.0, or no -l at all, gets what beanstalkd gives.
     listener.allow_remote = true;
     let base = Args {

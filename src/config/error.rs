@@ -14,14 +14,14 @@ use crate::words::ids::QueueNameError;
 #[derive(Debug)]
 pub struct ConfigError {
     /// Where it stands.
-    pub place: Place,
+    pub place: Location,
     /// What is wrong there.
     pub fault: ConfigFault,
 }
 
 /// Where a fault of the configuration stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In a file as a whole.
     File(PathBuf),
     /// In a line of a file, at a key unless the line is no TOML.
@@ -117,7 +117,7 @@ impl ConfigErrors {
     /// Something is wrong.
     pub(super) fn none_or(mut errors: Vec<ConfigError>) -> Result<(), ConfigErrors> {
         errors.sort_by_key(|error| match error.place {
-            Place::Line { line, .. } => line,
+            Location::Line { line, .. } => line,
             _ => 0,
         });
         // Sections that appear twice are judged twice, with the same result for what is in neither.
@@ -174,8 +174,8 @@ impl ConfigError {
             (_, ConfigFault::UnknownHost(..)) => 69,
             // A flag may well be formed and still name an address that needs leave, or one of
             // another listener: that is configuration.
-            (Place::Flag(_), ConfigFault::Remote(_) | ConfigFault::DuplicateAddress(..)) => 78,
-            (Place::Flag(_), _) => 64,
+            (Location::Flag(_), ConfigFault::Remote(_) | ConfigFault::DuplicateAddress(..)) => 78,
+            (Location::Flag(_), _) => 64,
             _ => 78,
         }
     }
@@ -184,15 +184,15 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::File(path) => write!(f, "{}: {}", path.display(), self.fault),
-            Place::Line { path, line, key: Some(key) } => {
+            Location::File(path) => write!(f, "{}: {}", path.display(), self.fault),
+            Location::Line { path, line, key: Some(key) } => {
                 write!(f, "{}:{line}: {}: {}", path.display(), key.escape_debug(), self.fault)
             }
-            Place::Line { path, line, key: None } => {
+            Location::Line { path, line, key: None } => {
                 write!(f, "{}:{line}: {}", path.display(), self.fault)
             }
-            Place::Flag(flag) => write!(f, "{flag}: {}", self.fault),
-            Place::Defaults(key) => write!(f, "{key}: {}", self.fault),
+            Location::Flag(flag) => write!(f, "{flag}: {}", self.fault),
+            Location::Defaults(key) => write!(f, "{key}: {}", self.fault),
         }
     }
 }

@@ -13,7 +13,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, IntoDeserializer};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::error::{ConfigError, ConfigErrors, ConfigFault, Place};
+use super::error::{ConfigError, ConfigErrors, ConfigFault, Location};
 use super::mistakes::{Broken, Lines, Mistakes};
 use super::values::{self, Bytes, Count, Durations, Kind, Millis, Mode, Share};
 use crate::protocol::PROTOCOLS;
@@ -339,7 +339,7 @@ impl ConfigFile {
     /// # Errors
     /// It cannot be read, or is no text.
     pub(super) fn read(path: &Path) -> Result<(ConfigFile, Vec<ConfigError>), ConfigError> {
-        let fail = |fault| ConfigError { place: Place::File(path.to_owned()), fault };
+        let fail = |fault| ConfigError { place: Location::File(path.to_owned()), fault };
         let bytes = std::fs::read(path).map_err(|e| fail(ConfigFault::Unreadable(e)))?;
         let text = String::from_utf8(bytes).map_err(|_| fail(ConfigFault::NotUtf8))?;
         Ok(ConfigFile::parse_all(path, &text))
@@ -384,7 +384,7 @@ impl ConfigFile {
     }
 
     /// The place of a value that stands at `span`.
-    pub fn place(&self, key: String, span: Range<usize>) -> Place {
+    pub fn place(&self, key: String, span: Range<usize>) -> Location {
         self.lines.place(&span, Some(key))
     }
 
@@ -563,7 +563,7 @@ mod tests {
             let Err(errors) = ConfigFile::parse(Path::new("x"), text) else { continue };
             for error in errors.iter() {
                 match &error.place {
-                    Place::Line { line, .. } => {
+                    Location::Line { line, .. } => {
                         assert!((1..=lines + 1).contains(line), "{error}");
                     }
                     place => panic!("{place:?}: {error}"),

@@ -4,7 +4,7 @@ use toml::Spanned;
 
 use super::Listener;
 use super::address::Address;
-use super::error::{ConfigError, ConfigFault, Place};
+use super::error::{ConfigError, ConfigFault, Location};
 use super::file::{self, TypedListener, TypedOption};
 use super::group::group_number;
 use super::meaning::{Checker, plain, zero_or};
@@ -59,7 +59,7 @@ impl Checker<'_> {
         if let (Some(directory), Some(name)) = (sockets, protocol.default_socket) {
             addresses.push(format!("unix:{}", directory.join(name).display()));
         }
-        let place = Place::Defaults("listener.address");
+        let place = Location::Defaults("listener.address");
         let listeners = addresses.iter().filter_map(|address| {
             match default_listener(protocol, address, durability) {
                 Ok(listener) => {
@@ -75,7 +75,7 @@ impl Checker<'_> {
     }
 
     fn listener_of_flag(&self, text: &str, durability: Durability) -> Option<Listener> {
-        let place = Place::Flag("--listen");
+        let place = Location::Flag("--listen");
         let listener = match text.split_once('=') {
             Some((name, address)) => self
                 .protocol(name)
@@ -225,7 +225,7 @@ pub(super) fn unaddressed(protocol: &'static Protocol, durability: Durability) -
         mode: SOCKET_MODE,
         group: None,
         from_default: false,
-        place: Place::Defaults("listener.address"),
+        place: Location::Defaults("listener.address"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 
-use super::error::{ConfigError, ConfigErrors, ConfigFault, Place};
+use super::error::{ConfigError, ConfigErrors, ConfigFault, Location};
 use super::file::{self, ConfigFile, LogFormat, LogLevel, OnIoError, Sections};
 use super::values::{Bytes, Count, Millis};
 use super::{Args, Config, Environment, Log, Resolver, Storage, memory};
@@ -141,7 +141,7 @@ impl Checker<'_> {
     pub(super) fn fail<T>(&self, key: &'static str, typed: &Spanned<T>, fault: ConfigFault) {
         let place = match self.file {
             Some(file) => file.place(key.to_owned(), typed.span()),
-            None => Place::Defaults(key),
+            None => Location::Defaults(key),
         };
         self.report(ConfigError { place, fault });
     }
@@ -212,7 +212,7 @@ impl Checker<'_> {
         let path = self.args.database.clone().or(typed);
         let path = path.or_else(|| self.environment.default_database());
         if path.is_none() {
-            let place = Place::Defaults("storage.database");
+            let place = Location::Defaults("storage.database");
             self.report(ConfigError { place, fault: ConfigFault::NoStateDirectory });
         }
         path.filter(|path| !path.as_os_str().is_empty() && path.as_os_str() != IN_MEMORY)

@@ -13,7 +13,7 @@ use serde::de::{Deserialize, DeserializeOwned, IntoDeserializer};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, ConfigFault, Place};
+use super::error::{ConfigError, ConfigFault, Location};
 use super::file::{SECTIONS, SEVERAL, TypedOption, options_named};
 use super::nearest::nearest;
 use super::syntax;
@@ -48,8 +48,8 @@ impl Lines {
         self.starts.get(number.saturating_sub(1)).copied().unwrap_or(usize::MAX)
     }
 
-    pub(super) fn place(&self, span: &Range<usize>, key: Option<String>) -> Place {
-        Place::Line { path: self.path.clone(), line: self.number(span.start), key }
+    pub(super) fn place(&self, span: &Range<usize>, key: Option<String>) -> Location {
+        Location::Line { path: self.path.clone(), line: self.number(span.start), key }
     }
 }
 
@@ -79,7 +79,7 @@ impl Broken {
     }
 
     pub(super) fn covers(&self, error: &ConfigError) -> bool {
-        let Place::Line { line, .. } = error.place else { return false };
+        let Location::Line { line, .. } = error.place else { return false };
         if matches!(error.fault, ConfigFault::Missing(..)) {
             // It may stand in a line of this section that cannot be read.
             return self.lines.range(line..self.next_header(line)).next().is_some();

@@ -32,7 +32,7 @@ pub mod values;
 
 pub use address::Address;
 pub use args::Args;
-pub use error::{ConfigError, ConfigErrors, Place};
+pub use error::{ConfigError, ConfigErrors, Location};
 pub use file::{LogFormat, LogLevel, OnIoError};
 pub use group::group_number;
 pub use resolve::Resolver;
@@ -153,7 +153,7 @@ pub struct Listener {
     /// Whether nobody asked for it: it is there because nothing is configured.
     pub from_default: bool,
     /// Where its address was read.
-    pub place: Place,
+    pub place: Location,
 }
 
 /// `[log]`
