@@ -12,10 +12,10 @@ pub const INLINE_BYTES: usize = 22;
 
 /// Bytes of a protocol's own, which the core only compares.
 #[derive(Clone)]
-pub struct ShortBytes(Place);
+pub struct ShortBytes(Repr);
 
 #[derive(Clone)]
-enum Place {
+enum Repr {
     Inline { length: u8, bytes: [u8; INLINE_BYTES] },
     Boxed(Box<[u8]>),
 }
@@ -25,8 +25,8 @@ impl ShortBytes {
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
             // Invariant: the length was that of bytes that fit in here.
-            Place::Inline { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or(bytes),
-            Place::Boxed(bytes) => bytes,
+            Repr::Inline { length, bytes } => bytes.get(..usize::from(*length)).unwrap_or(bytes),
+            Repr::Boxed(bytes) => bytes,
         }
     }
 }
@@ -37,9 +37,9 @@ impl From<&[u8]> for ShortBytes {
         match (u8::try_from(given.len()), bytes.get_mut(..given.len())) {
             (Ok(length), Some(place)) => {
                 place.copy_from_slice(given);
-                ShortBytes(Place::Inline { length, bytes })
+                ShortBytes(Repr::Inline { length, bytes })
             }
-            _ => ShortBytes(Place::Boxed(given.into())),
+            _ => ShortBytes(Repr::Boxed(given.into())),
         }
     }
 }
@@ -87,7 +87,7 @@ mod tests {
             let bytes = ShortBytes::from(&given[..]);
             assert_eq!(bytes.as_slice(), given);
             assert_eq!(bytes.clone(), bytes);
-            assert_eq!(matches!(bytes.0, Place::Boxed(_)), length > INLINE_BYTES);
+            assert_eq!(matches!(bytes.0, Repr::Boxed(_)), length > INLINE_BYTES);
         }
     }
 
