@@ -31,7 +31,7 @@ pub struct Reservation {
     /// When it ends by itself; of what came through a window with one clock, when it was handed
     /// out.
     pub moment: Time,
-    links: [Link; 2],
+    links: [Neighbours; 2],
 }
 
 /// To whom a message is handed.
@@ -86,12 +86,12 @@ pub enum Of {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct Neighbours {
     previous: ReservationSlot,
     next: ReservationSlot,
 }
 
-const UNLINKED: Link = Link { previous: NONE, next: NONE };
+const UNLINKED: Neighbours = Neighbours { previous: NONE, next: NONE };
 
 /// A list of reservations, the oldest first.
 #[derive(Debug)]
@@ -156,7 +156,7 @@ impl Reservations {
     }
 
     pub fn push_back(&mut self, list: &mut List, of: Of, slot: ReservationSlot) {
-        self[slot].links[of as usize] = Link { previous: list.last, next: NONE };
+        self[slot].links[of as usize] = Neighbours { previous: list.last, next: NONE };
         if list.last == NONE {
             list.first = slot;
         } else {
