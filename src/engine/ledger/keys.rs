@@ -7,13 +7,13 @@ use crate::words::key::{KeyTerm, KeyedBy};
 
 use super::super::Turn;
 use super::super::state::deadlines::Due;
-use super::super::state::keys::{KeySlot, Keys, TakenKey, Until};
+use super::super::state::keys::{KeySlot, TakenKey, TakenKeys, Until};
 use super::super::state::message::{Slot, State};
 use super::super::state::queue::QueueSlot;
 use super::Ledger;
 
 impl Ledger {
-    pub fn keys(&self) -> &Keys {
+    pub fn keys(&self) -> &TakenKeys {
         &self.keys
     }
 

@@ -23,7 +23,7 @@ use crate::words::ids::ConnectionId;
 use crate::words::statistics::StateCounts;
 
 use super::state::deadlines::Deadlines;
-use super::state::keys::Keys;
+use super::state::keys::TakenKeys;
 use super::state::message::{Message, Messages, Slot, State};
 use super::state::queue::{Queue, QueueSlot, Queues};
 use super::state::reservation::Reservations;
@@ -39,7 +39,7 @@ pub(super) struct Ledger {
     sessions: Sessions,
     subscriptions: Subscriptions,
     deadlines: Deadlines,
-    keys: Keys,
+    keys: TakenKeys,
     counts: Counts,
     /// Standing subscriptions of several queues that have entered the rotations.
     entered: Vec<SubscriptionSlot>,
@@ -70,7 +70,7 @@ impl Default for Ledger {
             sessions: Sessions::default(),
             subscriptions: Subscriptions::default(),
             deadlines: Deadlines::default(),
-            keys: Keys::default(),
+            keys: TakenKeys::default(),
             counts: Counts::default(),
             entered: Vec::new(),
             next_stamp: 1,

@@ -11,7 +11,7 @@ use crate::words::key::Key;
 use super::message::Slot;
 use super::queue::QueueSlot;
 
-/// Where a key lies in [`Keys`]; reused after it is free.
+/// Where a key lies in [`TakenKeys`]; reused after it is free.
 pub type KeySlot = u32;
 
 /// A key that is taken. Kept in the database.
@@ -38,7 +38,7 @@ pub enum Until {
 
 /// All keys.
 #[derive(Debug, Default)]
-pub struct Keys {
+pub struct TakenKeys {
     slots: Slab<TakenKey>,
     /// In an order, so that strangers, who choose the keys, cannot make them collide, and so that
     /// the queues of one key stand side by side.
@@ -46,7 +46,7 @@ pub struct Keys {
     by_message: FxHashMap<Slot, KeySlot>,
 }
 
-impl Keys {
+impl TakenKeys {
     /// Adds a key that is free in its queue.
     pub fn insert(&mut self, taken: TakenKey) -> KeySlot {
         let (key, queue, message) = (taken.key.clone(), taken.queue, taken.message);
@@ -103,7 +103,7 @@ impl Keys {
     }
 }
 
-impl std::ops::Index<KeySlot> for Keys {
+impl std::ops::Index<KeySlot> for TakenKeys {
     type Output = TakenKey;
     fn index(&self, slot: KeySlot) -> &TakenKey {
         &self.slots[slot as usize]
