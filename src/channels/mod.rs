@@ -254,7 +254,7 @@ pub fn handle() -> (Sender<JoinHandle<()>>, Receiver<JoinHandle<()>>) {
 }
 
 /// What a client's thread that rests is to do next: one connection.
-pub struct Task {
+pub struct Assignment {
     /// What the thread is called from then on.
     pub name: String,
     /// What it does.
@@ -262,7 +262,7 @@ pub struct Task {
 }
 
 /// A resting thread's way in: one, as it takes one connection and then rests anew.
-pub fn task() -> (SyncSender<Task>, mpsc::Receiver<Task>) {
+pub fn assignment() -> (SyncSender<Assignment>, mpsc::Receiver<Assignment>) {
     sync_channel(1)
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::channels::{self, Notice, Task};
+use crate::channels::{self, Assignment, Notice};
 use crate::words::limits::{CLIENT_STACK_BYTES, THREAD_REST_MS, THREADS_RESTING_MAX};
 
 /// Starts threads and counts them.
@@ -40,7 +40,7 @@ pub struct Threads {
 #[derive(Debug)]
 struct Resting {
     number: u64,
-    way_in: SyncSender<Task>,
+    way_in: SyncSender<Assignment>,
 }
 
 impl Threads {
@@ -100,31 +100,31 @@ impl Threads {
         name: String,
         body: impl FnOnce() + Send + 'static,
     ) -> io::Result<()> {
-        let mut task = Task { name, body: Box::new(body) };
+        let mut assignment = Assignment { name, body: Box::new(body) };
         while let Some(Resting { way_in, .. }) = self.resting().as_mut().and_then(Vec::pop) {
-            match way_in.try_send(task) {
+            match way_in.try_send(assignment) {
                 Ok(()) => return Ok(()),
                 // It has ended in a panic; the next one may be well.
                 Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
-                    task = refused;
+                    assignment = refused;
                 }
             }
         }
-        let Task { name, body } = task;
+        let Assignment { name, body } = assignment;
         let threads = Arc::clone(self);
         self.start(name, CLIENT_STACK_BYTES, move || {
             body();
-            while let Some(task) = threads.rest() {
+            while let Some(assignment) = threads.rest() {
                 // Only ps and debuggers are interested in the name.
-                let _ = CString::new(task.name).map(|name| rustix::thread::set_name(&name));
-                (task.body)();
+                let _ = CString::new(assignment.name).map(|name| rustix::thread::set_name(&name));
+                (assignment.body)();
             }
         })
     }
 
     /// Waits for the next connection; `None` when none has come for a while.
-    fn rest(&self) -> Option<Task> {
-        let (way_in, tasks) = channels::task();
+    fn rest(&self) -> Option<Assignment> {
+        let (way_in, assignments) = channels::assignment();
         let number = self.rests.fetch_add(1, Ordering::Relaxed);
         match self.resting().as_mut() {
             Some(resting) if resting.len() < THREADS_RESTING_MAX => {
@@ -132,18 +132,18 @@ impl Threads {
             }
             _ => return None,
         }
-        let task = tasks.recv_timeout(Duration::from_millis(THREAD_REST_MS)).ok();
-        if task.is_some() {
-            return task;
+        let assignment = assignments.recv_timeout(Duration::from_millis(THREAD_REST_MS)).ok();
+        if assignment.is_some() {
+            return assignment;
         }
         if let Some(resting) = self.resting().as_mut()
             && let Some(at) = resting.iter().position(|other| other.number == number)
         {
             resting.swap_remove(at);
         }
-        // Somebody may have taken the way in before: then the task is there or about to be.
+        // Somebody may have taken the way in before: then the assignment is there or about to be.
         // Otherwise nobody has it any more, and this does not wait.
-        tasks.recv().ok()
+        assignments.recv().ok()
     }
 
     /// Ends the threads that rest, now and from now on.
