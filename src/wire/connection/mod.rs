@@ -367,7 +367,7 @@ impl Reader {
             }
             let seen = watch.wait(&self.connection.transport, &wake, None).map_err(End::Reset)?;
             gate.quiet();
-            if seen == Seen::HungUp && !mem::replace(&mut self.hung_up_told, true) {
+            if seen == Watched::HungUp && !mem::replace(&mut self.hung_up_told, true) {
                 self.tell(Event::HungUp(self.connection.id))?;
             }
             if watch.closed && self.connection.transport.has_ended() {
@@ -514,7 +514,7 @@ struct Watch {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Seen {
+enum Watched {
     Nothing,
     HungUp,
 }
@@ -530,7 +530,7 @@ impl Watch {
         transport: &Transport,
         wake: &impl AsFd,
         timeout_ms: Option<u64>,
-    ) -> io::Result<Seen> {
+    ) -> io::Result<Watched> {
         let interest = if self.hung_up { PollFlags::empty() } else { PollFlags::RDHUP };
         let mut polled = [PollFd::new(wake, PollFlags::IN), PollFd::new(transport, interest)];
         let watched = if self.closed { &mut polled[..1] } else { &mut polled[..] };
@@ -539,7 +539,7 @@ impl Watch {
             tv_nsec: i64::try_from(millis % 1_000).unwrap_or(0) * 1_000_000,
         });
         match poll(watched, timeout.as_ref()) {
-            Err(Errno::INTR) => return Ok(Seen::Nothing),
+            Err(Errno::INTR) => return Ok(Watched::Nothing),
             other => other?,
         };
         let seen = polled[1].revents();
@@ -552,9 +552,9 @@ impl Watch {
         }
         if seen.intersects(PollFlags::HUP | PollFlags::RDHUP) {
             self.hung_up = true;
-            return Ok(Seen::HungUp);
+            return Ok(Watched::HungUp);
         }
-        Ok(Seen::Nothing)
+        Ok(Watched::Nothing)
     }
 }
 

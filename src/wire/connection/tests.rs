@@ -378,14 +378,14 @@ fn a_hang_up_is_watched_for_once_and_then_waited_on_without_turning() {
     let gate = Gate::default();
     let wake = gate.wake().unwrap();
     let mut watch = Watch::new(false);
-    assert!(watch.wait(&transport, &wake, Some(0)).unwrap() == Seen::Nothing);
+    assert!(watch.wait(&transport, &wake, Some(0)).unwrap() == Watched::Nothing);
     theirs.shutdown(Shutdown::Write).unwrap();
-    assert!(watch.wait(&transport, &wake, None).unwrap() == Seen::HungUp);
-    assert!(watch.wait(&transport, &wake, Some(0)).unwrap() == Seen::Nothing);
+    assert!(watch.wait(&transport, &wake, None).unwrap() == Watched::HungUp);
+    assert!(watch.wait(&transport, &wake, Some(0)).unwrap() == Watched::Nothing);
     // What the system reports unasked is seen once too.
     drop(theirs);
-    assert!(watch.wait(&transport, &wake, None).unwrap() == Seen::HungUp);
-    assert!(watch.wait(&transport, &wake, Some(0)).unwrap() == Seen::Nothing);
+    assert!(watch.wait(&transport, &wake, None).unwrap() == Watched::HungUp);
+    assert!(watch.wait(&transport, &wake, Some(0)).unwrap() == Watched::Nothing);
 }
 
 #[test]
