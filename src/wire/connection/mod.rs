@@ -78,7 +78,7 @@ impl Connection {
         let gate = Arc::clone(&self.gate);
         let mut ending =
             EndReport { id: self.id, shared: Arc::clone(&self.shared), gate, end: None };
-        let mut reader = Reader::new(self);
+        let mut reader = RequestReader::new(self);
         let Err(end) = reader.converse();
         // The dispatcher closes the socket when it handles the end, so this thread's reference has
         // to go first.
@@ -106,7 +106,7 @@ impl Drop for EndReport {
     }
 }
 
-struct Reader {
+struct RequestReader {
     connection: Connection,
     requests: Requests,
     /// Has capacity only while more arrives than fits into the small buffer.
@@ -136,11 +136,11 @@ struct Reader {
     was_stalled: bool,
 }
 
-impl Reader {
-    fn new(connection: Connection) -> Reader {
+impl RequestReader {
+    fn new(connection: Connection) -> RequestReader {
         let last_heard = connection.shared.clock.awake();
         let pending_charge = Charge::new(Arc::clone(&connection.shared.budget));
-        Reader {
+        RequestReader {
             connection,
             requests: Requests::default(),
             large: Vec::new(),

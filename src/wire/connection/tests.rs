@@ -280,7 +280,7 @@ fn an_idle_connection_waits_without_a_timeout_and_a_begun_frame_with_one() {
 #[test]
 fn a_read_timeout_that_woke_for_nothing_is_taken_away() {
     let scene = scene();
-    let mut reader = Reader::new(scene.connection());
+    let mut reader = RequestReader::new(scene.connection());
     let applied = || scene.transport.socket().read_timeout().unwrap();
     reader.set_timeout(Some(1_000)).unwrap();
     let first = applied();
@@ -318,7 +318,7 @@ fn a_gate_that_closes_in_the_middle_of_a_read_holds_the_rest_back() {
     let mut scene = scene();
     let lines: String = (0..REQUESTS_PER_BATCH_MAX + 2).map(|_| "x\n").collect();
     scene.say(&lines);
-    let mut reader = Reader::new(scene.connection());
+    let mut reader = RequestReader::new(scene.connection());
     scene.gate.close();
     let thread =
         std::thread::Builder::new().spawn(move || reader.decode(lines.as_bytes()).is_ok()).unwrap();
@@ -391,7 +391,7 @@ fn a_hang_up_is_watched_for_once_and_then_waited_on_without_turning() {
 #[test]
 fn time_behind_a_closed_gate_does_not_count_against_the_peer() {
     let scene = scene();
-    let mut reader = Reader::new(scene.connection());
+    let mut reader = RequestReader::new(scene.connection());
     let long_ago = Time(reader.now().0 - 1_000_000);
     reader.frame_began = Some(reader.now());
     reader.extend_deadlines(long_ago);
@@ -520,11 +520,11 @@ fn a_connection_behind_a_closed_gate_does_not_wake_up_even_after_a_hang_up() {
 }
 
 /// A reader of a protocol that says how long a body is, and 100,000 bytes for one.
-fn reader_of_bodies(scene: &Scene<impl Write>) -> (Reader, String) {
+fn reader_of_bodies(scene: &Scene<impl Write>) -> (RequestReader, String) {
     let limits = scene.stage.shared.limits.clone();
     let setup = Setup { limits, secret: [0; 16], options: Arc::default(), is_local_socket: false };
     let (decoder, _) = (beanstalk::PROTOCOL.connect)(&setup);
-    let reader = Reader::new(scene.connection_with(decoder));
+    let reader = RequestReader::new(scene.connection_with(decoder));
     (reader, "0123456789".repeat(10_000))
 }
 
@@ -581,7 +581,7 @@ fn a_large_body_whose_rest_does_not_come_runs_out_of_time() {
 fn a_connection_that_has_been_busy_waits_without_a_buffer() {
     let mut scene = scene();
     scene.say(&("x".repeat(3 * READ_SMALL_BYTES) + "\n"));
-    let mut reader = Reader::new(scene.connection());
+    let mut reader = RequestReader::new(scene.connection());
     let mut small = [0; READ_SMALL_BYTES];
     assert!(reader.turn(&mut small).is_ok());
     assert_eq!(reader.large.capacity(), READ_LARGE_BYTES);
@@ -600,7 +600,7 @@ fn a_deadline_that_was_slept_over_begins_anew() {
     let limits = LimitValues { idle_timeout_ms: 20_000, ..LimitValues::default() };
     let frame_ms = limits.frame_timeout_ms;
     for (late_ms, closed) in [(0, true), (PAUSE_MS - 1, true), (PAUSE_MS, false)] {
-        let mut reader = Reader::new(scene_with(limits).connection());
+        let mut reader = RequestReader::new(scene_with(limits).connection());
         let began = reader.now();
         reader.frame_began = Some(began);
         let seen = began.plus(frame_ms + late_ms);

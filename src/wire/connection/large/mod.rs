@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::{End, Reader, Watch};
+use super::{End, RequestReader, Watch};
 use crate::channels::Event;
 use crate::wire::admission::{Frame, Outlook};
 use crate::words::clock::Time;
@@ -27,7 +27,7 @@ pub(super) struct Pace {
     missing: u64,
 }
 
-impl Reader {
+impl RequestReader {
     /// Whether so much is missing of an admitted body that it is read straight to its place.
     pub(super) fn is_in_large_body(&mut self) -> bool {
         self.ticket.is_some()
@@ -74,7 +74,10 @@ impl Reader {
     }
 
     /// Waits for room. Meanwhile no round waits for the end of this connection: nothing is read.
-    fn held_up(&mut self, wait: impl FnOnce(&mut Reader) -> Result<(), End>) -> Result<(), End> {
+    fn held_up(
+        &mut self,
+        wait: impl FnOnce(&mut RequestReader) -> Result<(), End>,
+    ) -> Result<(), End> {
         let gate = Arc::clone(&self.connection.gate);
         gate.note_waits_for_room(true);
         // A turn of the dispatcher notes which of the waiting peers hold messages, and which peers

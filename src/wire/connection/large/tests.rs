@@ -213,7 +213,7 @@ fn a_frame_that_stalls_while_others_wait_loses_its_place() {
 #[test]
 fn a_silent_sender_that_stalls_goes_on_when_more_has_come() {
     let mut scene = scene_with(LimitValues { frame_timeout_ms: 20_000, ..limits() });
-    let mut reader = super::Reader::new(scene.connection_with(decoder(&scene, "phpmq")));
+    let mut reader = super::RequestReader::new(scene.connection_with(decoder(&scene, "phpmq")));
     let mut small = [0; READ_SMALL_BYTES];
     let put = silent_put();
     scene.say(&put[..BODY_BYTES / 2]);
