@@ -246,3 +246,23 @@ fn who_is_one_too_many_is_told_in_http() {
     let mut second = server.http();
     assert_eq!(second.answer().code(), "too_many_connections");
 }
+
+#[test]
+fn the_document_that_it_serves_is_the_one_that_these_tests_hold_answers_against() {
+    let server = Server::start();
+    let mut http = server.http();
+    let served = http.get("/v1/openapi.json");
+    assert_eq!(served.json()["openapi"], "3.1.0");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/protocol/http/openapi.json");
+    assert!(served.body == std::fs::read(path).unwrap());
+    // One of each answer that no other test asks for.
+    http.put("/v1/queues/q/messages", b"x");
+    for path in ["/v1/status", "/v1/queues", "/v1/problems/invalid", "/v1/problems/none"] {
+        http.get(path);
+    }
+    for members in ["{\"max\":\"x\"}", "{", "{\"states\":[]}", "{\"max\":0}"] {
+        http.post("/v1/queues/q/kick", members);
+    }
+    http.post("/v1/queues/q/pause", "{\"for_ms\":60000}");
+    http.get("/v1/queues/q?x=1");
+}

@@ -2,7 +2,7 @@
 
 use super::cursor;
 use super::json::Members;
-use super::note::{Done, Say};
+use super::note::{Answer, ContentType, Done, Say};
 use super::path;
 use super::problem::{Code, Problem};
 use super::query::Query;
@@ -94,6 +94,14 @@ pub(super) fn problem(asked: &Asked, _: Vec<u8>, plan: &mut Plan) -> Result<(), 
     let code = Code::of(asked.name());
     let code = code.ok_or_else(|| Problem::new(Code::NoSuchPath, "there is no such code"))?;
     plan.ask(Say::Answer(code.page()), Command::Echo);
+    Ok(())
+}
+
+/// The interface as a document, for people and for programs that make clients of it.
+pub(super) fn openapi(asked: &Asked, _: Vec<u8>, plan: &mut Plan) -> Result<(), Problem> {
+    asked.no_query()?;
+    let answer = Answer::new(200, ContentType::Json, include_bytes!("openapi.json"));
+    plan.ask(Say::Answer(answer), Command::Echo);
     Ok(())
 }
 

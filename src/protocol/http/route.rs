@@ -42,11 +42,12 @@ const fn later(method: Method, path: &'static str) -> Route {
     Route { method, path, takes: Takes::Json, call: None }
 }
 
-/// All paths. A test holds phpmq-http(7) against it.
+/// All paths. Tests hold phpmq-http(7) and openapi.json against it.
 pub(super) const ROUTES: &[Route] = &[
     get("/healthz", calls::health),
     get("/readyz", calls::readiness),
     get("/v1/status", calls::status),
+    get("/v1/openapi.json", calls::openapi),
     get("/v1/problems/{code}", calls::problem),
     get("/v1/queues", calls::queues),
     get("/v1/queues/{queue}", calls::queue),
@@ -62,7 +63,6 @@ pub(super) const ROUTES: &[Route] = &[
     post("/v1/messages/{id}/kick", Takes::Json, calls::kick_message),
     post("/v1/messages/{id}/bury", Takes::Json, calls::bury_message),
     later(Method::Get, "/metrics"),
-    later(Method::Get, "/v1/openapi.json"),
     later(Method::Get, "/v1/whoami"),
     later(Method::Get, "/v1/config"),
     later(Method::Post, "/v1/config/reload"),
@@ -231,6 +231,29 @@ mod tests {
         told.sort_unstable();
         built.sort_unstable();
         assert_eq!(told, built);
+    }
+
+    #[test]
+    fn the_document_describes_every_call_that_is_built_and_no_other() {
+        let document: serde_json::Value =
+            serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let mut told: Vec<String> = Vec::new();
+        for (path, methods) in paths {
+            let methods = methods.as_object().unwrap().keys();
+            told.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
+        }
+        let built = ROUTES.iter().filter(|route| route.call.is_some());
+        let built = built.map(|route| format!("{} {}", route.method.word(), route.path));
+        let mut built: Vec<String> = built.collect();
+        told.sort_unstable();
+        built.sort_unstable();
+        assert_eq!(told, built);
+        for route in ROUTES.iter().filter(|route| route.call.is_some()) {
+            let call = &paths[route.path][route.method.word().to_lowercase()];
+            let has_body = call.get("requestBody").is_some();
+            assert_eq!(has_body, route.takes != Takes::Nothing, "{}", route.path);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Stream;
+use super::{Stream, schema};
 
 pub struct Http {
     pub stream: Stream,
@@ -62,7 +62,9 @@ impl Http {
 
     pub fn ask(&mut self, method: &str, path: &str, fields: &str, body: &[u8]) -> HttpAnswer {
         self.send(method, path, fields, body);
-        self.answer()
+        let answer = self.answer();
+        schema::check(method, path, &answer);
+        answer
     }
 
     pub fn send(&mut self, method: &str, path: &str, fields: &str, body: &[u8]) {

@@ -12,6 +12,7 @@ mod manager;
 mod message;
 pub mod namespaces;
 mod process;
+mod schema;
 mod server;
 mod stream;
 
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 pub use children::{Children, without_copies};
 pub use console::Console;
 pub use dialogue::{Beanstalk, check};
-pub use http::Http;
+pub use http::{Http, HttpAnswer};
 pub use manager::Manager;
 pub use message::{Phpmq, REVISIONS, packets};
 pub use process::Process;
