@@ -78,6 +78,12 @@ impl Batch {
         self.puts.len() as u64
     }
 
+    /// How many of them have ids below others that were put before, at most so many. In the file they
+    /// are not added at its end, but between others.
+    pub fn late_puts(&self) -> u64 {
+        self.rare.as_ref().map_or(0, |rare| rare.late_puts)
+    }
+
     /// How many messages are removed.
     pub fn removals(&self) -> u64 {
         self.removals.len() as u64
@@ -260,6 +266,7 @@ impl Batch {
 
     /// Brings its rows into the order of their ids, until something is added.
     pub fn seal(&mut self) {
+        self.puts.close_ranks();
         self.removals.sort_unstable();
         self.sorted_states.extend(self.states.drain().map(|(_, row)| row));
         self.sorted_states.sort_unstable_by_key(|row| row.id);

@@ -53,6 +53,8 @@ pub struct Journal {
     /// Bytes of messages that stand in `current` and in the database in memory as well.
     doubled_bytes: u64,
     file_is_suspect: bool,
+    /// The largest id that was put.
+    last_put: MessageId,
 }
 
 /// Beside the batch that is recorded in, one is under way and one is being copied to memory: these
@@ -75,13 +77,21 @@ impl Journal {
             spares: VecDeque::new(),
             doubled_bytes: 0,
             file_is_suspect: false,
+            last_put: MessageId(0),
         }
     }
 
     /// Adds a change to the next commit.
     pub fn record(&mut self, change: Change) {
         match change {
-            Change::Put(row) => self.current.put(row),
+            Change::Put(row) => {
+                if row.id < self.last_put {
+                    self.current.rare().late_puts += 1;
+                } else {
+                    self.last_put = row.id;
+                }
+                self.current.put(row);
+            }
             Change::Moved(row) => self.current.moved(row),
             Change::Removed(id) => self.current.removed(id, self.file_is_suspect),
             Change::QueueNamed { id, name } => self.current.queue_named(id, name),
@@ -225,6 +235,12 @@ impl Journal {
     pub fn pending_put_bytes(&self) -> u64 {
         let under_way = self.under_way.as_ref().map_or(0, |batch| batch.put_bytes());
         self.current.put_bytes() + under_way
+    }
+
+    /// How many of those messages have ids from long ago, at most so many.
+    pub fn pending_late_puts(&self) -> u64 {
+        let under_way = self.under_way.as_ref().map_or(0, |batch| batch.late_puts());
+        self.current.late_puts() + under_way
     }
 
     /// Takes the batch under way back from persistence.

@@ -1,10 +1,14 @@
-//! Messages that were put, in the order of their ids, which is the order in which they come.
+//! Messages that were put, in the order of their ids, which is the order in which nearly all come.
 //!
 //! Most leave in that order too, soon after they came. So this is a queue of slots in which a
 //! message is found by its distance from the first one; only where messages in the middle have
 //! left for good is it searched for.
+//!
+//! A volatile message that becomes durable has an id from long ago. It waits beside the queue, and
+//! gets its slot when the batch is handed over: so neither the others nor their order are touched
+//! before the one moment at which slots are counted ([`Puts::close_ranks`]).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use super::batch::put_bytes;
@@ -15,8 +19,15 @@ use crate::words::ids::MessageId;
 #[derive(Debug, Default)]
 pub(super) struct Puts {
     slots: VecDeque<PutSlot>,
+    /// Messages in `slots`.
     messages: usize,
+    /// Messages with ids below the last one of `slots`; hardly any batch has some.
+    late: Option<Box<Late>>,
 }
+
+/// Messages that have no slot yet.
+#[derive(Debug, Default)]
+struct Late(BTreeMap<MessageId, MessageRow>);
 
 #[derive(Debug)]
 struct PutSlot {
@@ -33,11 +44,12 @@ const KEPT_SLOTS_MIN: usize = 4_096;
 impl Puts {
     /// How many messages there are.
     pub fn len(&self) -> usize {
-        self.messages
+        self.messages + self.late.as_ref().map_or(0, |late| late.0.len())
     }
 
     /// How many slots they take.
     pub fn slots(&self) -> usize {
+        debug_assert!(self.late.is_none(), "a message without a slot");
         self.slots.len()
     }
 
@@ -47,21 +59,28 @@ impl Puts {
         self.slots.capacity()
     }
 
-    /// Adds a message, whose id is above all others.
+    /// Adds a message.
     pub fn push(&mut self, row: MessageRow) {
-        debug_assert!(self.slots.back().is_none_or(|last| last.id < row.id), "ids only grow");
+        if self.slots.back().is_some_and(|last| last.id >= row.id) {
+            debug_assert!(self.get(row.id).is_none(), "{} is put twice", row.id);
+            self.late.get_or_insert_default().0.insert(row.id, row);
+            return;
+        }
         self.slots.push_back(PutSlot { id: row.id, row: Some(row) });
         self.messages += 1;
     }
 
     /// The message of this id.
     pub fn get(&self, id: MessageId) -> Option<&MessageRow> {
-        self.slots[self.find(id)?].row.as_ref()
+        match self.find(id) {
+            Some(index) => self.slots[index].row.as_ref(),
+            None => self.late.as_ref()?.0.get(&id),
+        }
     }
 
     /// Takes out the message of this id.
     pub fn remove(&mut self, id: MessageId) -> Option<MessageRow> {
-        let index = self.find(id)?;
+        let Some(index) = self.find(id) else { return self.late.as_mut()?.0.remove(&id) };
         let row = self.slots[index].row.take()?;
         self.messages -= 1;
         if index == 0 {
@@ -73,6 +92,26 @@ impl Puts {
             self.slots.retain(|slot| slot.row.is_some());
         }
         Some(row)
+    }
+
+    /// Gives each message its slot, in the order of the ids. Moves no more of them than have ids
+    /// above the first one that gets one.
+    pub fn close_ranks(&mut self) {
+        let Some(late) = self.late.take() else { return };
+        let Late(late) = *late;
+        let mut from = self.slots.len();
+        self.messages += late.len();
+        self.slots.extend(late.keys().map(|id| PutSlot { id: *id, row: None }));
+        let mut to = self.slots.len();
+        for (id, row) in late.into_iter().rev() {
+            while from > 0 && self.slots[from - 1].id > id {
+                from -= 1;
+                to -= 1;
+                self.slots.swap(from, to);
+            }
+            to -= 1;
+            self.slots[to] = PutSlot { id, row: Some(row) };
+        }
     }
 
     /// The messages in these slots.
@@ -107,13 +146,15 @@ impl Puts {
     /// Takes out all messages.
     pub fn drain(&mut self) -> impl Iterator<Item = MessageRow> {
         self.messages = 0;
-        self.slots.drain(..).filter_map(|slot| slot.row)
+        let late = self.late.take().map(|late| late.0.into_values());
+        self.slots.drain(..).filter_map(|slot| slot.row).chain(late.into_iter().flatten())
     }
 
     /// Empties it. The room stays unless a burst has made it far larger than what it was used for.
     pub fn clear(&mut self) {
         let used = self.slots.len();
         self.slots.clear();
+        self.late = None;
         self.messages = 0;
         if self.slots.capacity() > KEPT_SLOTS_MIN && self.slots.capacity() / 8 > used {
             self.slots.shrink_to(KEPT_SLOTS_MIN.max(used * 2));
@@ -132,7 +173,10 @@ impl Puts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Batch, Journal, Row};
     use super::*;
+    use crate::words::change::Change;
+    use crate::words::ids::Part;
 
     fn row(id: u64) -> MessageRow {
         MessageRow { id: MessageId(id), ..MessageRow::default() }
@@ -159,6 +203,42 @@ mod tests {
         assert_eq!(puts.get(MessageId(u64::MAX)), None);
         assert_eq!(puts.remove(MessageId(6)), None);
         assert_eq!((ids(&puts), puts.len()), (vec![5, 9, 10, 30], 4));
+    }
+
+    #[test]
+    fn late_messages_are_found_before_and_after_they_get_their_slots() {
+        for others in [vec![], vec![50], vec![5, 6, 9, 10, 30]] {
+            let mut puts = filled(others.clone());
+            let late = [7, 3, 29, 8, 1];
+            late.into_iter().for_each(|id| puts.push(row(id)));
+            assert_eq!(puts.remove(MessageId(8)), Some(row(8)));
+            assert_eq!(puts.remove(MessageId(8)), None);
+            assert_eq!(puts.get(MessageId(29)), Some(&row(29)));
+            puts.push(row(40 + u64::from(others == [50]) * 20));
+            let mut expected: Vec<u64> = others.iter().copied().chain([1, 3, 7, 29]).collect();
+            expected.push(if others == [50] { 60 } else { 40 });
+            expected.sort_unstable();
+            assert_eq!(puts.len(), expected.len());
+            puts.close_ranks();
+            puts.close_ranks();
+            assert_eq!((ids(&puts), puts.len()), (expected.clone(), expected.len()));
+            assert!(expected.iter().all(|id| puts.get(MessageId(*id)) == Some(&row(*id))));
+            assert_eq!(puts.remove(MessageId(1)), Some(row(1)));
+            assert_eq!(puts.drain().count(), expected.len() - 1);
+        }
+    }
+
+    #[test]
+    fn late_messages_are_taken_out_with_the_others() {
+        let mut puts = filled([5, 6]);
+        puts.push(row(2));
+        let taken: Vec<u64> = puts.drain().map(|row| row.id.0).collect();
+        assert_eq!(taken, [5, 6, 2]);
+        assert_eq!(puts.len(), 0);
+        puts.push(row(9));
+        puts.push(row(1));
+        puts.clear();
+        assert_eq!((puts.len(), puts.slots()), (0, 0));
     }
 
     #[test]
@@ -189,5 +269,66 @@ mod tests {
         puts.clear();
         assert!(puts.slots.capacity() < 20_000, "capacity {}", puts.slots.capacity());
         assert_eq!((puts.len(), puts.slots()), (0, 0));
+    }
+
+    fn put(id: u64) -> Change {
+        Change::Put(row(id))
+    }
+
+    fn after(changes: impl IntoIterator<Item = Change>) -> Journal {
+        let mut journal = Journal::new();
+        changes.into_iter().for_each(|change| journal.record(change));
+        journal
+    }
+
+    /// The ids of a batch: of what is removed, and of what is put.
+    fn ids_of(batch: &Batch) -> (Vec<u64>, Vec<u64>) {
+        let ids = |part| {
+            batch.part(batch.places_of(part)).map(|row| match row {
+                Row::Removed(id) => id.0,
+                Row::Put(row) => row.id.0,
+                Row::Moved(row) => row.id.0,
+            })
+        };
+        (ids(Part::Removals).collect(), ids(Part::Puts).collect())
+    }
+
+    #[test]
+    fn in_a_batch_a_late_message_has_its_place_among_the_others() {
+        let mut journal = after([5, 9, 3, 10, 7].map(put));
+        assert!(journal.message(MessageId(3)).is_some());
+        assert_eq!((journal.pending_late_puts(), journal.rows()), (2, 5));
+        let batch = journal.take();
+        assert_eq!(ids_of(&batch), (vec![], vec![3, 5, 7, 9, 10]));
+        assert_eq!((batch.late_puts(), batch.puts()), (2, 5));
+        drop(batch);
+        assert!(journal.message(MessageId(7)).is_some());
+        journal.succeeded();
+        journal.record(put(8));
+        assert_eq!(journal.take().late_puts(), 1, "others have come before it");
+    }
+
+    #[test]
+    fn a_late_message_that_is_removed_is_nothing() {
+        let mut journal = after([put(5), put(3), Change::Removed(MessageId(3))]);
+        assert_eq!(ids_of(&journal.take()), (vec![], vec![5]));
+        journal.succeeded();
+        journal.record(put(2));
+        journal.record(Change::Removed(MessageId(2)));
+        assert!(journal.is_empty());
+    }
+
+    #[test]
+    fn a_late_message_comes_again_when_its_commit_has_failed() {
+        let mut journal = after([5, 3].map(put));
+        drop(journal.take());
+        journal.record(put(6));
+        journal.record(put(2));
+        journal.failed();
+        assert!([2, 3, 5, 6].iter().all(|id| journal.message(MessageId(*id)).is_some()));
+        journal.record(put(4));
+        // It may be in the file.
+        journal.record(Change::Removed(MessageId(3)));
+        assert_eq!(ids_of(&journal.take()), (vec![3], vec![2, 4, 5, 6]));
     }
 }

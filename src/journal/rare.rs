@@ -1,4 +1,5 @@
-//! What a commit seldom has any of: queues, keys, what operators have set, and notes of the daemon's.
+//! What a commit seldom has any of: queues, keys, what operators have set, notes of the daemon's, and
+//! messages that come late.
 
 use rustc_hash::FxHashMap;
 
@@ -19,6 +20,8 @@ pub(super) struct Rare {
     pub clean_stop: Option<u64>,
     pub clock: Option<Now>,
     pub is_tied: bool,
+    /// Messages that were put with ids from long ago, at most so many.
+    pub late_puts: u64,
 }
 
 impl Rare {
@@ -90,6 +93,7 @@ impl Rare {
         self.clean_stop = newer.clean_stop.or(self.clean_stop);
         self.clock = newer.clock.or(self.clock);
         self.is_tied |= newer.is_tied;
+        self.late_puts += newer.late_puts;
     }
 }
 

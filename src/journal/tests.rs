@@ -457,10 +457,10 @@ fn both_databases_end_up_with_what_was_recorded() {
     for _ in 0..300 {
         let (mut journal, mut told) = (Both::default(), Rows::default());
         let (mut file, mut memory) = (Rows::default(), Rows::default());
-        let (mut next_id, mut rewriting) = (1, false);
+        let (mut next_id, mut rewriting, mut volatile) = (1, false, Vec::new());
         for _ in 0..random.below(60) {
             for _ in 0..random.below(20) {
-                let change = some_change(&mut random, &mut told, &mut next_id);
+                let change = some_change(&mut random, &mut told, &mut next_id, &mut volatile);
                 journal.record(change);
             }
             match random.below(6) {
@@ -496,11 +496,26 @@ fn both_databases_end_up_with_what_was_recorded() {
     }
 }
 
-fn some_change(random: &mut Random, told: &mut Rows, next_id: &mut u64) -> Change {
+/// Ids that are passed over are those of volatile messages, which may become durable later.
+fn some_change(
+    random: &mut Random,
+    told: &mut Rows,
+    next_id: &mut u64,
+    volatile: &mut Vec<u64>,
+) -> Change {
     let living: Vec<u64> = told.0.keys().copied().collect();
-    let kind = if living.is_empty() { 0 } else { random.below(3) };
+    let kind = if living.is_empty() { 0 } else { random.below(4) };
+    if random.below(3) == 0 {
+        volatile.push(*next_id);
+        *next_id += 1;
+    }
     let mut pick = || living[random.below(living.len())];
     match kind {
+        3 if !volatile.is_empty() => {
+            let id = volatile.swap_remove(random.below(volatile.len()));
+            told.0.insert(id, 0);
+            put(id)
+        }
         0 => {
             told.0.insert(*next_id, 0);
             *next_id += 1;

@@ -199,9 +199,13 @@ mod tests {
 
         /// Starts with so many messages in memory and in the file, whose log is then removed.
         fn start(memory: &mut Memory<'_>, count: u64) -> Story {
+            Story::start_with(memory, 1..=count)
+        }
+
+        fn start_with(memory: &mut Memory<'_>, ids: impl Iterator<Item = u64>) -> Story {
             let mut story = Story::healthy();
             story.change(memory, named());
-            (1..=count).for_each(|id| story.change(memory, put(id)));
+            ids.for_each(|id| story.change(memory, put(id)));
             std::fs::remove_file(story.path.with_file_name("q.db-wal")).unwrap();
             while story.commit() {}
             story
@@ -334,6 +338,42 @@ mod tests {
         story.journal.known_good();
         story.change(&mut memory, put(9_000));
         story.change(&mut memory, Change::Removed(MessageId(1)));
+        assert!(story.commit(), "the new file takes commits");
+        drop(memory);
+        story.assert_restart_finds(&expected);
+    }
+
+    /// Their ids are between those of the others, before and behind where the slices have come to.
+    #[test]
+    fn what_becomes_durable_while_a_file_is_written_anew_is_in_it_once() {
+        let expected = in_memory();
+        let mut memory = Memory::new(&expected).unwrap();
+        let mut story = Story::start_with(&mut memory, (10..=35_000).step_by(10));
+        let mut slices = Slices::begin(&mut memory).unwrap();
+        let mut taken_slices = 0;
+        loop {
+            let (behind, ahead) = (105 + 10 * taken_slices, 34_005 + 10 * taken_slices);
+            for id in [behind, ahead, behind + 1, ahead + 1, behind + 2, ahead + 2] {
+                story.change(&mut memory, put(id));
+            }
+            story.change(&mut memory, put(40_000 + taken_slices));
+            story.change(&mut memory, moved(behind, 1));
+            story.change(&mut memory, moved(ahead, 2));
+            let removed = [behind + 1, ahead + 1, behind + 2 - 10, ahead + 2 - 10];
+            // Those of this batch, and then those of the last one.
+            for id in removed.into_iter().take(if taken_slices > 0 { 4 } else { 2 }) {
+                story.change(&mut memory, Change::Removed(MessageId(id)));
+            }
+            let (taken, last) = story.send(&mut memory, &mut slices);
+            assert!(taken);
+            taken_slices += 1;
+            if last {
+                break;
+            }
+        }
+        assert!(taken_slices > 2, "too few slices to tell anything");
+        story.journal.known_good();
+        story.change(&mut memory, put(7));
         assert!(story.commit(), "the new file takes commits");
         drop(memory);
         story.assert_restart_finds(&expected);

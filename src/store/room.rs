@@ -217,10 +217,11 @@ fn pages_of_settings(batch: &Batch) -> u64 {
 }
 
 /// Pages that the messages of this batch need. A page that holds several is more than half full,
-/// and one that holds the end of a long message holds nothing else.
+/// and one that holds the end of a long message holds nothing else. One that is put between others
+/// may split their page.
 pub(super) fn pages_of_puts(batch: &Batch) -> u64 {
     let pages = batch.put_bytes() / u64::from(PAGE_BYTES - 4);
-    (2 * pages).min(pages + batch.puts()) + u64::from(batch.puts() > 0)
+    (2 * pages).min(pages + batch.puts()) + u64::from(batch.puts() > 0) + batch.late_puts()
 }
 
 /// Pages that so many moves of this batch need. Pages that were split are half full.
@@ -231,6 +232,7 @@ pub(super) fn pages_of_moves(batch: &Batch, moves: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::put;
     use super::*;
     use std::os::unix::fs::MetadataExt as _;
 
@@ -260,6 +262,30 @@ mod tests {
         room.disk_free_bytes = u64::MAX;
         (0..200).for_each(|_| room.note_commit(1));
         assert_eq!(room.ahead(), AHEAD_PAGES);
+    }
+
+    /// Full pages in the midst of a table are split.
+    #[test]
+    fn messages_that_come_late_need_no_more_pages_than_is_foretold() {
+        let connection = crate::store::memory::connect_empty().unwrap();
+        let pages = || {
+            let count = connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0));
+            u64::from(count.unwrap())
+        };
+        let mut memory = crate::store::Memory::new(&connection).unwrap();
+        let mut journal = crate::journal::Journal::new();
+        let others: Vec<u64> = (10..=200_000).step_by(10).collect();
+        // One for some page, which is full.
+        let late: Vec<u64> = (105..200_000).step_by(2_000).collect();
+        for ids in [others, late] {
+            ids.iter().for_each(|id| journal.record(put(*id, 1, b"short")));
+            let (before, batch) = (pages(), journal.take());
+            memory.apply(&batch, 0..batch.places()).unwrap();
+            let (needed, foretold) = (pages() - before, pages_needed(&batch));
+            assert!(needed <= foretold, "{needed} pages, {foretold} foretold, {} ids", ids.len());
+            drop(batch);
+            journal.succeeded();
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! they are at its turn; what happens later is in the journal's batches, which travel in the same
 //! stream. So a batch goes into the new file before the slice of the same order:
 //!
-//! - what was put after the first slice comes with a batch alone;
+//! - what was put after the first slice comes with a batch alone, but for a message that was volatile
+//!   until then: where its id is one that the slices have still to come to, it comes again with its
+//!   slice, and where they are past it, with the batch alone;
 //! - what is moved comes with a batch, and again with its slice if that follows;
 //! - what is removed before its slice is in no slice, and what is removed after it comes with a
 //!   later batch, because a journal with a suspect file records every removal.
