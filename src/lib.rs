@@ -12,6 +12,9 @@
 //!                                                                     └─ committed up to N ─► dispatcher
 //! ```
 //!
+//! A volatile message makes no change: its content stays with the dispatcher (`mirror`) until it is
+//! gone, or is recorded as put because it has become durable.
+//!
 //! # Threads
 //!
 //! | thread | owns | waits on |

@@ -154,7 +154,7 @@ impl Commits {
     pub fn part_of(&mut self, reply: &Reply) -> Part {
         match reply {
             // What was put before this one joined it may not be in the file yet.
-            Reply::Put(_) | Reply::Joined(_) | Reply::Together(_) => Part::Puts,
+            Reply::Put(_) | Reply::Joined(_) | Reply::Together(_) | Reply::Promoted => Part::Puts,
             Reply::Acknowledged | Reply::Removed | Reply::Flushed(_) => Part::Removals,
             // What is moved of a message comes with that message.
             _ if std::mem::take(&mut self.moved_put) => Part::Puts,

@@ -5,7 +5,7 @@ use slog::{debug, info};
 
 use crate::engine::{Effect, Handed};
 use crate::words::body::BodyRef;
-use crate::words::change::{Attributes, Change};
+use crate::words::change::{Attributes, Change, MessageRow};
 use crate::words::command::{Delivery, Handing, Reply, Tag};
 use crate::words::durability::Durability;
 use crate::words::ids::ConnectionId;
@@ -13,6 +13,15 @@ use crate::words::refusal::Refusal;
 
 use super::Dispatcher;
 use super::peers::Closed;
+
+/// When an answer leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaves {
+    /// When what it promises is kept, if it promises anything.
+    WhenKept,
+    /// At once: it is about volatile messages alone.
+    AtOnce,
+}
 
 impl Dispatcher<'_> {
     /// Carries out what the engine has decided, in its order.
@@ -22,11 +31,23 @@ impl Dispatcher<'_> {
             match effect {
                 Effect::Change(change) => self.keep(change),
                 Effect::Tie => self.commits.journal.tie(),
-                Effect::Reply(connection, tag, reply) => self.answer(connection, &tag, reply),
+                Effect::Reply(connection, tag, reply) => {
+                    self.answer(connection, &tag, reply, Leaves::WhenKept);
+                }
+                Effect::ReplyAtOnce(connection, tag, reply) => {
+                    self.answer(connection, &tag, reply, Leaves::AtOnce);
+                }
+                Effect::PutVolatile(id, attributes, body) => {
+                    self.mirror.put_volatile(id, attributes, body);
+                }
+                Effect::RemoveVolatile(id) => drop(self.mirror.take_volatile(id)),
+                Effect::Promote(row) => self.promote(row),
                 Effect::Deliver(connection, tag, handed) => {
                     self.deliver(connection, &tag, &handed);
                 }
-                Effect::WakeUp(connection, tag) => self.answer(connection, &tag, Reply::WakeUp),
+                Effect::WakeUp(connection, tag) => {
+                    self.answer(connection, &tag, Reply::WakeUp, Leaves::AtOnce);
+                }
                 Effect::Gate(connection, closed) => {
                     if let Some(peer) = self.peers.get_mut(&connection) {
                         peer.set_gate(Closed::BACKLOG, closed);
@@ -58,12 +79,31 @@ impl Dispatcher<'_> {
         self.commits.record(change, self.now.time);
     }
 
-    pub(super) fn answer(&mut self, connection: ConnectionId, tag: &Tag, mut reply: Reply) {
+    /// A volatile message becomes durable: its content joins its row.
+    fn promote(&mut self, mut row: MessageRow) {
+        let Some(content) = self.mirror.take_volatile(row.id) else {
+            slog::error!(self.log, "a message has no body in memory"; "message" => row.id.0);
+            return;
+        };
+        (row.attributes, row.body) = content;
+        self.keep(Change::Put(row));
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        connection: ConnectionId,
+        tag: &Tag,
+        mut reply: Reply,
+        leaves: Leaves,
+    ) {
         self.add_facts(&mut reply);
         // At level `periodic` a message is confirmed before it is in the file, but not before there
         // is room for it.
-        let puts = matches!(reply, Reply::Put(_) | Reply::Joined(_) | Reply::Together(_));
-        let waits = puts && !self.has_room_for(0);
+        let puts = matches!(
+            reply,
+            Reply::Put(_) | Reply::Joined(_) | Reply::Together(_) | Reply::Promoted
+        );
+        let waits = leaves == Leaves::WhenKept && puts && !self.has_room_for(0);
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         if peer.broken {
             return;
@@ -88,7 +128,8 @@ impl Dispatcher<'_> {
         }
         let level = peer.level_of(tag);
         if said && (level != Durability::Periodic || waits) {
-            if reply.promises() || peer.is_promised_by(tag) {
+            let promises = leaves == Leaves::WhenKept && reply.promises();
+            if promises || peer.is_promised_by(tag) {
                 let part = self.commits.part_of(&reply);
                 let commit = self.commits.demand(level, self.now.time);
                 peer.hold(tag, start, (commit, part), self.now.time);
@@ -154,6 +195,7 @@ impl Dispatcher<'_> {
                 priority: handed.priority,
                 time_to_live_ms: handed.time_to_live_ms,
                 reserves: handed.reserves,
+                is_volatile: handed.is_volatile,
                 attributes,
                 body,
             };

@@ -5,7 +5,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use slog::{crit, warn};
+use slog::{crit, info, warn};
 
 use crate::channels::{Event, Finished, Order};
 use crate::store::{Remedy, StoreError};
@@ -36,6 +36,7 @@ impl Dispatcher<'_> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
+        self.tell_of_volatile();
         let unsaved: Vec<Change> = self.engine.unsaved_counters();
         for change in unsaved {
             self.keep(change);
@@ -48,6 +49,15 @@ impl Dispatcher<'_> {
         let stopped = self.commit_for_good();
         self.peers.clear();
         Ok(stopped)
+    }
+
+    /// What is volatile ends here.
+    fn tell_of_volatile(&self) {
+        let (bytes, messages) = self.engine.volatile();
+        if messages > 0 {
+            info!(self.log, "volatile messages are dropped"; "messages" => messages,
+                "bytes" => bytes);
+        }
     }
 
     /// Serves on, as far as what has come already goes, until the outboxes are empty or one second
@@ -81,7 +91,7 @@ impl Dispatcher<'_> {
         let (next_id, now) = (self.engine.next_id(), self.now);
         let exit_on_io_error = self.exit_on_io_error;
         let (clock, log, progress) = (self.clock, self.log.clone(), self.progress.clone());
-        let (_, in_memory) = self.engine.stored();
+        let (_, in_memory) = self.engine.durable();
         // What is still being worked off is not counted any more, but in the file.
         let mut expected = (self.engine.next_deadline() != Time(0)).then_some(in_memory);
         let Some(LastCommit { mirror, journal, orders, finished, events, is_under_way }) =

@@ -31,6 +31,10 @@ const ROOM_AGAIN_BYTES: u64 = 4 * ROOM_BYTES_MIN;
 /// and producers that use it up must not fill the log of the daemon.
 const ROOM_AGAIN_AFTER_MS: u64 = 5_000;
 
+/// What a message that becomes durable takes more than others, in bytes: it comes between others, and
+/// may split their page.
+const LATE_PUT_BYTES: u64 = 8 * 1024;
+
 /// What the database in memory and the journal may take whatever `limits.max_memory` says, in
 /// bytes: the tables alone take pages.
 const SIZE_FREE_BYTES: u64 = 1024 * 1024;
@@ -117,10 +121,11 @@ impl Dispatcher<'_> {
     pub(super) fn update_refusal(&mut self) {
         let refusal = if self.pressure.draining {
             Some(Refusal::Draining)
+        } else if self.pressure.out_of_memory {
+            // Before the disk, which is no reason for all puts.
+            Some(Refusal::OutOfMemory)
         } else if self.disk_refuses() {
             Some(Refusal::StoreUnavailable)
-        } else if self.pressure.out_of_memory {
-            Some(Refusal::OutOfMemory)
         } else {
             None
         };
@@ -219,7 +224,10 @@ impl Dispatcher<'_> {
             + self.engine.bytes_besides_messages();
         let kept = body_bytes + messages * MESSAGE_OVERHEAD_BYTES + besides;
         let pages = self.mirror.bytes().saturating_sub(SIZE_FREE_BYTES);
-        self.admission.set_pages(pages);
+        let volatile_bytes = self.volatile_bytes();
+        // What is volatile takes no page, not even a free one.
+        let resident = pages.saturating_add(volatile_bytes);
+        self.admission.set_pages(resident);
         self.admission.set_kept(kept, journal_bytes);
         self.pressure.taken.0.clear();
         if self.admission.is_waited_for() {
@@ -229,7 +237,8 @@ impl Dispatcher<'_> {
         let max = self.limits.max_memory();
         let was_out = self.pressure.out_of_memory;
         // Ten per cent of slack keep the state from flickering.
-        let is_over = used > if was_out { max / 10 * 9 } else { max };
+        let slack = |most: u64| if was_out { most / 10 * 9 } else { most };
+        let is_over = used > slack(max) || volatile_bytes > slack(self.beside_bytes_max(pages));
         self.pressure.out_of_memory =
             is_over || self.admission.was_full() || self.mirror.is_short();
         self.tell_of_large(used);
@@ -244,7 +253,7 @@ impl Dispatcher<'_> {
         }
         self.watch_disk();
         self.watch_room();
-        self.pressure.journal_full = journal_bytes > self.journal_bytes_max(pages);
+        self.pressure.journal_full = journal_bytes > self.journal_bytes_max(resident);
         if !self.pressure.is_on(self.disk_refuses()) {
             self.pressure.give_up_at = None;
             for (connection, _) in std::mem::take(&mut self.pressure.held_back) {
@@ -256,11 +265,23 @@ impl Dispatcher<'_> {
         self.give_up_holders();
     }
 
-    /// How much may be on its way into databases, of which the one in memory takes so much: all of
-    /// it together must not be far beyond `limits.max_memory`.
-    fn journal_bytes_max(&self, pages: u64) -> u64 {
+    /// What volatile messages take, in bytes.
+    fn volatile_bytes(&self) -> u64 {
+        let (body_bytes, messages) = self.engine.volatile();
+        body_bytes + messages * MESSAGE_OVERHEAD_BYTES
+    }
+
+    /// How much may be in memory beside what takes so much of it already: all of it together must
+    /// not be far beyond `limits.max_memory`.
+    fn beside_bytes_max(&self, resident: u64) -> u64 {
         let max = self.limits.max_memory();
-        let beside = max.saturating_add(max / 2).saturating_sub(pages).max(max / 4);
+        max.saturating_add(max / 2).saturating_sub(resident).max(max / 4)
+    }
+
+    /// How much may be on its way into databases, beside what is in memory and stays there.
+    fn journal_bytes_max(&self, resident: u64) -> u64 {
+        let max = self.limits.max_memory();
+        let beside = self.beside_bytes_max(resident);
         let beside = if self.admission.is_starved(self.now.time) { max / 8 } else { beside };
         beside.clamp(SIZE_FREE_BYTES, JOURNAL_BYTES_MAX)
     }
@@ -292,7 +313,8 @@ impl Dispatcher<'_> {
     pub(super) fn has_room_for(&self, bytes: u64) -> bool {
         // On pages of its own a message can take twice its bytes.
         let pending = self.commits.journal.pending_put_bytes().saturating_mul(2);
-        pending.saturating_add(bytes) <= self.progress.own_room_bytes()
+        let late = self.commits.journal.pending_late_puts().saturating_mul(LATE_PUT_BYTES);
+        pending.saturating_add(late).saturating_add(bytes) <= self.progress.own_room_bytes()
     }
 
     /// Notes whether there is room for what is put.

@@ -118,7 +118,7 @@ impl Dispatcher<'_> {
         if !matches!(error, StoreError::Full { .. }) {
             return false;
         }
-        let (body_bytes, messages) = self.engine.stored();
+        let (body_bytes, messages) = self.engine.durable();
         let rows_bytes = body_bytes + messages * MESSAGE_OVERHEAD_BYTES;
         // A row on pages of its own can take twice its bytes.
         let needed = rows_bytes.saturating_mul(2).saturating_add(EMPTY_FILE_BYTES);

@@ -12,7 +12,7 @@ use super::state::keys::KeySlot;
 use super::state::message::{History, Message, Slot, State};
 use super::state::queue::QueueSlot;
 use super::state::session::{Hold, WaitingPuts};
-use super::{Asker, Effect, Engine, Turn};
+use super::{Asker, Effect, Engine, Promise, Turn};
 
 impl Engine {
     /// Queues a message that has a key, unless that is taken: whoever joins a message adds nothing
@@ -25,12 +25,38 @@ impl Engine {
         {
             if let Some(message) = self.holder_of_key(turn, found) {
                 self.ledger.count_producer(asker.session);
-                self.totals.messages_joined += 1;
-                return turn.reply(asker, Reply::Joined(message));
+                return self.join(turn, asker.about(extras.is_volatile), found, message);
             }
             self.drop_if_unneeded(turn, queue);
         }
         self.put(turn, asker, put, Some(extras));
+    }
+
+    /// A put joins what has its key. A durable one makes that durable: its answer promises as much
+    /// as if the message had come with it.
+    fn join(
+        &mut self,
+        turn: &mut Turn<'_>,
+        asker: Asker,
+        key: KeySlot,
+        message: Option<MessageId>,
+    ) {
+        if asker.promise == Promise::Durable && self.ledger.keys()[key].is_volatile {
+            if self.can_be_refused(&asker)
+                && let Some(refusal) = self.refuse_durability()
+            {
+                return turn.reply(asker, Reply::Refused(refusal));
+            }
+            self.make_key_durable(turn, key, message);
+        }
+        self.totals.messages_joined += 1;
+        turn.reply(asker, Reply::Joined(message));
+    }
+
+    /// Whether a put of this asker can be refused: senders without replies cannot, the dispatcher
+    /// closes their gate.
+    fn can_be_refused(&self, asker: &Asker) -> bool {
+        self.ledger.session(asker.session).manner == Manner::Serial || asker.tag != Tag::None
     }
 
     /// By what a key is taken; what is left of one that is free is cleared away.
@@ -56,10 +82,13 @@ impl Engine {
     ) {
         self.ledger.count_producer(asker.session);
         let session = self.ledger.session(asker.session);
-        // Senders without replies cannot be refused; the dispatcher closes their gate.
-        let can_be_refused = session.manner == Manner::Serial || asker.tag != Tag::None;
+        let can_be_refused = self.can_be_refused(&asker);
         if can_be_refused && let Some(refusal) = self.refuse_puts {
-            return turn.reply(asker, Reply::Refused(refusal));
+            // What is volatile needs no disk.
+            let needs_disk = extras.as_ref().is_none_or(|extras| !extras.is_volatile);
+            if needs_disk || refusal != Refusal::StoreUnavailable {
+                return turn.reply(asker, Reply::Refused(refusal));
+            }
         }
         let queue = match &put.queue {
             Target::Referred => session.referred,
@@ -72,10 +101,14 @@ impl Engine {
             return turn.reply(asker, Reply::Refused(Refusal::QueueFull));
         }
         let Some(id) = self.draw_id(turn) else {
-            self.put_without_id(turn, asker, put, extras);
+            match self.refuse_puts.filter(|_| can_be_refused) {
+                Some(refusal) => turn.reply(asker, Reply::Refused(refusal)),
+                None => self.put_without_id(turn, asker, put, extras),
+            }
             return self.drop_if_unneeded(turn, queue);
         };
-        self.add(turn, MessageId(id), queue, (put, extras));
+        let slot = self.add(turn, MessageId(id), queue, (put, extras));
+        let asker = asker.about(self.ledger.is_volatile(slot));
         turn.reply(asker, Reply::Put(MessageId(id)));
         self.serve(turn, queue);
     }
@@ -87,13 +120,15 @@ impl Engine {
         id: MessageId,
         queue: QueueSlot,
         (put, extras): (Put, Option<Extras>),
-    ) {
-        let slot = self.insert(turn, id, queue, put);
+    ) -> Slot {
+        let is_volatile = extras.as_ref().is_some_and(|extras| extras.is_volatile);
+        let slot = self.insert(turn, (id, queue), put, is_volatile);
         if let Some(extras) = extras
             && let Some(keyed) = extras.keyed
         {
             self.ledger.take_key(turn, slot, keyed);
         }
+        slot
     }
 
     /// Whether a queue has as many messages as its limit for this priority allows.
@@ -158,7 +193,7 @@ impl Engine {
             if let Hold::Ids(waiting) = self.ledger.set_hold(session, Hold::Free) {
                 let connection = self.ledger.session(session).connection;
                 let (tag, puts) = *waiting;
-                let asker = Asker { session, connection, tag };
+                let asker = Asker::new(session, connection, tag);
                 self.resumable.push_back(session);
                 match puts {
                     WaitingPuts::One(with) => self.put_with(turn, asker, with),
@@ -194,7 +229,13 @@ impl Engine {
         self.ids.next >= i64::MAX as u64
     }
 
-    fn insert(&mut self, turn: &mut Turn<'_>, id: MessageId, queue: QueueSlot, put: Put) -> Slot {
+    fn insert(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (id, queue): (MessageId, QueueSlot),
+        put: Put,
+        is_volatile: bool,
+    ) -> Slot {
         let now = turn.time();
         let body_bytes = u32::try_from(put.body.len()).unwrap_or(u32::MAX);
         let expires = put.time_to_live_ms.map_or(Time::NEVER, |ttl| now.plus(ttl));
@@ -212,20 +253,25 @@ impl Engine {
             has_history: false,
             has_failed: false,
             has_key: false,
+            is_volatile,
             unsaved: false,
         };
         let due = (put.delay_ms > 0).then(|| now.plus(put.delay_ms));
-        let row = MessageRow {
-            id,
-            queue: self.queue_id(turn, queue),
-            priority: message.priority,
-            sequence: message.sequence,
-            created_ms: now.stored(),
-            expires_ms: (expires != Time::NEVER).then(|| expires.stored()),
-            due_ms: due.map(Time::stored),
-            time_to_run_ms: message.time_to_run_ms,
-            attributes: put.attributes,
-            body: put.body,
+        let kept = if is_volatile {
+            Effect::PutVolatile(id, put.attributes, put.body)
+        } else {
+            Effect::Change(Change::Put(MessageRow {
+                id,
+                queue: self.queue_id(turn, queue),
+                priority: message.priority,
+                sequence: message.sequence,
+                created_ms: now.stored(),
+                expires_ms: (expires != Time::NEVER).then(|| expires.stored()),
+                due_ms: due.map(Time::stored),
+                time_to_run_ms: message.time_to_run_ms,
+                attributes: put.attributes,
+                body: put.body,
+            }))
         };
         let history = History { delay_ms: put.delay_ms, ..History::default() };
         let detached = self.ledger.insert(message, history);
@@ -237,7 +283,7 @@ impl Engine {
             None => self.ledger.place_ready(detached),
             Some(due) => self.ledger.place_delayed(detached, due),
         }
-        turn.change(Change::Put(row));
+        turn.effects.push(kept);
         slot
     }
 

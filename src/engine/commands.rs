@@ -19,7 +19,7 @@ impl Engine {
     pub(super) fn execute(&mut self, turn: &mut Turn<'_>, who: SessionSlot, request: Request) {
         let Request { tag, command } = request;
         let connection = self.ledger.session(who).connection;
-        let asker = Asker { session: who, connection, tag };
+        let asker = Asker::new(who, connection, tag);
         if let Some(counted) = counted(&command) {
             self.totals.commands.add(counted);
         }
@@ -51,6 +51,7 @@ impl Engine {
             Command::Fail { message, reason } => self.fail(turn, asker, &message, reason),
             Command::Mark(message) => self.mark(turn, asker, &message),
             Command::Unmark(id) => self.unmark(turn, asker, id),
+            Command::Promote(id) => self.promote(turn, asker, id),
             Command::Touch(message) => self.touch(turn, asker, &message),
             Command::Kick { queue, count } => self.kick_some(turn, asker, &queue, count),
             Command::KickMessage(id) => self.kick_one(turn, asker, id),
@@ -128,6 +129,7 @@ impl Engine {
             return turn.reply(asker, Reply::NotFound);
         };
         let queue = self.ledger.queue_of(slot);
+        let asker = asker.about(self.ledger.is_volatile(slot));
         let Kick::Done(home) = self.kick(turn, slot) else {
             return turn.reply(asker, Reply::NotFound);
         };
@@ -213,6 +215,7 @@ impl Engine {
         let Some(slot) = self.ledger.find(id).filter(is_free) else {
             return turn.reply(asker, Reply::NotFound);
         };
+        let asker = asker.about(self.ledger.is_volatile(slot));
         let detached = self.ledger.detach(slot);
         self.ledger.history_mut(slot).buries += 1;
         self.ledger.place_buried(turn.time(), detached);
@@ -241,6 +244,7 @@ fn counted(command: &Command) -> Option<Counted> {
         Command::Bury { .. } => Counted::Bury,
         Command::Fail { .. } => Counted::Fail,
         Command::Mark(_) | Command::Unmark(_) => Counted::Mark,
+        Command::Promote(_) => Counted::Promote,
         Command::Touch(_) => Counted::Touch,
         Command::Peek(_) => Counted::Peek,
         Command::PeekNext { state: MessageState::Delayed, .. } => Counted::PeekDelayed,

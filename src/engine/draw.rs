@@ -141,18 +141,23 @@ impl Random {
         }
     }
 
-    /// A put as it is, or with a key.
+    /// A put as it is, or a volatile one, or one with a key.
     pub fn with_extras(&mut self, put: Put) -> Command {
-        if !self.one_in(3) {
+        if self.one_in(2) {
             return Command::Put(put);
         }
+        let is_volatile = self.one_in(2);
+        let keyed = if self.one_in(3) { None } else { Some(self.keyed()) };
+        Command::PutWith(Box::new(PutWith { put, extras: Extras { keyed, is_volatile } }))
+    }
+
+    fn keyed(&mut self) -> KeyedBy {
         let term = match self.below(3) {
             0 => KeyTerm::UntilTaken,
             1 => KeyTerm::UntilDone,
             _ => KeyTerm::For(self.millis(9_000)),
         };
-        let keyed = Some(KeyedBy { key: self.dedup_key(), term });
-        Command::PutWith(Box::new(PutWith { put, extras: Extras { keyed } }))
+        KeyedBy { key: self.dedup_key(), term }
     }
 
     /// One to four steps as a whole.

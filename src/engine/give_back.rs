@@ -196,8 +196,10 @@ impl Engine {
         match place {
             Some((target, sequence)) => {
                 self.totals.messages_dead_lettered += 1;
-                // The database has it under that queue's number.
-                self.queue_id(turn, target);
+                if !self.ledger.is_volatile(slot) {
+                    // The database has it under that queue's number.
+                    self.queue_id(turn, target);
+                }
                 self.ledger.move_aside(turn.time(), &detached, target, sequence);
                 self.ledger.place_ready(detached);
                 self.ledger.save(turn, slot);

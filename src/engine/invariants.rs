@@ -10,6 +10,7 @@ use crate::words::limits::{BACKLOG_REQUESTS_MAX, QUEUE_OVERHEAD_BYTES};
 use crate::words::statistics::StateCounts;
 
 use super::Engine;
+use super::ledger::VolatileCounts;
 use super::slices::Work;
 use super::state::deadlines::Due;
 use super::state::keys::Until;
@@ -165,6 +166,7 @@ impl Engine {
             assert_eq!(ledger.keys().find(taken.queue, &taken.key), Some(slot), "name of a key");
             if let Some(message) = taken.message {
                 assert!(ledger.message(message).has_key, "a key of a message that has none");
+                assert_eq!(taken.is_volatile, ledger.is_volatile(message), "end of a key");
                 assert_eq!(ledger.keys().of_message(message), Some(slot), "key of a message");
                 of_messages += 1;
             }
@@ -388,6 +390,10 @@ impl Engine {
         assert_eq!(all, self.ledger.messages().len(), "all messages");
         let bytes: u64 = self.ledger.messages().iter().map(|(_, m)| u64::from(m.body_bytes)).sum();
         assert_eq!(totals.body_bytes, bytes, "all bytes");
+        let volatile = || self.ledger.messages().iter().filter(|(_, m)| m.is_volatile);
+        let bytes = volatile().map(|(_, m)| u64::from(m.body_bytes)).sum();
+        let expected = VolatileCounts { messages: volatile().count() as u64, body_bytes: bytes };
+        assert_eq!(totals.volatile, expected, "what is volatile");
         let count =
             |is: fn(&Session) -> bool| self.ledger.sessions().iter().filter(|(_, s)| is(s)).count();
         assert_eq!(totals.waiting as usize, count(Session::is_waiting), "waiting");

@@ -97,6 +97,7 @@ impl Loader {
             has_history: false,
             has_failed: false,
             has_key: false,
+            is_volatile: false,
             unsaved: false,
         };
         let history = History {
@@ -136,7 +137,7 @@ impl Loader {
         };
         match (self.queues.get(&row.queue), Key::new(&row.key)) {
             (Some(queue), Some(key)) if is_held && ledger.keys().find(*queue, &key).is_none() => {
-                ledger.add_key(TakenKey { key, queue: *queue, message, until });
+                ledger.add_key(TakenKey { key, queue: *queue, message, until, is_volatile: false });
                 if row.message.is_some() && message.is_none() {
                     // A message that is put later must not be taken for this one.
                     self.dropped.push(Change::KeySet(KeyRow { message: None, ..row.clone() }));

@@ -135,6 +135,7 @@ impl Engine {
             counters: self.ledger.messages().counters(slot),
             failures: self.failures(slot),
             wall_ms: clock.wall_ms(now),
+            is_volatile: message.is_volatile,
         }
     }
 
@@ -258,6 +259,7 @@ impl Engine {
             body_bytes: u64::from(message.body_bytes),
             created: message.created,
             failures: self.failures(slot),
+            is_volatile: message.is_volatile,
         }
     }
 

@@ -12,6 +12,7 @@
 //! | `serve`, `allowance` | who gets the next message, and how much goes to a peer in a turn |
 //! | `settle`, `give_back` | what becomes of a message in somebody's hands |
 //! | `together` | several of these steps as a whole |
+//! | `volatile` | what of them ends with the process, and how that becomes durable |
 //! | `look` | statistics, listings, peeks |
 //! | `pages` | pages of queues |
 //! | `due` | what happens by itself at some moment |
@@ -43,6 +44,7 @@ mod slices;
 mod state;
 mod subscribe;
 mod together;
+mod volatile;
 
 #[cfg(test)]
 mod draw;
@@ -62,8 +64,9 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::words::body::Body;
 use crate::words::cause::ReturnCounts;
-use crate::words::change::Change;
+use crate::words::change::{Attributes, Change, MessageRow};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{Handing, Manner, Options, Reply, Request, Tag};
 use crate::words::ids::{ConnectionId, MessageId, QueueName};
@@ -126,8 +129,16 @@ pub enum Effect {
     /// What is kept until the next effect of another kind than this and [`Effect::Change`] is kept
     /// wholly or not at all.
     Tie,
-    /// Tell a peer.
+    /// Tell a peer. What is promised has to be kept by then.
     Reply(ConnectionId, Tag, Reply),
+    /// Tell a peer what is about volatile messages alone, so that nothing is promised.
+    ReplyAtOnce(ConnectionId, Tag, Reply),
+    /// Have the content of a volatile message in memory.
+    PutVolatile(MessageId, Attributes, Body),
+    /// Forget it.
+    RemoveVolatile(MessageId),
+    /// A volatile message becomes durable: keep this row, which lacks its content.
+    Promote(MessageRow),
     /// Send a peer a message, whose body is in the store.
     Deliver(ConnectionId, Tag, Handed),
     /// Tell a peer that something is ready for a subscription with this tag.
@@ -159,6 +170,8 @@ pub struct Handed {
     pub time_to_live_ms: Option<u64>,
     /// How often it has been handed out.
     pub reserves: u32,
+    /// Whether it ends with the process.
+    pub is_volatile: bool,
     /// Whether it is done when it has been sent, which [`Input::Sent`] says.
     pub when_sent: bool,
 }
@@ -179,7 +192,11 @@ impl Turn<'_> {
     }
 
     fn reply(&mut self, asker: Asker, reply: Reply) {
-        self.effects.push(Effect::Reply(asker.connection, asker.tag, reply));
+        let Asker { connection, tag, promise, .. } = asker;
+        self.effects.push(match promise {
+            Promise::Durable => Effect::Reply(connection, tag, reply),
+            Promise::Nothing => Effect::ReplyAtOnce(connection, tag, reply),
+        });
     }
 }
 
@@ -218,6 +235,28 @@ struct Asker {
     session: SessionSlot,
     connection: ConnectionId,
     tag: Tag,
+    promise: Promise,
+}
+
+impl Asker {
+    fn new(session: SessionSlot, connection: ConnectionId, tag: Tag) -> Asker {
+        Asker { session, connection, tag, promise: Promise::Durable }
+    }
+
+    /// The same, for an answer about a message that is volatile or not.
+    fn about(self, is_volatile: bool) -> Asker {
+        let promise = if is_volatile { Promise::Nothing } else { self.promise };
+        Asker { promise, ..self }
+    }
+}
+
+/// What an answer promises of what happens to messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Promise {
+    /// It is so after a crash too, as far as an answer of its kind promises anything.
+    Durable,
+    /// It is about volatile messages alone.
+    Nothing,
 }
 
 /// All queueing state.

@@ -96,9 +96,13 @@ impl Pair {
                 self.talk.input(Input::Policies(Arc::new(policies)));
             }
             15 => {
-                self.model.refusing = !self.model.refusing;
-                let refusal = self.model.refusing.then_some(Refusal::Draining);
-                self.talk.input(Input::RefusePuts(refusal));
+                use Refusal::{Draining, OutOfMemory, StoreUnavailable};
+                let refusal = self.random.pick(&[Draining, OutOfMemory, StoreUnavailable]);
+                self.model.refusing = match self.model.refusing {
+                    Some(_) => None,
+                    None => Some(refusal),
+                };
+                self.talk.input(Input::RefusePuts(self.model.refusing));
             }
             // What it waits for is that it has been sent something; nothing more is asked.
             _ if self.model.sessions[&who].closing => {}
@@ -191,9 +195,9 @@ impl Pair {
         let (engine, dropped) = loader.finish();
         dropped.into_iter().for_each(|change| self.rows.apply(change));
         self.talk.engine = engine;
+        self.talk.volatile.clear();
         self.talk.input(Input::Policies(Arc::new(self.model.policies.clone())));
-        let refusal = self.model.refusing.then_some(Refusal::Draining);
-        self.talk.input(Input::RefusePuts(refusal));
+        self.talk.input(Input::RefusePuts(self.model.refusing));
         self.model.restart();
         self.compare("", "a restart");
         self.compare_figures("a restart");
@@ -245,6 +249,7 @@ impl Pair {
                 counters: message.counters,
                 failures: message.failures.clone(),
                 wall_ms: self.talk.now.wall_ms(self.talk.now.time),
+                is_volatile: message.is_volatile,
             };
             assert_eq!(engine.message_statistics(self.talk.now, slot), figures, "{what}");
             let kept = &engine.ledger.message(slot);
@@ -330,10 +335,11 @@ impl Pair {
             };
             let message = taken.message.map(|slot| ledger.message(slot).id.0);
             let place = (taken.key.clone(), ledger.queue(taken.queue).name.clone());
-            (place, (message, until))
+            (place, (message, until, taken.is_volatile))
         });
         let keys = self.model.keys.iter();
-        let should = keys.map(|(place, taken)| (place.clone(), (taken.message, taken.until)));
+        let should = keys
+            .map(|(place, taken)| (place.clone(), (taken.message, taken.until, taken.is_volatile)));
         assert_eq!(is.collect::<BTreeMap<_, _>>(), should.collect(), "keys: {what}");
     }
 
@@ -441,9 +447,10 @@ impl Pair {
     fn serial(&mut self, who: char) -> Command {
         let (id, message) = (self.id(who), self.message(who, false));
         let random = &mut self.random;
-        match random.below(56) {
+        match random.below(58) {
+            56.. => Command::Promote(id),
             53 => Command::Unmark(id),
-            54.. => Command::Mark(message),
+            54..56 => Command::Mark(message),
             49..53 => self.together(who),
             40..44 => random.subscription(),
             44 | 45 => random.reserve_once(),

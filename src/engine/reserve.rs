@@ -309,7 +309,7 @@ impl Engine {
         let wait = self.ledger.end_wait(who)?;
         self.set_free(who);
         let connection = self.ledger.session(who).connection;
-        let asker = Asker { session: who, connection, tag: wait.tag };
+        let asker = Asker::new(who, connection, wait.tag);
         Some((asker, wait.subscription, wait.portion))
     }
 

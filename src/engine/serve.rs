@@ -81,6 +81,7 @@ impl Engine {
             priority: message.priority,
             time_to_live_ms,
             reserves: message.reserves,
+            is_volatile: message.is_volatile,
             when_sent: false,
         }
     }

@@ -17,6 +17,7 @@ impl Engine {
         let who = asker.session;
         if let Some(slot) = self.held(who, message) {
             let of = self.ledger.queue_of(slot);
+            let asker = asker.about(self.ledger.is_volatile(slot));
             self.end_as_done(turn, slot);
             turn.reply(asker, Reply::Acknowledged);
             self.serve(turn, of);
@@ -75,7 +76,7 @@ impl Engine {
         message: &MessageRef,
     ) -> Option<(Asker, Slot)> {
         if let Some(slot) = self.held(asker.session, message) {
-            return Some((asker, slot));
+            return Some((asker.about(self.ledger.is_volatile(slot)), slot));
         }
         if !matches!(message, MessageRef::IdOf(..)) {
             turn.reply(asker, Reply::NotFound);
@@ -181,6 +182,7 @@ impl Engine {
             return turn.reply(asker, Reply::NotFound);
         };
         let queue = self.ledger.queue_of(slot);
+        let asker = asker.about(self.ledger.is_volatile(slot));
         let detached = self.ledger.take_back(turn.time(), slot, Lost::PlaceIsFree);
         self.ledger.forget(turn, detached);
         self.ledger.count_remove(queue);
@@ -229,6 +231,7 @@ impl Engine {
             return self.answer_late(turn, who, message, Late::Undone);
         };
         let queue = self.ledger.queue_of(slot);
+        let asker = asker.about(self.ledger.is_volatile(slot));
         // A re-queue without ids to draw a place from keeps the old one: it is a rare moment, and
         // the message is not to be lost over it.
         let sequence = self.draw_id(turn).map(Sequence);

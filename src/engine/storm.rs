@@ -42,8 +42,9 @@ struct Storm {
     allowed: BTreeMap<u64, Allowed>,
     /// Of the answer of several messages that is being given, its tag and how many are to follow.
     announced: Option<(u64, usize)>,
-    /// What is stored.
+    /// What there is, and what of that is volatile.
     stored: BTreeSet<MessageId>,
+    volatile: BTreeSet<MessageId>,
     granted: u64,
     asked: bool,
 }
@@ -89,6 +90,7 @@ fn run(seed: u64, steps: u64) {
         allowed: BTreeMap::new(),
         announced: None,
         stored: BTreeSet::new(),
+        volatile: BTreeSet::new(),
         granted: 2,
         asked: false,
     };
@@ -188,16 +190,28 @@ impl Storm {
                 }
                 Effect::Change(Change::Removed(id)) => {
                     assert!(self.stored.remove(&id), "{id} was removed twice");
+                    assert!(!self.volatile.contains(&id), "{id} is volatile");
                 }
                 Effect::Change(Change::Moved(row)) => {
                     assert!(self.stored.contains(&row.id), "{} was moved when gone", row.id);
+                    assert!(!self.volatile.contains(&row.id), "{} is volatile", row.id);
+                }
+                Effect::PutVolatile(id, ..) => {
+                    assert!(self.stored.insert(id) && self.volatile.insert(id), "put twice");
+                }
+                Effect::RemoveVolatile(id) => {
+                    assert!(self.stored.remove(&id), "{id} was removed twice");
+                    assert!(self.volatile.remove(&id), "{id} was removed as volatile");
+                }
+                Effect::Promote(row) => {
+                    assert!(self.volatile.remove(&row.id), "{} is not volatile", row.id);
                 }
                 Effect::Change(_)
                 | Effect::Tie
                 | Effect::Gate(..)
                 | Effect::Close(..)
                 | Effect::WakeUp(..) => {}
-                Effect::Reply(who, tag, reply) => {
+                Effect::Reply(who, tag, reply) | Effect::ReplyAtOnce(who, tag, reply) => {
                     self.answered(who, &tag, &reply);
                     if let (Tag::Code(tag), Reply::Batch(count)) = (tag, reply) {
                         assert_eq!(
@@ -227,6 +241,7 @@ impl Storm {
         assert_eq!(self.announced, None, "too few of a batch");
         self.engine.check_invariants();
         assert_eq!(self.engine.stored().1, self.stored.len() as u64, "messages");
+        assert_eq!(self.engine.volatile().1, self.volatile.len() as u64, "volatile messages");
     }
 
     /// A message of this queue, which is one of those that were announced if any were, and within
@@ -317,6 +332,7 @@ impl Storm {
             53 if random.one_in(2) => random.together(|_| message.clone()),
             52 => Command::ListQueues,
             53 => Command::List { queue: name, lines_max: 5 },
+            54 if random.one_in(3) => Command::Promote(id),
             54 if random.one_in(2) => Command::Mark(message),
             54 => Command::Unmark(id),
             55 => Command::QueueStatistics(name),

@@ -22,6 +22,9 @@ use super::{Asker, Effect, Engine, Turn};
 /// The rows that a step writes at most: a put those of its queue, its message and its key, a
 /// settlement those of its message and its key and of the queue that a policy moves it to.
 const ROWS_PER_STEP: usize = 3;
+/// What a put writes more where it makes a message durable that it joins: the state of that, and the
+/// dead-letter queue that it may be in.
+const ROWS_PER_PROMOTION: usize = 2;
 
 /// Steps that can be carried out.
 #[derive(Default)]
@@ -29,6 +32,14 @@ struct Checked {
     /// The messages that are settled, in the order of the steps.
     settled: Vec<MessageId>,
     puts: u64,
+    rows: usize,
+    body_bytes: u64,
+}
+
+impl Checked {
+    fn is_too_much(&self) -> bool {
+        self.rows > TOGETHER_ROWS_MAX || self.body_bytes > TOGETHER_BYTES_MAX
+    }
 }
 
 impl Engine {
@@ -54,22 +65,25 @@ impl Engine {
         let (mut settled, mut touched) = (checked.settled.into_iter(), queues.clone());
         let mut put_into = queues.iter();
         let mut answers = Vec::new();
+        let mut is_volatile = true;
         for step in steps {
             match step {
                 TogetherStep::Put(with) => {
                     let queue = *put_into.next().expect("a queue for each put");
+                    is_volatile &= with.extras.is_volatile;
                     answers.push(self.put_step(turn, queue, with));
                 }
                 step => {
                     let id = settled.next().expect("a message for each settlement");
                     let slot = self.ledger.find(id).expect("nothing else takes it meanwhile");
                     touched.push(self.ledger.queue_of(slot));
+                    is_volatile &= self.ledger.is_volatile(slot);
                     self.settle_step(turn, slot, step);
                 }
             }
         }
         queues.drain(..).for_each(|queue| self.ledger.end_work_on(queue));
-        turn.reply(asker, Reply::Together(answers));
+        turn.reply(asker.about(is_volatile), Reply::Together(answers));
         let mut served = FxHashSet::default();
         touched.retain(|queue| served.insert(*queue));
         for queue in touched {
@@ -106,6 +120,9 @@ impl Engine {
         if let Some(found) = taken.and_then(|keyed| self.ledger.keys().find(queue, &keyed.key))
             && let Some(message) = self.holder_of_key(turn, found)
         {
+            if !extras.is_volatile && self.ledger.keys()[found].is_volatile {
+                self.make_key_durable(turn, found, message);
+            }
             self.totals.messages_joined += 1;
             return message;
         }
@@ -128,11 +145,12 @@ impl Engine {
 
     /// Whether all steps can be carried out.
     fn check_steps(&self, who: SessionSlot, steps: &[TogetherStep]) -> Result<Checked, Refusal> {
-        let body_bytes: u64 = steps.iter().map(TogetherStep::body_bytes).sum();
-        if steps.len() * ROWS_PER_STEP > TOGETHER_ROWS_MAX || body_bytes > TOGETHER_BYTES_MAX {
+        let body_bytes = steps.iter().map(TogetherStep::body_bytes).sum();
+        let rows = steps.len() * ROWS_PER_STEP;
+        let mut checked = Checked { rows, body_bytes, ..Checked::default() };
+        if checked.is_too_much() {
             return Err(Refusal::TooMuchTogether);
         }
-        let mut checked = Checked::default();
         let mut seen = FxHashSet::default();
         let mut made = BTreeSet::new();
         let mut put_before = FxHashMap::default();
@@ -141,6 +159,10 @@ impl Engine {
                 TogetherStep::Put(with) => {
                     checked.puts += 1;
                     self.check_put(who, with, &mut made, &mut put_before)?;
+                    if let Some(slot) = self.made_durable_by(who, with) {
+                        checked.rows += ROWS_PER_PROMOTION;
+                        checked.body_bytes += u64::from(self.ledger.message(slot).body_bytes);
+                    }
                 }
                 TogetherStep::Acknowledge(message)
                 | TogetherStep::Release { message, .. }
@@ -153,7 +175,15 @@ impl Engine {
                 }
             }
         }
-        Ok(checked)
+        if checked.is_too_much() { Err(Refusal::TooMuchTogether) } else { Ok(checked) }
+    }
+
+    /// The volatile message that becomes durable when this put joins it.
+    fn made_durable_by(&self, who: SessionSlot, with: &PutWith) -> Option<Slot> {
+        let keyed = with.extras.keyed.as_ref().filter(|_| !with.extras.is_volatile)?;
+        let queue = self.meant_by(who, &with.put.queue)?;
+        let taken = &self.ledger.keys()[self.ledger.keys().find(queue, &keyed.key)?];
+        taken.message.filter(|_| taken.is_volatile)
     }
 
     /// A put among others: `made` has the queues that are made for those before it, `put_before` how

@@ -7,6 +7,9 @@
 //!   journal: recorded ─► under way ─► here: lag ─► staged ─► the database in memory
 //! ```
 //!
+//! A volatile message is in a place of its own, where it stays until it is gone, or is recorded because
+//! it has become durable. No database gets it.
+//!
 //! Committed batches are taken in with the tick after their commit, or once there is much of them;
 //! until then their messages lie in the lag alone. Most are handed out and acknowledged before
 //! that, and the database in memory never sees them. Where a file is written anew from it, it has to
@@ -23,12 +26,13 @@
 
 pub(crate) mod lag;
 mod staged;
+mod volatile;
 
 use std::sync::Arc;
 
 use crate::journal::{Batch, Journal};
 use crate::store::{Memory, Slice, Slices, StoreError};
-use crate::words::body::BodyRef;
+use crate::words::body::{Body, BodyRef};
 use crate::words::change::{Attributes, Change};
 use crate::words::clock::Time;
 use crate::words::ids::MessageId;
@@ -36,6 +40,7 @@ use crate::words::limits::{BODY_STREAMED_BYTES_MIN, STAGED_BYTES_PER_TURN_MAX, T
 
 use lag::Lag;
 use staged::{Inflow, Source, Staged};
+use volatile::Volatile;
 
 /// How long after memory was short it is given what it lacks again, in milliseconds.
 pub const TRY_AGAIN_MS: u64 = 250;
@@ -45,6 +50,8 @@ const LAG_PART: u64 = 16;
 /// The database in memory, and what is on its way there. See the module.
 pub struct Mirror<'c> {
     memory: Memory<'c>,
+    /// What it never gets.
+    volatile: Volatile,
     /// What it lacks.
     lag: Lag,
     /// The batch that it is being given.
@@ -64,6 +71,7 @@ impl<'c> Mirror<'c> {
     pub fn new(memory: Memory<'c>) -> Mirror<'c> {
         Mirror {
             memory,
+            volatile: Volatile::default(),
             lag: Lag::default(),
             staged: None,
             staged_due: Time(0),
@@ -87,6 +95,10 @@ impl<'c> Mirror<'c> {
     ) -> Result<bool, StoreError> {
         let lag = || self.lag.message(id);
         let staged = || self.staged.as_ref()?.message(id);
+        if let Some((attributes, body)) = self.volatile.get(id) {
+            use_it(attributes, BodyRef::Kept(body));
+            return Ok(true);
+        }
         if let Some(row) = journal.message(id).or_else(lag).or_else(staged) {
             use_it(&row.attributes, BodyRef::Kept(&row.body));
             return Ok(true);
@@ -104,6 +116,16 @@ impl<'c> Mirror<'c> {
             Err(error) if error.is_want_of_memory() => Err(error),
             Err(error) => broken(error),
         }
+    }
+
+    /// Adds the content of a volatile message.
+    pub fn put_volatile(&mut self, id: MessageId, attributes: Attributes, body: Body) {
+        self.volatile.insert(id, (attributes, body));
+    }
+
+    /// Takes out the content of a message that is gone, or is volatile no more.
+    pub fn take_volatile(&mut self, id: MessageId) -> Option<(Attributes, Body)> {
+        self.volatile.remove(id)
     }
 
     /// How large the database in memory is, in bytes, with the pages that messages have left.

@@ -110,6 +110,9 @@ pub struct PutWith {
 pub struct Extras {
     /// Its deduplication key, and how long that is taken.
     pub keyed: Option<KeyedBy>,
+    /// Whether it is kept in memory alone, until the process ends. Then its answer waits for no
+    /// commit.
+    pub is_volatile: bool,
 }
 
 /// One of several steps that happen wholly or not at all.
@@ -163,8 +166,9 @@ pub enum Command {
     /// Queue a message. Answer: [`Reply::Put`].
     Put(Put),
     /// The same with what few puts ask for. Where the key is taken in the queue, the put joins the
-    /// message that has it, and what it brings is dropped. Answer: [`Reply::Put`], or
-    /// [`Reply::Joined`], which no refusal of puts precedes.
+    /// message that has it, and what it brings is dropped; one that is not volatile makes that message
+    /// durable. Answer: [`Reply::Put`], or [`Reply::Joined`], which no refusal of puts precedes unless
+    /// the message would have to become durable.
     PutWith(Box<PutWith>),
     /// Do all of this in this order, or nothing of it: where one step is impossible, or all of them
     /// are too much for one commit ([`TOGETHER_ROWS_MAX`], [`TOGETHER_BYTES_MAX`]), the whole is
@@ -268,6 +272,9 @@ pub enum Command {
     /// It is not after all: it is in the connection's hands as if it had just been taken on request.
     /// Answer: [`Reply::Marked`], or [`Reply::NotFound`] for one that is not marked.
     Unmark(MessageId),
+    /// Keep a volatile message beyond the end of the process, as it is now, and its key with it;
+    /// one that is kept already stays as it is. Answer: [`Reply::Promoted`] or [`Reply::NotFound`].
+    Promote(MessageId),
     /// Start the time to run of a held message anew. Answer: [`Reply::Touched`].
     Touch(MessageRef),
     /// Look at a message. Answer: a found message or [`Reply::NotFound`].
@@ -463,6 +470,8 @@ pub enum Reply {
     Buried,
     /// The message is marked to be settled later, or not any more.
     Marked,
+    /// The message is durable.
+    Promoted,
     /// Its time to run starts anew.
     Touched,
     /// So many messages were brought back.
@@ -506,6 +515,7 @@ impl Reply {
             Reply::Put(_)
                 | Reply::Joined(_)
                 | Reply::Together(_)
+                | Reply::Promoted
                 | Reply::Acknowledged
                 | Reply::Removed
                 | Reply::Released
@@ -544,6 +554,8 @@ pub struct Delivery<'a> {
     pub time_to_live_ms: Option<u64>,
     /// How often it has been handed out, this time included.
     pub reserves: u32,
+    /// Whether it ends with the process.
+    pub is_volatile: bool,
     /// What the protocol it came by left with it.
     pub attributes: &'a Attributes,
     /// The message itself.

@@ -29,6 +29,7 @@ pub enum Counted {
     Bury,
     Fail,
     Mark,
+    Promote,
     Touch,
     Peek,
     PeekReady,
@@ -372,6 +373,8 @@ pub struct MessageStatistics {
     pub failures: Failures,
     /// What the wall clock said then, in milliseconds since 1970.
     pub wall_ms: i64,
+    /// Whether it ends with the process.
+    pub is_volatile: bool,
 }
 
 /// How the processing of a message failed so far, as far as a policy counts that or its holders said so.
@@ -449,4 +452,6 @@ pub struct ListedMessage {
     pub created: Time,
     /// How its processing failed so far.
     pub failures: Failures,
+    /// Whether it ends with the process.
+    pub is_volatile: bool,
 }

@@ -16,6 +16,7 @@ mod pressure;
 mod slow;
 mod storm;
 mod tick;
+mod volatile;
 mod when_sent;
 
 use std::collections::HashMap;
@@ -34,15 +35,19 @@ use crate::channels::gate::Gate;
 use crate::channels::transport::Transport;
 use crate::channels::{self, End, NewConnection, Profile};
 use crate::journal::Batch;
-use crate::protocol::{self, Decoder, Setup};
+use crate::protocol::{self, Decoder, Encoder, Setup};
 use crate::store::{self, ErrorSource};
 use crate::wire::threads::Threads;
-use crate::words::command::Requests;
+use crate::words::command::{
+    Command, Delivery, Extras, Put, PutWith, Reply, Request, Requests, Tag, Target,
+};
 use crate::words::durability::Durability;
 use crate::words::ids::MessageId;
+use crate::words::key::KeyedBy;
 use crate::words::limits::{
     Charge, EVENTS_PER_TURN_MAX, EVENTS_WAITING_MAX, LimitValues, TICK_BYTES_MAX,
 };
+use crate::words::output::Output;
 
 /// What differs between stages.
 pub(super) struct Settings {
@@ -88,6 +93,37 @@ struct Client {
     stream: Option<UnixStream>,
     decoder: Box<dyn Decoder>,
     gate: Arc<Gate>,
+}
+
+/// A protocol's encoder that has words for all answers.
+struct Speaker(Box<dyn Encoder>);
+
+impl Encoder for Speaker {
+    fn greet(&mut self, out: &mut Output) {
+        self.0.greet(out);
+    }
+
+    fn reply(&mut self, tag: &Tag, reply: &Reply, out: &mut Output) {
+        match (tag, reply) {
+            (Tag::None, Reply::Promoted) => out.buffer().extend_from_slice(b"PROMOTED\r\n"),
+            (Tag::None, Reply::Joined(Some(id))) => {
+                out.buffer().extend_from_slice(format!("JOINED {id}\r\n").as_bytes());
+            }
+            _ => self.0.reply(tag, reply, out),
+        }
+    }
+
+    fn durability(&self, tag: &Tag) -> Option<Durability> {
+        self.0.durability(tag)
+    }
+
+    fn promises(&self, tag: &Tag) -> bool {
+        self.0.promises(tag)
+    }
+
+    fn deliver(&mut self, tag: &Tag, delivery: &Delivery<'_>, out: &mut Output) {
+        self.0.deliver(tag, delivery, out);
+    }
 }
 
 impl Stage {
@@ -188,7 +224,7 @@ impl Stage {
         let opened = NewConnection {
             connection: id,
             transport: Arc::new(Transport::plain(ours)),
-            encoder,
+            encoder: Box::new(Speaker(encoder)),
             gate: gate.clone(),
             profile: Profile { protocol, durability, ack_timeout_ms: 0 },
             peer: channels::PeerAddress::Unix,
@@ -207,6 +243,20 @@ impl Stage {
         let charge = Charge::new(self.shared.budget.clone());
         let requests = requests.take();
         self.events.send(Event::Requests { connection: client.id, requests, charge }).unwrap();
+    }
+
+    /// A peer asks for what no protocol has words for yet, and the turn that takes it.
+    pub fn ask(&mut self, letter: char, command: Command) {
+        self.send_command(letter, command);
+        self.turn();
+    }
+
+    /// The same; nobody has taken it yet.
+    pub fn send_command(&mut self, letter: char, command: Command) {
+        let connection = self.clients[&letter].id;
+        let requests = vec![Request { tag: Tag::None, command }];
+        let charge = Charge::new(self.shared.budget.clone());
+        self.events.send(Event::Requests { connection, requests, charge }).unwrap();
     }
 
     /// What a peer sends lies in its socket; its thread has not read it yet.
@@ -353,6 +403,12 @@ pub(super) fn io_error() -> StoreError {
 /// Puts a message with beanstalk.
 pub(super) fn put(body: &str) -> String {
     format!("put 0 0 60 {}\r\n{body}\r\n", body.len())
+}
+
+/// Puts a volatile message, under a key or not.
+pub(super) fn put_volatile(body: impl Into<Vec<u8>>, keyed: Option<KeyedBy>) -> Command {
+    let put = Put::new(Target::Referred, body.into());
+    Command::PutWith(Box::new(PutWith { put, extras: Extras { keyed, is_volatile: true } }))
 }
 
 /// A php-mq message of these packets.

@@ -1,22 +1,11 @@
 //! Messages that are done when the answer that carries them has left.
 
 use super::*;
-use crate::words::command::{
-    Amount, Command, Options, Request, Settlement, Sources, SubscriptionKey, Tag,
-};
+use crate::words::command::{Amount, Options, Settlement, Sources, SubscriptionKey};
 use crate::words::ids::QueueName;
 use Durability::Periodic;
 
 impl Stage {
-    /// A peer asks for something that its protocol has no word for.
-    fn ask(&mut self, letter: char, command: Command) {
-        let connection = self.clients[&letter].id;
-        let requests = vec![Request { tag: Tag::None, command }];
-        let charge = Charge::new(self.shared.budget.clone());
-        self.events.send(Event::Requests { connection, requests, charge }).unwrap();
-        self.turn();
-    }
-
     fn messages(&self) -> u64 {
         self.dispatcher.engine.stored().1
     }

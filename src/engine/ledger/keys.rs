@@ -25,7 +25,8 @@ impl Ledger {
             KeyTerm::For(millis) => Until::Moment(turn.time().plus(millis)),
         };
         let queue = self.messages[slot].queue;
-        let taken = TakenKey { key: keyed.key, queue, message: Some(slot), until };
+        let is_volatile = self.messages[slot].is_volatile;
+        let taken = TakenKey { key: keyed.key, queue, message: Some(slot), until, is_volatile };
         let key = self.add_key(taken);
         self.save_key(turn, key);
     }
@@ -46,7 +47,7 @@ impl Ledger {
 
     /// Frees a key. Its queue may be unneeded then.
     pub fn free_key(&mut self, turn: &mut Turn<'_>, key: KeySlot) -> QueueSlot {
-        let TakenKey { key: name, queue, message, until } = self.keys.remove(key);
+        let TakenKey { key: name, queue, message, until, is_volatile } = self.keys.remove(key);
         if let Until::Moment(at) = until {
             self.deadlines.cancel(at, Due::Key(key));
         }
@@ -54,7 +55,7 @@ impl Ledger {
             self.messages[slot].has_key = false;
         }
         self.queues[queue].keys -= 1;
-        if let Some(id) = self.queues[queue].id {
+        if !is_volatile && let Some(id) = self.queues[queue].id {
             turn.change(Change::KeyGone { queue: id, key: name.as_slice().into() });
         }
         queue
@@ -104,8 +105,12 @@ impl Ledger {
         }
     }
 
-    fn save_key(&self, turn: &mut Turn<'_>, key: KeySlot) {
+    /// Writes down who has a key, if anything is written of it.
+    pub(super) fn save_key(&self, turn: &mut Turn<'_>, key: KeySlot) {
         let taken = &self.keys[key];
+        if taken.is_volatile {
+            return;
+        }
         // Invariant: the queue has a number, since the message was written first.
         let Some(queue) = self.queues[taken.queue].id else { return };
         let until = match taken.until {

@@ -3,7 +3,8 @@
 //!
 //! Its fields are private, and reading it gives shared references only. So no rule can move a
 //! message from one state to another, or write what is counted, but through the functions of this
-//! folder: `moves` and `dead_letters` for messages, `keys` for what they are called, `references` for who refers to a queue,
+//! folder: `moves` and `dead_letters` for messages, `keys` for what they are called,
+//! `volatile` for what no database has of them, `references` for who refers to a queue,
 //! `subscriptions` for who stands in its rotation, `clocks` for deadlines. What to do, and when, is
 //! up to the rules above.
 
@@ -14,6 +15,7 @@ mod marks;
 mod moves;
 mod references;
 mod subscriptions;
+mod volatile;
 
 pub(super) use moves::{Detached, Flushed, Lost};
 
@@ -56,9 +58,17 @@ pub(super) struct Ledger {
 pub(super) struct Counts {
     pub messages: StateCounts,
     pub body_bytes: u64,
+    pub volatile: VolatileCounts,
     pub producers: u64,
     pub workers: u64,
     pub waiting: u64,
+}
+
+/// How much of what there is is volatile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct VolatileCounts {
+    pub messages: u64,
+    pub body_bytes: u64,
 }
 
 impl Default for Ledger {

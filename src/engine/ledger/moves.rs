@@ -7,12 +7,12 @@ use crate::words::change::Change;
 use crate::words::clock::Time;
 use crate::words::ids::{MessageId, Sequence};
 
-use super::super::Turn;
 use super::super::state::deadlines::Due;
 use super::super::state::message::{History, Message, Slot, State};
 use super::super::state::queue::{QueueSlot, URGENT_BELOW};
 use super::super::state::ready::ReadyList;
 use super::super::state::reservation::{Holder, Of, ReservationSlot};
+use super::super::{Effect, Turn};
 use super::Ledger;
 
 /// A message that is on no list.
@@ -75,6 +75,9 @@ impl Ledger {
         let body_bytes = u64::from(message.body_bytes);
         self.counts.body_bytes += body_bytes;
         self.queues[message.queue].body_bytes += body_bytes;
+        if message.is_volatile {
+            self.count_volatile(body_bytes);
+        }
         Detached(self.messages.insert(message, history))
     }
 
@@ -260,6 +263,10 @@ impl Ledger {
         }
         self.counts.body_bytes -= u64::from(message.body_bytes);
         self.queues[message.queue].body_bytes -= u64::from(message.body_bytes);
+        if message.is_volatile {
+            self.uncount_volatile(u64::from(message.body_bytes));
+            return turn.effects.push(Effect::RemoveVolatile(message.id));
+        }
         turn.change(Change::Removed(message.id));
     }
 
@@ -307,15 +314,19 @@ impl Ledger {
         self.messages[slot].unsaved = true;
     }
 
-    /// Writes down where the message is now.
+    /// Writes down where the message is now, if anything is written of it.
     pub fn save(&mut self, turn: &mut Turn<'_>, slot: Slot) {
+        if self.messages[slot].is_volatile {
+            return;
+        }
         let row = self.state_row(slot);
         turn.change(Change::Moved(row));
     }
 
     /// Lists the rows of all messages whose counters have changed since they were last written.
     pub fn unsaved_counters(&mut self) -> Vec<Change> {
-        let unsaved = self.messages.iter().filter(|(_, message)| message.unsaved);
+        let unsaved = |message: &Message| message.unsaved && !message.is_volatile;
+        let unsaved = self.messages.iter().filter(|(_, message)| unsaved(message));
         let slots: Vec<Slot> =
             unsaved.map(|(slot, _)| slot).filter(|slot| !self.is_flushed(*slot)).collect();
         slots.into_iter().map(|slot| Change::Moved(self.state_row(slot))).collect()

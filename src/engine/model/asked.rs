@@ -4,6 +4,7 @@ use crate::words::change::Counters;
 use crate::words::change::MessageState;
 use crate::words::command::{Amount, Command, Options, Put, Target};
 use crate::words::ids::QueueName;
+use crate::words::refusal::Refusal;
 use crate::words::settings::{QueueLimits, QueueSetting};
 use crate::words::statistics::Failures;
 
@@ -17,10 +18,12 @@ impl Model {
             Target::Named(name) => Some(name.clone()),
         }
     }
-    pub fn put(&mut self, who: char, put: Put) {
+    pub fn put(&mut self, who: char, put: Put, is_volatile: bool) {
         self.session(who).producer = true;
-        if self.refusing && self.session(who).serial {
-            return self.say(who, "refused Draining");
+        let needs_nothing = |refusal| is_volatile && refusal == Refusal::StoreUnavailable;
+        let refusal = self.refusing.filter(|refusal| !needs_nothing(*refusal));
+        if let Some(refusal) = refusal.filter(|_| self.sessions[&who].serial) {
+            return self.say(who, &format!("refused {refusal:?}"));
         }
         let queue = match &put.queue {
             Target::Referred => self.session(who).used.clone(),
@@ -32,11 +35,11 @@ impl Model {
         if self.session(who).serial && limits.refuse(count, put.priority.unwrap_or(1_024)) {
             return self.say(who, "refused QueueFull");
         }
-        let id = self.add(put, &queue);
+        let id = self.add(put, &queue, is_volatile);
         self.say(who, &format!("put {id}"));
         self.serve(&queue);
     }
-    pub fn add(&mut self, put: Put, queue: &QueueName) -> u64 {
+    pub fn add(&mut self, put: Put, queue: &QueueName, is_volatile: bool) -> u64 {
         let (id, now) = (self.next_id, self.now);
         self.next_id += 1;
         self.messages.push(Message {
@@ -51,6 +54,7 @@ impl Model {
             counters: Counters::default(),
             failures: Failures::default(),
             home: None,
+            is_volatile,
         });
         self.queues.get_mut(queue).unwrap().puts += 1;
         id
@@ -95,7 +99,7 @@ impl Model {
     }
     pub fn execute(&mut self, who: char, command: Command) {
         match command {
-            Command::Put(put) => self.put(who, put),
+            Command::Put(put) => self.put(who, put, false),
             Command::PutWith(with) => self.put_with(who, *with),
             Command::Together(steps) => self.together(who, steps),
             Command::FindKey { queue, key } => self.find_key(who, queue.as_ref(), &key),
@@ -125,6 +129,7 @@ impl Model {
             Command::Remove(id) => self.remove(who, id.0),
             Command::Mark(message) => self.mark(who, &message),
             Command::Unmark(id) => self.unmark(who, id.0),
+            Command::Promote(id) => self.promote(who, id.0),
             Command::Touch(message) => self.touch(who, &message),
             Command::Acknowledge(_)
             | Command::Release { .. }

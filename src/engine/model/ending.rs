@@ -46,9 +46,12 @@ impl Model {
         self.resume();
     }
     /// The daemon is stopped in order and started again. What was in somebody's hands is ready
-    /// again; dead letters, attempts and what an operator has set are as they were.
+    /// again; dead letters, attempts and what an operator has set are as they were. What is volatile
+    /// is gone.
     pub fn restart(&mut self) {
         let now = self.now;
+        self.messages.retain(|message| !message.is_volatile);
+        self.keys.retain(|_, taken| !taken.is_volatile);
         self.sessions.clear();
         self.subscriptions.clear();
         self.resumable.clear();

@@ -21,6 +21,7 @@ use crate::words::command::{Amount, Command, Demand, Settlement, Tag};
 use crate::words::ids::QueueName;
 use crate::words::key::Key;
 use crate::words::policy::Policies;
+use crate::words::refusal::Refusal;
 use crate::words::settings::QueueLimits;
 use crate::words::statistics::Failures;
 
@@ -43,6 +44,7 @@ pub struct Message {
     pub counters: Counters,
     pub failures: Failures,
     pub home: Option<returns::Home>,
+    pub is_volatile: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +128,7 @@ pub struct Model {
     pub resumable: VecDeque<char>,
     /// Standing subscriptions of several queues that have room again.
     pub entered: Vec<u64>,
-    pub refusing: bool,
+    pub refusing: Option<Refusal>,
     pub keys: BTreeMap<(Key, QueueName), TakenKey>,
     pub joined: u64,
     pub timeouts: u64,
@@ -295,7 +297,8 @@ impl Model {
             At::Buried(_) => format!(" ttl {}", message.expires),
             _ => format!(" ttl {}", message.expires.saturating_sub(now)),
         };
-        self.say(who, &format!("{how} {id}{left}"));
+        let volatile = if message.is_volatile { " volatile" } else { "" };
+        self.say(who, &format!("{how} {id}{left}{volatile}"));
     }
     /// Whether its holder took it on request, or it is the oldest of its window.
     fn is_in_work(&self, id: u64) -> bool {

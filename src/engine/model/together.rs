@@ -2,6 +2,7 @@
 
 use crate::words::command::{Command, Target, TogetherStep};
 use crate::words::ids::QueueName;
+use crate::words::refusal::Refusal;
 
 use super::Model;
 
@@ -9,7 +10,7 @@ impl Model {
     pub fn together(&mut self, who: char, steps: Box<[TogetherStep]>) {
         let settled = match self.check(who, &steps) {
             Ok(settled) => settled,
-            Err(refusal) => return self.say(who, &format!("refused {refusal}")),
+            Err(refusal) => return self.say(who, &format!("refused {refusal:?}")),
         };
         let mut touched: Vec<QueueName> = Vec::new();
         for step in &steps {
@@ -56,7 +57,7 @@ impl Model {
         }
     }
     /// The messages that are settled, or why nothing happens.
-    fn check(&self, who: char, steps: &[TogetherStep]) -> Result<Vec<u64>, &'static str> {
+    fn check(&self, who: char, steps: &[TogetherStep]) -> Result<Vec<u64>, Refusal> {
         let mut settled = Vec::new();
         let mut put: Vec<QueueName> = Vec::new();
         for step in steps {
@@ -65,20 +66,22 @@ impl Model {
                 | TogetherStep::Release { message, .. }
                 | TogetherStep::Bury { message, .. }
                 | TogetherStep::Fail { message, .. } => message,
-                TogetherStep::Put(_) if self.refusing => return Err("Draining"),
                 TogetherStep::Put(with) => {
+                    if let Some(refusal) = self.refusing {
+                        return Err(refusal);
+                    }
                     let queue = match &with.put.queue {
                         Target::Referred => self.sessions[&who].used.clone(),
                         Target::Named(name) => Some(name.clone()),
                     };
-                    let Some(queue) = queue else { return Err("TooManyQueues") };
+                    let Some(queue) = queue else { return Err(Refusal::TooManyQueues) };
                     put.push(queue.clone());
                     let mut made = put.clone();
                     made.retain(|name| !self.queues.contains_key(name));
                     made.sort();
                     made.dedup();
                     if made.contains(&queue) && self.queues.len() + made.len() > self.queues_max {
-                        return Err("TooManyQueues");
+                        return Err(Refusal::TooManyQueues);
                     }
                     let messages = self.messages.iter().filter(|m| m.queue == queue).count();
                     let before = put.iter().filter(|name| **name == queue).count() - 1;
@@ -86,14 +89,14 @@ impl Model {
                     let full = (messages + before) as u64;
                     let priority = with.put.priority.unwrap_or(1_024);
                     if limits.is_some_and(|limits| limits.refuse(full, priority)) {
-                        return Err("QueueFull");
+                        return Err(Refusal::QueueFull);
                     }
                     continue;
                 }
             };
             let all = self.all_meant(who, message);
             let free = all.into_iter().find(|id| !settled.contains(id));
-            settled.push(free.ok_or("NotHeld")?);
+            settled.push(free.ok_or(Refusal::NotHeld)?);
         }
         Ok(settled)
     }

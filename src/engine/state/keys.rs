@@ -14,7 +14,7 @@ use super::queue::QueueSlot;
 /// Where a key lies in [`TakenKeys`]; reused after it is free.
 pub type KeySlot = u32;
 
-/// A key that is taken. Kept in the database.
+/// A key that is taken. Kept in the database, unless it is volatile.
 #[derive(Debug)]
 pub struct TakenKey {
     pub key: Key,
@@ -23,6 +23,8 @@ pub struct TakenKey {
     /// The message; `None` once the key has outlived that.
     pub message: Option<Slot>,
     pub until: Until,
+    /// Whether it ends with the process, like the message that has taken it.
+    pub is_volatile: bool,
 }
 
 /// How long a key is taken.
@@ -74,6 +76,11 @@ impl TakenKeys {
         if let Some(message) = self.slots[slot as usize].message.take() {
             self.by_message.remove(&message);
         }
+    }
+
+    /// Has a key stay taken beyond the end of the process.
+    pub fn make_durable(&mut self, slot: KeySlot) {
+        self.slots[slot as usize].is_volatile = false;
     }
 
     /// The key of a queue, if it is taken there.

@@ -22,7 +22,8 @@ pub type Slot = u32;
 
 /// A message as the core sees it.
 ///
-/// Kept in the database: all fields but the reservation, and `reserves` as of the last move.
+/// Kept in the database, unless it is volatile: all fields but the reservation, and `reserves` as of
+/// the last move.
 #[derive(Debug)]
 pub struct Message {
     pub id: MessageId,
@@ -44,6 +45,8 @@ pub struct Message {
     pub has_failed: bool,
     /// Whether it has taken a key.
     pub has_key: bool,
+    /// Whether it ends with the process: no database has it.
+    pub is_volatile: bool,
 }
 
 /// The state of a message; the picture of it is at [`crate::words::change::MessageState`].

@@ -13,7 +13,7 @@ use crate::words::refusal::Refusal;
 use super::super::Input;
 
 /// What was to be stored so far, in a new life.
-fn restarted(t: &mut Talk, down_ms: u64) -> Talk {
+pub(super) fn restarted(t: &mut Talk, down_ms: u64) -> Talk {
     let mut rows = Rows::default();
     t.changes.drain(..).for_each(|change| rows.apply(change));
     let limits = Arc::new(Limits::new(&LimitValues::default()));

@@ -30,12 +30,15 @@ mod subscriptions;
 mod time_to_live;
 mod time_to_run;
 mod together;
+mod volatile;
 mod window;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::words::body::Body;
 use crate::words::cause::Reason;
-use crate::words::change::{Change, MessageState};
+use crate::words::change::{Attributes, Change, MessageRow, MessageState};
 use crate::words::clock::{Now, Time};
 use crate::words::command::{
     Amount, Command, Extras, Handing, Manner, MessageRef, Options, Put, PutWith, Reply, Request,
@@ -59,6 +62,10 @@ pub struct Talk {
     pub now: Now,
     /// What was to be stored so far.
     pub changes: Vec<Change>,
+    /// The volatile messages.
+    pub volatile: Contents,
+    /// The answers of the last step that waited for no commit, as they are told.
+    pub at_once: Vec<String>,
     /// The replies of the last step, for a look at their insides.
     pub replies: Vec<Reply>,
     /// Whether the invariants are checked after each step; too slow for many thousand messages.
@@ -76,7 +83,15 @@ impl Talk {
 
     pub fn over(engine: Engine) -> Talk {
         let now = Now { time: Time(START), wall_offset_ms: 0 };
-        Talk { engine, now, changes: vec![], replies: vec![], checking: true }
+        Talk {
+            engine,
+            now,
+            changes: vec![],
+            volatile: Contents::default(),
+            at_once: vec![],
+            replies: vec![],
+            checking: true,
+        }
     }
 
     /// Connections of serial protocols that use and watch `q`, which vanishes like others.
@@ -221,11 +236,22 @@ impl Talk {
 
     fn done(&mut self, effects: Vec<Effect>) -> String {
         self.replies.clear();
+        self.at_once.clear();
         let mut told = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Change(change) => self.changes.push(change),
+                Effect::PutVolatile(id, attributes, body) => {
+                    self.volatile.put(id, attributes, body)
+                }
+                Effect::RemoveVolatile(id) => self.volatile.remove(id),
+                Effect::Promote(row) => self.changes.push(self.volatile.promote(row)),
                 Effect::Tie => {}
+                Effect::ReplyAtOnce(who, _, reply) => {
+                    told.push(format!("{} {}", letter(who), tell(&reply)));
+                    self.at_once.extend(told.last().cloned());
+                    self.replies.push(reply);
+                }
                 Effect::Reply(who, _, reply) => {
                     told.push(format!("{} {}", letter(who), tell(&reply)));
                     self.replies.push(reply);
@@ -238,10 +264,11 @@ impl Talk {
                     };
                     let left = handed.time_to_live_ms.map(|ttl| format!(" ttl {ttl}"));
                     told.push(format!(
-                        "{} {how} {}{}{}",
+                        "{} {how} {}{}{}{}",
                         letter(who),
                         handed.id,
                         left.unwrap_or_default(),
+                        if handed.is_volatile { " volatile" } else { "" },
                         shown(&tag)
                     ));
                 }
@@ -255,6 +282,7 @@ impl Talk {
                 Effect::ReserveIds(below) => told.push(format!("ids below {below}")),
             }
         }
+        assert_eq!(self.engine.volatile().1, self.volatile.len(), "volatile messages");
         if self.checking {
             self.engine.check_invariants();
         }
@@ -279,6 +307,35 @@ impl Talk {
             matches!(how, "dispatched" | "reserved").then(|| format!("{who}{id}"))
         });
         parts.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The content of volatile messages, as the dispatcher has it.
+#[derive(Default)]
+pub struct Contents(BTreeMap<MessageId, (Attributes, Body)>);
+
+impl Contents {
+    pub fn put(&mut self, id: MessageId, attributes: Attributes, body: Body) {
+        assert!(self.0.insert(id, (attributes, body)).is_none(), "{id} is put twice");
+    }
+
+    pub fn remove(&mut self, id: MessageId) {
+        assert!(self.0.remove(&id).is_some(), "{id} is removed when gone");
+    }
+
+    /// What is kept of a message that becomes durable.
+    pub fn promote(&mut self, row: MessageRow) -> Change {
+        let content = self.0.remove(&row.id);
+        let (attributes, body) = content.unwrap_or_else(|| panic!("{} is not volatile", row.id));
+        Change::Put(MessageRow { attributes, body, ..row })
+    }
+
+    pub fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -357,12 +414,13 @@ pub fn command(text: &str) -> Command {
     let id = || MessageId(said.number(1));
     match said.0[0] {
         "put" => match said.keyed() {
-            None => Command::Put(said.put()),
-            keyed => {
-                let extras = Extras { keyed };
-                Command::PutWith(Box::new(PutWith { put: said.put(), extras }))
-            }
+            None if !said.has("volatile") => Command::Put(said.put()),
+            keyed => Command::PutWith(Box::new(PutWith {
+                put: said.put(),
+                extras: Extras { keyed, is_volatile: said.has("volatile") },
+            })),
         },
+        "promote" => Command::Promote(id()),
         "find" => Command::FindKey { queue: said.name(2), key: key(said.0[1]) },
         "use" => Command::Refer(queue(said.0[1])),
         "watch" => watch(queue(said.0[1])),
@@ -510,6 +568,10 @@ impl Said<'_> {
         Some(Reason::new(self.0[at + 1..].join(" ").as_bytes()))
     }
 
+    fn has(&self, word: &str) -> bool {
+        self.0.contains(&word)
+    }
+
     fn option(&self, name: &str) -> Option<u64> {
         let at = self.0.iter().position(|word| *word == name)?;
         Some(self.number(at + 1))
@@ -554,5 +616,7 @@ impl Said<'_> {
     }
 }
 
-const OPTIONS: [&str; 11] =
-    ["pri", "delay", "ttr", "ttl", "bytes", "for", "count", "because", "taken", "done", "outlived"];
+const OPTIONS: [&str; 12] = [
+    "pri", "delay", "ttr", "ttl", "bytes", "for", "count", "because", "taken", "done", "outlived",
+    "volatile",
+];

@@ -65,6 +65,7 @@ impl Encoder for BeanstalkEncoder {
             | Reply::WakeUp
             | Reply::Joined(_)
             | Reply::Marked
+            | Reply::Promoted
             | Reply::Together(_)
             | Reply::Keys(_) => word("INTERNAL_ERROR", out),
         }
@@ -197,6 +198,7 @@ mod tests {
             priority: 0,
             time_to_live_ms: None,
             reserves: 1,
+            is_volatile: false,
             attributes: &Attributes::default(),
             body: BodyRef::Lent(b"hello"),
         };
@@ -282,6 +284,7 @@ mod tests {
             counters: Counters { reserves: 1, timeouts: 2, releases: 3, buries: 4, kicks: 5 },
             failures: Failures::default(),
             wall_ms: 0,
+            is_volatile: false,
         };
         assert_eq!(
             document_of(&Reply::MessageStatistics(Box::new(statistics.clone()))),

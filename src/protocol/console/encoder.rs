@@ -9,7 +9,6 @@ use crate::words::change::MessageState;
 use crate::words::clock::{Now, Time};
 use crate::words::command::{Delivery, Reply, Tag};
 use crate::words::output::Output;
-use crate::words::printable::safe;
 use crate::words::refusal::Refusal;
 use crate::words::settings::QueueLimits;
 use crate::words::statistics::{
@@ -18,7 +17,7 @@ use crate::words::statistics::{
 
 use super::TerminalSize;
 use super::draw::Draw;
-use super::format::{bar, cell, moment, size, uptime};
+use super::format::{bar, cell, moment, safe, size, uptime};
 use super::help::{self, COMMANDS};
 use super::keyboard::{DO, WINDOW_SIZE};
 
@@ -426,6 +425,7 @@ mod tests {
             body_bytes: 100,
             created: Time(1_795_182_600_000),
             failures: Failures::default(),
+            is_volatile: false,
         };
         let messages = (1..=count).map(message).collect();
         Reply::Listing(Box::new(Listing {

@@ -142,6 +142,7 @@ mod tests {
             priority: 1_024,
             time_to_live_ms: left_ms,
             reserves: 1,
+            is_volatile: false,
             attributes,
             body: BodyRef::Lent(b"hello world!"),
         };

@@ -58,6 +58,9 @@ impl Storm<'_> {
         let message = &self.living[&id];
         let (state, holder, is_large) = (message.state, message.holder, message.is_large());
         let who = holder.unwrap_or(self.random.below(2));
+        if message.is_volatile && self.random.below(3) == 0 {
+            return self.promote(who, id);
+        }
         match (self.random.below(3), holder.is_some()) {
             (0, _) => self.remove(who, id),
             (1, true) => self.give_back(who, id, "release", Ready),
@@ -76,10 +79,18 @@ impl Storm<'_> {
         answer: impl Into<String>,
         promise: Option<Promise>,
     ) {
-        let peer = &mut self.peers[who];
-        self.stage.send(peer.letter, text);
+        self.stage.send(self.peers[who].letter, text);
+        self.await_answer(who, answer, promise);
+    }
+
+    fn await_answer(&mut self, who: usize, answer: impl Into<String>, promise: Option<Promise>) {
         let promise = promise.filter(|_| who == WRITE);
-        peer.awaits.push_back(Answer { text: answer.into(), promise });
+        self.peers[who].awaits.push_back(Answer { text: answer.into(), promise });
+    }
+
+    /// What an answer about a message promises.
+    fn promise_of(&self, id: MessageId, promise: Promise) -> Option<Promise> {
+        (!self.living[&id].is_volatile).then_some(promise)
     }
 
     fn any_priority(&mut self) -> u32 {
@@ -98,20 +109,42 @@ impl Storm<'_> {
 
         let id = MessageId(self.next_id);
         let body_bytes = mark(id).len() + filler;
-        let head = format!("put {priority} 0 {TIME_TO_RUN} {body_bytes}\r\n{}", mark(id));
-        let text = [head.as_bytes(), &FILLER[..filler], b"\r\n"].concat();
-        if self.stage.dispatcher.commits.failing {
-            self.disk.tally.refused += 1;
-            return self.say(who, text, "OUT_OF_MEMORY\r\n", None);
+        let is_volatile = self.random.below(3) == 0;
+        if is_volatile {
+            let body = [mark(id).as_bytes(), &FILLER[..filler]].concat();
+            let Command::PutWith(mut with) = put_volatile(body, None) else { unreachable!() };
+            with.put.priority = Some(priority);
+            with.put.time_to_run_ms = Some(TIME_TO_RUN * 1_000);
+            self.stage.send_command(self.peers[who].letter, Command::PutWith(with));
+            self.await_answer(who, format!("INSERTED {id}\r\n"), None);
+        } else {
+            let head = format!("put {priority} 0 {TIME_TO_RUN} {body_bytes}\r\n{}", mark(id));
+            let text = [head.as_bytes(), &FILLER[..filler], b"\r\n"].concat();
+            if self.stage.dispatcher.commits.failing {
+                self.disk.tally.refused += 1;
+                return self.say(who, text, "OUT_OF_MEMORY\r\n", None);
+            }
+            self.say(who, text, format!("INSERTED {id}\r\n"), Some(Promise::Stored(id)));
         }
-        self.say(who, text, format!("INSERTED {id}\r\n"), Some(Promise::Stored(id)));
-        self.living.insert(id, Message { queue, filler, priority, state: Ready, holder: None });
+        let message = Message { queue, filler, priority, state: Ready, holder: None, is_volatile };
+        self.living.insert(id, message);
         self.next_id += 1;
         self.put_bytes += body_bytes as u64 + MESSAGE_OVERHEAD_BYTES;
     }
 
+    /// A volatile message becomes durable.
+    fn promote(&mut self, who: usize, id: MessageId) {
+        self.stage.send_command(self.peers[who].letter, Command::Promote(id));
+        if self.stage.dispatcher.commits.failing {
+            return self.await_answer(who, "OUT_OF_MEMORY\r\n", None);
+        }
+        self.await_answer(who, "PROMOTED\r\n", Some(Promise::Stored(id)));
+        self.living.get_mut(&id).unwrap().is_volatile = false;
+        self.disk.tally.promoted += 1;
+    }
+
     fn remove(&mut self, who: usize, id: MessageId) {
-        let promise = Some(Promise::Removed(id));
+        let promise = self.promise_of(id, Promise::Removed(id));
         self.say(who, format!("delete {id}\r\n"), "DELETED\r\n", promise);
         self.living.remove(&id);
     }
@@ -137,13 +170,14 @@ impl Storm<'_> {
         let delay = if state == Ready { " 0" } else { "" };
         let answer = if state == Ready { "RELEASED\r\n" } else { "BURIED\r\n" };
         let text = format!("{verb} {id} {priority}{delay}\r\n");
-        self.say(who, text, answer, Some(Promise::Moved));
+        self.say(who, text, answer, self.promise_of(id, Promise::Moved));
         let message = self.living.get_mut(&id).unwrap();
         (message.priority, message.state, message.holder) = (priority, state, None);
     }
 
     fn kick(&mut self, who: usize, id: MessageId) {
-        self.say(who, format!("kick-job {id}\r\n"), "KICKED\r\n", Some(Promise::Moved));
+        let promise = self.promise_of(id, Promise::Moved);
+        self.say(who, format!("kick-job {id}\r\n"), "KICKED\r\n", promise);
         self.living.get_mut(&id).unwrap().state = Ready;
     }
 

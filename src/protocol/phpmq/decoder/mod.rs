@@ -310,7 +310,8 @@ impl Decoder {
                         None => Command::Put(put),
                         Some(key) => {
                             let term = message.key_time_ms.map_or(KeyTerm::UntilDone, KeyTerm::For);
-                            let extras = Extras { keyed: Some(KeyedBy { key, term }) };
+                            let keyed = Some(KeyedBy { key, term });
+                            let extras = Extras { keyed, ..Extras::default() };
                             Command::PutWith(Box::new(PutWith { put, extras }))
                         }
                     }

@@ -150,7 +150,8 @@ fn a_correlation_asks_for_a_confirmation_in_either_revision() {
 fn a_message_may_bring_a_key_in_either_revision_and_how_long_that_is_taken() {
     let with = |put, term| {
         let keyed = Some(KeyedBy { key: Key::new(b"k\0").unwrap(), term });
-        Command::PutWith(Box::new(PutWith { put, extras: Extras { keyed } }))
+        let extras = Extras { keyed, ..Extras::default() };
+        Command::PutWith(Box::new(PutWith { put, extras }))
     };
     let asked = |command| Request { tag: Tag::bytes(b"n"), command };
     let (done, hour) = (KeyTerm::UntilDone, KeyTerm::For(3_600_000));
