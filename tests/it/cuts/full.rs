@@ -165,7 +165,7 @@ fn story(seed: u64, sizes: Sizes, messages: u64) -> Option<()> {
     let mut random = Random::new(seed);
     let mut expected = Expected { model: Model::default(), unknown: Vec::new() };
     let opened = open(&disk.database());
-    let mut ids = Ids { message: opened.facts.next_id, queue: 1 };
+    let mut ids = Ids::new(opened.facts.next_id, 1);
     let store_file = opened.file.unwrap();
     let mut file = File::new(&store_file).unwrap();
     file.commit(&batch([expected.model.name_queue(&mut ids)]), true).unwrap();
@@ -214,7 +214,7 @@ fn with_messages(disk: &SmallDisk, messages: u64, in_order: bool) -> (Expected, 
     let mut random = Random::new(Random::seed());
     let mut expected = Expected { model: Model::default(), unknown: Vec::new() };
     let opened = open(&disk.database());
-    let mut ids = Ids { message: opened.facts.next_id, queue: 1 };
+    let mut ids = Ids::new(opened.facts.next_id, 1);
     let store_file = opened.file.unwrap();
     let mut file = File::new(&store_file).unwrap();
     tidy(&mut file);

@@ -38,10 +38,37 @@ pub(super) struct Move {
 }
 
 /// Ids that may be used.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Ids {
     pub message: u64,
     pub queue: u64,
+    /// Those of volatile messages, of which the database hears nothing before they become durable.
+    volatile: Vec<u64>,
+}
+
+impl Ids {
+    /// The next ones, without any volatile message.
+    pub fn new(message: u64, queue: u64) -> Ids {
+        Ids { message, queue, volatile: Vec::new() }
+    }
+
+    /// Now and then a volatile message takes an id.
+    pub fn put_volatile(&mut self) {
+        if self.message.is_multiple_of(5) {
+            self.volatile.push(self.message);
+            self.message += 1;
+        }
+    }
+
+    /// The id of what is put: the next one, or that of a volatile message which becomes durable.
+    fn draw(&mut self) -> u64 {
+        if self.volatile.len() as u64 > self.message % 7 {
+            let at = self.message as usize % self.volatile.len();
+            return self.volatile.swap_remove(at);
+        }
+        self.message += 1;
+        self.message - 1
+    }
 }
 
 /// How much a story writes.
@@ -217,8 +244,7 @@ impl Model {
         // Short ones more often than long ones.
         let bound = 1 + random.below(sizes.body_bytes_max);
         let length = random.below(bound) as usize;
-        let id = ids.message;
-        ids.message += 1;
+        let id = ids.draw();
         self.messages.insert(id, (queue, length, None));
         Change::Put(row(id, queue, length))
     }

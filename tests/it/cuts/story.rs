@@ -188,7 +188,7 @@ impl Story {
             lag: Vec::new(),
             journal: Journal::new(),
             model: self.candidates[0].clone(),
-            ids: Ids { message: facts.next_id, queue: facts.next_queue_id },
+            ids: Ids::new(facts.next_id, facts.next_queue_id),
             reserved: facts.ids_reserved,
             suspect: false,
         };
@@ -446,6 +446,9 @@ impl Dispatcher<'_> {
     }
 
     fn step(&mut self, sizes: &Sizes, random: &mut Random) {
+        if self.has_ids(2) {
+            self.ids.put_volatile();
+        }
         if self.has_ids(1) {
             let changes = self.model.step(&mut self.ids, sizes, random);
             changes.into_iter().for_each(|change| self.journal.record(change));
