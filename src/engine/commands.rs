@@ -36,7 +36,7 @@ impl Engine {
             }
             Command::Reserve { from, refuse_if_holding, timeout_ms, amount } => {
                 let until = timeout_ms.map_or(Time::NEVER, |timeout| turn.time().plus(timeout));
-                self.reserve_next(turn, asker, (&from, refuse_if_holding), (until, amount));
+                self.reserve_next(turn, asker, (from, refuse_if_holding), (until, amount));
             }
             Command::ReserveMessage(id) => self.reserve_message(turn, asker, id),
             Command::Acknowledge(message) => self.acknowledge(turn, asker, &message),

@@ -28,7 +28,7 @@ impl Engine {
         &mut self,
         turn: &mut Turn<'_>,
         asker: Asker,
-        (from, refuse_if_holding): (&Sources, bool),
+        (from, refuse_if_holding): (Sources, bool),
         (until, amount): (Time, Amount),
     ) {
         let who = asker.session;
@@ -38,19 +38,22 @@ impl Engine {
             // A subscription without queues can be waited for all the same.
             Sources::Subscription(key) => {
                 let key = match key {
-                    SubscriptionKey::Number(number) => Keyed::Number(*number),
-                    SubscriptionKey::Bytes(bytes) => Keyed::Bytes(bytes.clone()),
+                    SubscriptionKey::Number(number) => Keyed::Number(number),
+                    SubscriptionKey::Bytes(bytes) => Keyed::Bytes(bytes),
                     // It names no queue here, and so can have no message.
                     SubscriptionKey::Queue => return turn.reply(asker, Reply::TimedOut),
                 };
-                let is_there = self.ledger.session(who).subscription(&key).is_some();
-                if !is_there && !self.can_subscribe(who) {
-                    return turn.reply(asker, Reply::Refused(Refusal::OutOfMemory));
-                }
-                (self.ledger.open_subscription(turn.time(), who, key), None)
+                let from = match self.ledger.session(who).subscription(&key) {
+                    Some(from) => from,
+                    None if self.can_subscribe(who) => {
+                        self.ledger.open_subscription(turn.time(), who, key)
+                    }
+                    None => return turn.reply(asker, Reply::Refused(Refusal::OutOfMemory)),
+                };
+                (from, None)
             }
             Sources::Queues { names, settlement, terms } => {
-                let terms = (&names[..], *settlement, *terms);
+                let terms = (&names[..], settlement, terms);
                 match self.subscribe_once(turn, who, terms, waits) {
                     Ok(from) => (from, Some(names)),
                     Err(refusal) => return turn.reply(asker, Reply::Refused(refusal)),
@@ -59,7 +62,7 @@ impl Engine {
         };
         let portion = match amount {
             Amount::Total(count) => Portion::Total(count.max(1)),
-            Amount::Each(count) => Portion::Each(count.max(1), named.map(|n| self.present(n))),
+            Amount::Each(count) => Portion::Each(count.max(1), named.map(|n| self.present(&n))),
         };
         if refuse_if_holding && self.holds_one_of(who, from) {
             turn.reply(asker, Reply::Refused(Refusal::Holding));
@@ -147,8 +150,8 @@ impl Engine {
         names.iter().filter_map(|name| self.ledger.queues().find(name)).collect()
     }
 
-    /// Reserves a portion of a subscription, of whose messages this is one that can be handed out,
-    /// and the first one of all its queues where the portion is of all of them together.
+    /// Reserves a portion of a subscription. `first` is one of its messages that can be handed out,
+    /// and for a total the one that is handed out first.
     pub(super) fn hand_portion(
         &mut self,
         turn: &mut Turn<'_>,
@@ -266,8 +269,8 @@ impl Engine {
         self.first_good(turn, |ledger, now| ledger.queue(queue).next_ready(now))
     }
 
-    /// Any message that is the first of one of the queues of a subscription. Nothing is known of
-    /// any before all have been looked at: what is left out of an answer is taken for empty.
+    /// The first message of any queue of a subscription, after a look at all of them: a queue that
+    /// an answer leaves out is taken for empty, so none of them may be unknown.
     fn any_of_each(&mut self, turn: &mut Turn<'_>, from: SubscriptionSlot) -> Best {
         let mut any = Best::Nothing;
         for at in 0..self.ledger.subscription(from).queues.len() {

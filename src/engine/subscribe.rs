@@ -205,7 +205,7 @@ impl Engine {
         for name in names {
             let queue = match self.ledger.queues().find(name) {
                 None if !waits => continue,
-                // What does not wait is gone before anybody else takes memory.
+                // Without a wait the subscription ends within this command: memory is not short.
                 Some(queue) if !waits => Ok(queue),
                 _ if !self.can_subscribe(who) => Err(Refusal::OutOfMemory),
                 _ => self.queue(name).ok_or_else(|| self.refuse_queue()),

@@ -9,8 +9,8 @@ use rustc_hash::FxHashMap;
 
 use super::queue::QueueSlot;
 
-/// The size from which on places are kept, until the set has shrunk to half of it. So many lie in a
-/// kilobyte, and looking at them takes as long as looking one up.
+/// The size from which on places are kept, until the set has shrunk to half of it. A scan of so
+/// many, a kilobyte, costs about as much as a look-up.
 const INDEXED_FROM: usize = 64;
 
 /// One queue of a subscription.

@@ -117,8 +117,8 @@ pub struct Wait {
 pub enum Portion {
     /// So many messages of all of them together.
     Total(u32),
-    /// So many of each of them, or where they were named for this reserve alone, for each place in
-    /// this list: names can repeat.
+    /// So many of each of them. Where the reserve itself named its queues, so many for each entry
+    /// of this list, in which a queue can repeat.
     Each(u32, Option<Box<[QueueSlot]>>),
 }
 
@@ -167,11 +167,18 @@ impl Session {
     }
 
     /// The subscription of this key.
+    // Inlined for the first one, which nearly every reserve asks for; the search for others stays
+    // out of line.
+    #[inline]
     pub fn subscription(&self, keyed: &Keyed) -> Option<SubscriptionSlot> {
         match keyed {
             Keyed::Number(0) => self.first,
-            other => self.others.get(other).copied(),
+            other => self.other(other),
         }
+    }
+
+    fn other(&self, keyed: &Keyed) -> Option<SubscriptionSlot> {
+        self.others.get(keyed).copied()
     }
 
     /// All its subscriptions, in the order of their keys.
