@@ -26,7 +26,7 @@ use super::schema::setting;
 use super::spare_rows;
 use super::standing::connect_without_log;
 use super::tables::Tables;
-use super::{Facts, Renewed, StoreError};
+use super::{Facts, Remedy, Renewed, StoreError};
 use crate::words::limits::ID_BLOCK;
 
 /// A file that was read whole and found sound.
@@ -214,7 +214,13 @@ pub(super) fn commit_or_do_without<T>(
     if matches!(result, Err(StoreError::Full { .. })) {
         // A log that has no room left begins anew once it is in the file, which owns room for it.
         let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        let _ = moved.map_err(|error| store_error(paths, error));
+        // That syncs the log first. A failed sync means that what was found may be on no disk, and a
+        // second one would say that it is.
+        let moved = moved.map_err(|error| store_error(paths, error));
+        moved.or_else(|error| match error.remedy() {
+            Remedy::Rewrite => Err(error),
+            Remedy::RefusePuts | Remedy::Retry => Ok(()),
+        })?;
         result = commit();
     }
     match result {

@@ -18,6 +18,7 @@ use super::random::Random;
 const SECTOR_BYTES: usize = 512;
 const MARK: &str = "phpmq-disk-";
 const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 /// What the daemon makes beside its database when it does not trust it any more.
 const SUSPECT: &str = "q.db.suspect";
 
@@ -58,6 +59,8 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Error(i32),
+    /// There is no room for what is written or made; all else goes on.
+    Full,
     /// A part is written and no error told.
     Short,
     /// Only syncs fail.
@@ -317,7 +320,11 @@ impl State {
                 self.faults += 1;
                 Verdict::Short
             }
-            (Fault::Short, _) => Verdict::Go,
+            (Fault::Full, Change::Written(..) | Change::Made(_)) => {
+                self.faults += 1;
+                Verdict::Fail(ENOSPC)
+            }
+            (Fault::Short | Fault::Full, _) => Verdict::Go,
             (Fault::Error(_) | Fault::Sync, Change::Synced(file)) => {
                 self.faults += 1;
                 self.forgotten += 1;

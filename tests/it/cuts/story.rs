@@ -172,7 +172,10 @@ impl Story {
             Ok(opened) => opened,
             Err(_) if self.disk.has_ended() => return Life::Ended,
             Err(error) if self.disk.faults() > 0 => return Life::Refused(error),
-            Err(error) => return Life::Broken(format!("can not be opened: {error}")),
+            Err(error) => {
+                let before = &self.history;
+                return Life::Broken(format!("can not be opened: {error}; before: {before:?}"));
+            }
         };
         if let Err(broken) = self.compare(&opened) {
             return Life::Broken(broken);
@@ -200,7 +203,10 @@ impl Story {
                 break;
             }
         }
-        self.highest_id = self.highest_id.max(dispatcher.ids.message - 1);
+        // Of a reservation that a start has found, and that is not certain, none need be handed out.
+        if dispatcher.ids.message > facts.next_id {
+            self.highest_id = self.highest_id.max(dispatcher.ids.message - 1);
+        }
         self.history
             .push(format!("ids up to {} of {}", dispatcher.ids.message, dispatcher.reserved));
         if closes && !self.disk.has_ended() && self.close(&mut dispatcher, &orders) {
