@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use phpmq::channels::{self, Event, Finished, Order};
 use phpmq::journal::{Batch, Journal};
 use phpmq::persistence::{self, Progress};
-use phpmq::store::{self, Memory, Opened, Remedy, Slices, StoreError};
+use phpmq::store::{self, Memory, Opened, Remedy, Renewed, Slices, StoreError};
 
 use super::disk::{Disk, End, Plan};
 use super::model::{Ids, Model, Sizes, TOGETHER_STEPS_MAX};
@@ -177,9 +177,10 @@ impl Story {
                 return Life::Broken(format!("can not be opened: {error}; before: {before:?}"));
             }
         };
-        if let Err(broken) = self.compare(&opened) {
-            return Life::Broken(broken);
-        }
+        let model = match self.compare(&opened) {
+            Ok(found) => found,
+            Err(broken) => return Life::Broken(broken),
+        };
         if opened.file.is_some() && !self.disk.has_ended() && !self.disk.lock().has("q.db-wal") {
             return Life::Broken("it goes on without a write-ahead log".into());
         }
@@ -190,7 +191,7 @@ impl Story {
             memory: Memory::new(&memory).unwrap(),
             lag: Vec::new(),
             journal: Journal::new(),
-            model: self.candidates[0].clone(),
+            model,
             ids: Ids::new(facts.next_id, facts.next_queue_id),
             reserved: facts.ids_reserved,
             suspect: false,
@@ -225,8 +226,9 @@ impl Story {
         if lived { Life::Lived } else { Life::Ended }
     }
 
-    /// Whether what was found may be there; it is certain from now on.
-    fn compare(&mut self, opened: &Opened) -> Result<(), String> {
+    /// Whether what was found may be there, which is returned. It is certain from now on, unless a
+    /// suspect file was read that the disk has no room to write again.
+    fn compare(&mut self, opened: &Opened) -> Result<Model, String> {
         let found = Model::found(&opened.memory);
         let from = if self.only_processes_ended { self.confirmed } else { 0 };
         if !self.candidates[from..].contains(&found) {
@@ -251,9 +253,14 @@ impl Story {
                 opened.facts, self.history
             ));
         }
-        self.certain(found);
+        if opened.facts.renewed == Renewed::NotYet {
+            self.candidates.push(found.clone());
+            self.confirmed = self.candidates.len() - 1;
+        } else {
+            self.certain(found.clone());
+        }
         self.only_processes_ended = true;
-        Ok(())
+        Ok(found)
     }
 
     /// This is on the disk.
