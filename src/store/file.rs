@@ -352,10 +352,15 @@ impl Connected {
         let origin = origin::settle(&connection, paths, origin)?;
         // Not before: a connection that is dropped because its first sync has failed would sync
         // once more, which lies, and move what the disk does not have into the file.
+        let identities = identities(paths)?;
         keep_log_on_close(&connection, false)
             .map_err(|error| StoreError::database(paths.database(), error))?;
-        let identities = identities(paths)?;
         Ok(Connected { connection, origin, index_file, identities, index })
+    }
+
+    /// The log stays when this is dropped: on a full disk the file may say that it needs one.
+    pub fn keep_log(&self) {
+        let _ = keep_log_on_close(&self.connection, true);
     }
 }
 

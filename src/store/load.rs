@@ -119,7 +119,7 @@ fn open_file(
         begun => begun?,
     };
     if renewed != Renewed::No {
-        suspect::unmark(paths)?;
+        suspect::unmark(paths).inspect_err(|_| connected.keep_log())?;
     }
     Ok((memory, Some(connected), Facts { renewed, migrated, ..facts }))
 }

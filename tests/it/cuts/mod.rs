@@ -208,6 +208,19 @@ fn power_cuts_of_full_disks_part_nothing_that_happens_together() {
     lose_nothing("full disks", cuts_wanted(600) / 3, seed, lives);
 }
 
+/// A start had moved the log into the file, which said from then on that it needs one; the disk had no
+/// room for the mark in the log, and the start failed at its next step. It let the log go with its
+/// connection, and every start after it was refused: the log is missing.
+#[test]
+fn regression_a_start_that_fails_leaves_the_log_that_its_file_needs() {
+    let mut report = Report::default();
+    let lives = Lives { full: true, ..Lives::ORDINARY };
+    for _ in 0..3 {
+        cut_disk(&mut report, 3_469_406_500_031_212_325, lives);
+    }
+    assert!(report.broken.is_empty(), "{:#?}", report.broken);
+}
+
 /// The controls: what is broken on purpose is found by the same cuts, so that these can fail.
 fn is_caught(name: &str, lives: Lives) {
     let seed = Random::seed();
