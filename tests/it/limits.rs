@@ -394,6 +394,34 @@ fn max_memory_respects_the_limits_of_the_process() {
     }
 }
 
+/// A reload asks for the limits of the process again, for the default and for what is too much.
+#[test]
+fn a_reload_respects_the_limits_of_the_process() {
+    let prefix = ["bash", "-c", "ulimit -v 400000; exec \"$0\" \"$@\""];
+    let mut server = Setup::new().prefix(&prefix).without_database().start();
+    let mut peer = server.beanstalk();
+    let mut kept = 0;
+    for (limit, changed) in [
+        ("max_memory = \"1MiB\"", "limits.max_memory"),
+        ("max_memory = 0", "limits.max_memory"),
+        ("max_memory = \"1GiB\"", "nothing"),
+    ] {
+        server.setup = Setup::new().prefix(&prefix).without_database().limits(limit);
+        server.reload();
+        server.process.logged(&format!("reloaded changed={changed}"));
+        let is_small = limit.contains("1MiB");
+        let taken = (0..3).filter(|_| {
+            let body = "x".repeat(600_000);
+            peer.ask(&format!("put 0 0 60 600000\r\n{body}")).starts_with("INSERTED")
+        });
+        let taken = taken.count();
+        assert_eq!(taken, if is_small { 1 } else { 3 }, "{limit}");
+        kept += taken;
+    }
+    server.process.logged("102400000 bytes are used instead");
+    assert_eq!(peer.server("current-jobs-ready"), kept as u64);
+}
+
 /// `build/malloc.c` is linked, to which nothing in the program refers: without it each of the first
 /// threads has the C library set 64 MiB of address space aside.
 #[test]
