@@ -13,6 +13,7 @@ pub mod limits;
 pub mod output;
 pub mod pattern;
 pub mod policy;
+pub mod printable;
 pub mod refusal;
 pub mod settings;
 pub mod short_bytes;

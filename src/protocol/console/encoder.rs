@@ -9,6 +9,7 @@ use crate::words::change::MessageState;
 use crate::words::clock::{Now, Time};
 use crate::words::command::{Delivery, Reply, Tag};
 use crate::words::output::Output;
+use crate::words::printable::safe;
 use crate::words::refusal::Refusal;
 use crate::words::settings::QueueLimits;
 use crate::words::statistics::{
@@ -17,7 +18,7 @@ use crate::words::statistics::{
 
 use super::TerminalSize;
 use super::draw::Draw;
-use super::format::{bar, cell, moment, safe, size, uptime};
+use super::format::{bar, cell, moment, size, uptime};
 use super::help::{self, COMMANDS};
 use super::keyboard::{DO, WINDOW_SIZE};
 
