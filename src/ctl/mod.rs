@@ -3,6 +3,7 @@
 //! It shares no state with a daemon that runs: it speaks to it through its sockets, or works on files
 //! that no daemon uses.
 
+mod ask;
 mod bench;
 mod import;
 
@@ -16,7 +17,7 @@ const EXIT_USAGE: u8 = 64;
 
 /// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "phpmqctl", version, about = "Look at and measure a message queue server")]
+#[command(name = "phpmqctl", version, about = "Look at, steer and measure a message queue server")]
 struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -24,6 +25,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    #[command(flatten)]
+    Ask(ask::Verb),
     /// Put load on a server, check all it delivers and say how fast it was
     Bench(bench::Options),
     /// Make a database of the jobs that a stopped beanstalkd has left in its directory
@@ -38,6 +41,7 @@ pub fn command() -> clap::Command {
 /// Does what the words of a command line say, the program's name first.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     match Args::try_parse_from(words) {
+        Ok(Args { verb: Verb::Ask(verb) }) => ExitCode::from(ask::run(&verb)),
         Ok(Args { verb: Verb::Bench(options) }) => bench::run(&options),
         Ok(Args { verb: Verb::ImportBinlog(options) }) => ExitCode::from(import::run(&options)),
         Err(error) => {

@@ -3,7 +3,7 @@
 use crate::harness::Children as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use crate::harness::{Server, over_both};
 
@@ -93,4 +93,103 @@ fn exit_codes_tell_bad_words_from_a_server_that_is_not_there() {
     assert_eq!(bench(&nobody, "").status.code(), Some(69));
     assert_eq!(bench(&nobody, "--work juggle").status.code(), Some(64));
     assert_eq!(bench(&nobody, "--rate 0").status.code(), Some(64));
+}
+
+/// What a verb says about the daemon at this address, with this on its standard input.
+fn ctl(server: &Server, words: &str, input: &str) -> (Option<i32>, String, String) {
+    let address = match server.address("http") {
+        path if path.starts_with("unix:") => path.to_owned(),
+        address => format!("http://{address}"),
+    };
+    let stdin = tempfile::tempfile().unwrap();
+    (&stdin).write_all(input.as_bytes()).unwrap();
+    std::io::Seek::rewind(&mut &stdin).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_phpmqctl"))
+        .args(words.split_whitespace())
+        .env("PHPMQ_SERVER", address)
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .start()
+        .and_then(Child::wait_with_output)
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+over_both! {
+    fn an_operator_finds_out_why_a_queue_is_stuck_and_mends_it(transport) {
+        let server = Server::on(transport);
+        let ok = |words: &str| {
+            let (code, out, err) = ctl(&server, words, "");
+            assert_eq!((code, err.as_str()), (Some(0), ""), "{words}: {out}");
+            out
+        };
+        assert_eq!(ctl(&server, "put mail --priority 7 --attribute kind=x", "hello\nyou").1, "1\n");
+        assert_eq!(ok("put mail --delay 1h second"), "2\n");
+        assert!(ok("queue mail").contains("! it has no consumer"));
+        let mut worker = server.beanstalk();
+        worker.stream.send("watch mail\r\nreserve\r\n");
+        assert_eq!(worker.stream.line(), "WATCHING 2");
+        assert_eq!(worker.stream.line(), "RESERVED 1 9");
+        let told = ok("queue mail");
+        assert!(told.contains("held: 1 by ") && told.contains("(beanstalk)"), "{told}");
+        assert_eq!(ok("queues m*"), "mail\t0\t1\t1\t0\t-\t15\t1\n");
+        let told = ok("message 1");
+        assert!(told.contains("attribute kind: x\n") && told.ends_with("\nhello\nyou\n"), "{told}");
+        assert_eq!(ok("message 1 --body"), "hello\nyou");
+        assert_eq!(ok("kick mail"), "1 kicked\n");
+        assert!(ok("pause mail").contains("! it is paused"));
+        assert!(!ok("resume mail").contains("paused"));
+        let (code, _, err) = ctl(&server, "delete 1 2 --yes", "");
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.starts_with("phpmqctl: 1: ") && err.contains("wrong_state"), "{err}");
+        assert!(ok("status").contains("connections, beanstalk: 1\n"));
+        assert_eq!(ok("status --ready"), "");
+    }
+
+    fn nothing_is_removed_that_nobody_has_agreed_to(transport) {
+        let server = Server::on(transport);
+        ctl(&server, "put q x", "");
+        let (code, out, err) = ctl(&server, "flush q", "y\n");
+        assert_eq!((code, out.as_str()), (Some(64), ""));
+        assert!(err.contains("1 messages of the queue q") && err.contains("--yes"), "{err}");
+        assert_eq!(ctl(&server, "flush q --yes", "").1, "1 removed\n");
+        let (code, _, err) = ctl(&server, "flush q --yes", "");
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains("queue_not_found"), "{err}");
+    }
+
+    fn scripts_get_the_answers_as_they_are(transport) {
+        let server = Server::on(transport);
+        for name in ["a", "b", "c"] {
+            ctl(&server, &format!("put {name} x"), "");
+        }
+        let (code, out, _) = ctl(&server, "queues --json --sort name -n 2", "");
+        assert_eq!(code, Some(0));
+        let names: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((names.len(), &names[1]["name"]), (2, &"b".into()));
+        let (_, out, _) = ctl(&server, "put q --json x", "");
+        assert_eq!(out, "{\"id\":\"4\",\"queue\":\"q\",\"state\":\"ready\"}\n");
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_ends_with_its_own_code() {
+    let ask = |words: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_phpmqctl"))
+            .args(words.split_whitespace())
+            .said()
+            .unwrap();
+        output.status.code()
+    };
+    assert_eq!(ask("status --server unix:/nonexistent.sock"), Some(69));
+    assert_eq!(ask("status --server ftp://x"), Some(64));
+    assert_eq!(ask("put"), Some(64));
+    let server = Server::start();
+    let beanstalk = format!("http://{}", server.address("beanstalk"));
+    assert!([Some(69), Some(70)].contains(&ask(&format!("status --server {beanstalk}"))));
+    let http = format!("http://{}", server.address("http"));
+    assert_eq!(ask(&format!("put --server {http} q x --delay soon")), Some(64));
+    assert_eq!(ask(&format!("message --server {http} 7")), Some(1));
 }
