@@ -153,7 +153,7 @@ over_both! {
         ctl(&server, "put q x", "");
         let (code, out, err) = ctl(&server, "flush q", "y\n");
         assert_eq!((code, out.as_str()), (Some(64), ""));
-        assert!(err.contains("1 messages of the queue q") && err.contains("--yes"), "{err}");
+        assert!(err.contains("1 message of the queue q") && err.contains("--yes"), "{err}");
         assert_eq!(ctl(&server, "flush q --yes", "").1, "1 removed\n");
         let (code, _, err) = ctl(&server, "flush q --yes", "");
         assert_eq!(code, Some(1), "{err}");
@@ -192,4 +192,11 @@ fn what_cannot_be_asked_ends_with_its_own_code() {
     let http = format!("http://{}", server.address("http"));
     assert_eq!(ask(&format!("put --server {http} q x --delay soon")), Some(64));
     assert_eq!(ask(&format!("message --server {http} 7")), Some(1));
+    let no_name = Command::new(env!("CARGO_BIN_EXE_phpmqctl"))
+        .args(["put", "--server", &http, "", "x"])
+        .said()
+        .unwrap();
+    assert_eq!(no_name.status.code(), Some(64));
+    let text = String::from_utf8_lossy(&no_name.stderr).into_owned();
+    assert!(text.contains("bad_name"), "{text}");
 }

@@ -67,6 +67,9 @@ impl fmt::Display for Fault {
             }
             Fault::Problem(status, problem) => {
                 let text = |name| problem.get(name).and_then(Value::as_str).unwrap_or_default();
+                if problem.get("name").is_some() {
+                    write!(f, "{}: ", safe(text("name")))?;
+                }
                 write!(f, "{} ({status} {})", safe(text("detail")), safe(text("code")))?;
                 let errors = problem.get("errors").and_then(Value::as_array);
                 for error in errors.into_iter().flatten() {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::config::values::Millis;
+
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub(in crate::ctl) enum Verb {
@@ -120,15 +122,15 @@ pub(in crate::ctl) struct Put {
 
     /// Until it is ready: 1500ms, 30s, 5m, 2h
     #[arg(long, value_name = "DURATION")]
-    pub delay: Option<String>,
+    pub delay: Option<Millis>,
 
     /// Until it expires
     #[arg(long, value_name = "DURATION")]
-    pub ttl: Option<String>,
+    pub ttl: Option<Millis>,
 
     /// How long a consumer may hold it
     #[arg(long, value_name = "DURATION")]
-    pub time_to_run: Option<String>,
+    pub time_to_run: Option<Millis>,
 
     /// An attribute; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
@@ -164,9 +166,9 @@ pub(in crate::ctl) struct Pause {
     #[arg(value_name = "QUEUE")]
     pub name: String,
 
-    /// For so many milliseconds, and not until it is resumed
-    #[arg(long = "for-ms", value_name = "MILLISECONDS")]
-    pub for_ms: Option<u64>,
+    /// For so long, and not until it is resumed
+    #[arg(long = "for", value_name = "DURATION")]
+    pub lasting: Option<Millis>,
 
     #[command(flatten)]
     pub common: Common,

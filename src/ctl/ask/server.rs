@@ -204,7 +204,8 @@ pub(super) fn encoded(name: &str) -> String {
 /// A queue's name as a segment of a path: in base64url where a path could lose it.
 pub(super) fn queue_path(name: &str) -> String {
     use base64::Engine as _;
-    if name == "." || name == ".." || name.starts_with('=') {
+    // What is no name is for the server to say, and not another path.
+    if ["", ".", ".."].contains(&name) || name.starts_with('=') {
         let encoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(name);
         return format!("/v1/queues/={encoded}");
     }
@@ -241,6 +242,7 @@ mod tests {
         assert_eq!(queue_path("a/b c"), "/v1/queues/a%2Fb%20c");
         assert_eq!(queue_path("mail.eu"), "/v1/queues/mail.eu");
         assert_eq!(queue_path(".."), "/v1/queues/=Li4");
+        assert_eq!(queue_path(""), "/v1/queues/=");
         assert_eq!(queue_path("=x"), "/v1/queues/=PXg");
         assert_eq!(queue_path("..."), "/v1/queues/%2E%2E%2E");
     }

@@ -10,6 +10,7 @@ use super::options::{
 };
 use super::server::{Content, Server, encoded, queue_path};
 use super::show;
+use crate::config::values::Millis;
 
 /// Queues that are asked for at a time.
 const PAGE_ITEMS: u64 = 1_000;
@@ -129,7 +130,7 @@ fn put(options: &Put) -> Result<u8, Fault> {
     for (name, value) in
         [("delay", &options.delay), ("ttl", &options.ttl), ("time_to_run", &options.time_to_run)]
     {
-        query.extend(value.as_ref().map(|value| format!("{name}={}", encoded(value))));
+        query.extend(value.as_ref().map(|Millis(millis)| format!("{name}={millis}")));
     }
     for attribute in &options.attribute {
         let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
@@ -151,10 +152,14 @@ fn flush(options: &Flush) -> Result<u8, Fault> {
     if !options.yes {
         let dry = server.json("POST", &path, Content::Json(json!({"dry_run": true})))?;
         let count = dry.get("removed").and_then(Value::as_u64).unwrap_or(0);
-        agree(&format!("{count} messages of the queue {}", options.name))?;
+        agree(&format!("{} of the queue {}", messages(count), options.name))?;
     }
     let answer = server.json("POST", &path, Content::Json(json!({})))?;
     print(&options.common, &answer, |answer, out| counted(answer, "removed", out))
+}
+
+fn messages(count: u64) -> String {
+    format!("{count} message{}", if count == 1 { "" } else { "s" })
 }
 
 /// Asks whoever sits at the terminal.
@@ -180,7 +185,8 @@ fn counted(answer: &Value, name: &str, out: &mut dyn Write) -> io::Result<()> {
 fn pause(options: &Pause) -> Result<u8, Fault> {
     let server = Server::of(&options.common)?;
     let path = format!("{}/pause", queue_path(&options.name));
-    let answer = server.json("POST", &path, Content::Json(json!({"for_ms": options.for_ms})))?;
+    let for_ms = options.lasting.map(|Millis(millis)| millis);
+    let answer = server.json("POST", &path, Content::Json(json!({"for_ms": for_ms})))?;
     print(&options.common, &answer, show::queue)
 }
 
@@ -201,7 +207,7 @@ fn kick(options: &Kick) -> Result<u8, Fault> {
 fn delete(options: &Delete) -> Result<u8, Fault> {
     let server = Server::of(&options.common)?;
     if !options.yes {
-        agree(&format!("{} messages", options.ids.len()))?;
+        agree(&messages(options.ids.len() as u64))?;
     }
     let mut exit = 0;
     for id in &options.ids {
