@@ -205,6 +205,20 @@ fn how_the_bytes_are_cut_changes_nothing() {
 }
 
 #[test]
+fn a_request_whose_commands_do_not_fit_into_a_batch_keeps_its_last_byte_until_the_next() {
+    let get = format!("GET /healthz HTTP/1.1\r\n{HOST}\r\n");
+    let delete = format!("DELETE /v1/messages/5 HTTP/1.1\r\n{HOST}\r\n");
+    let bytes = (get.repeat(255) + &delete).into_bytes();
+    let (mut decoder, mut requests) = (halves().0, Requests::default());
+    // Nobody would come for the second command if all bytes had been taken.
+    assert_eq!(decoder.decode(Time(0), &bytes, &mut requests), Ok(bytes.len() - 1));
+    assert!(requests.is_full());
+    assert_eq!(requests.take().last().unwrap().command, Command::Remove(MessageId(5)));
+    assert_eq!(decoder.decode(Time(0), &bytes[bytes.len() - 1..], &mut requests), Ok(1));
+    assert_eq!(requests.take()[0].command, Command::MessageStatistics(MessageId(5)));
+}
+
+#[test]
 fn changed_bytes_are_decoded_the_same_however_they_are_cut() {
     let mut random = Random::announced();
     for _ in 0..4_000 {

@@ -275,3 +275,24 @@ fn a_refused_body_is_dropped_and_its_rest_skipped() {
         assert!(is_refused(&requests.take().last().unwrap().command, Refusal::OutOfMemory));
     }
 }
+
+#[test]
+fn a_body_in_pieces_stands_in_line_between_two_of_them() {
+    let mut scene = scene_with(limits());
+    scene.stage.shared.admission.set_kept(MEMORY + 1, 0);
+    start(&scene, "http");
+    // A whole piece, so that the decoder has no place for more just now.
+    let piece = "x".repeat(3_000);
+    scene.say(&format!(
+        "POST /v1/queues/q/messages HTTP/1.1\r\nHost: localhost\r\n\
+         Transfer-Encoding: chunked\r\n\r\nbb8\r\n{piece}\r\n"
+    ));
+    let tag = loop {
+        match scene.stage.event() {
+            Event::Requests { requests, .. } => break format!("{:?}", requests[0].tag),
+            Event::Ping => {}
+            other => panic!("no requests but {}", name(&other)),
+        }
+    };
+    assert!(tag.contains("out_of_memory"), "{tag}");
+}
