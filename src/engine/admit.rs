@@ -178,7 +178,7 @@ impl Engine {
         self.try_waiting_puts(turn);
     }
 
-    /// WaitingPuts are refused from now on, or accepted again. One that waits for ids on a full disk would
+    /// Puts are refused from now on, or accepted again. One that waits for ids on a full disk would
     /// wait for as long as that lasts, and its connection with it.
     pub(super) fn refuse_puts(&mut self, turn: &mut Turn<'_>, refusal: Option<Refusal>) {
         self.refuse_puts = refusal;

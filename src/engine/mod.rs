@@ -510,13 +510,17 @@ impl Engine {
     /// The queue of this name, made if there is none; `None` when there are too many, or their names
     /// take too much memory.
     fn queue(&mut self, name: &QueueName) -> Option<QueueSlot> {
-        let queues = self.ledger.queues();
-        if let Some(slot) = queues.find(name) {
-            return Some(slot);
+        match self.ledger.queues().find(name) {
+            Some(slot) => Some(slot),
+            None => self.has_room_for_queue(0, 0).then(|| self.ledger.make_queue(name)),
         }
-        let has_room = queues.len() < self.limits.max_queues()
-            && queues.bytes() < queue_bytes_max(self.limits.max_memory());
-        has_room.then(|| self.ledger.make_queue(name))
+    }
+
+    /// Whether one more queue can be made beside so many that are about to be, and their bytes.
+    fn has_room_for_queue(&self, others: usize, bytes: u64) -> bool {
+        let queues = self.ledger.queues();
+        queues.len() + others < self.limits.max_queues()
+            && queues.bytes() + bytes < queue_bytes_max(self.limits.max_memory())
     }
 
     /// Why there is no queue.

@@ -15,7 +15,7 @@ use crate::words::limits::{TOGETHER_BYTES_MAX, TOGETHER_ROWS_MAX};
 use crate::words::refusal::Refusal;
 
 use super::state::message::Slot;
-use super::state::queue::QueueSlot;
+use super::state::queue::{QueueSlot, queue_bytes};
 use super::state::session::{SessionSlot, WaitingPuts};
 use super::{Asker, Effect, Engine, Turn};
 
@@ -34,6 +34,13 @@ struct Checked {
     puts: u64,
     rows: usize,
     body_bytes: u64,
+}
+
+/// The queues that are made for steps.
+#[derive(Default)]
+struct MadeQueues<'s> {
+    names: BTreeSet<&'s QueueName>,
+    bytes: u64,
 }
 
 impl Checked {
@@ -152,7 +159,7 @@ impl Engine {
             return Err(Refusal::TooMuchTogether);
         }
         let mut seen = FxHashSet::default();
-        let mut made = BTreeSet::new();
+        let mut made = MadeQueues::default();
         let mut put_before = FxHashMap::default();
         for step in steps {
             match step {
@@ -192,7 +199,7 @@ impl Engine {
         &self,
         who: SessionSlot,
         with: &'s PutWith,
-        made: &mut BTreeSet<&'s QueueName>,
+        made: &mut MadeQueues<'s>,
         put_before: &mut FxHashMap<QueueSlot, u64>,
     ) -> Result<(), Refusal> {
         if let Some(refusal) = self.refuse_puts {
@@ -200,13 +207,16 @@ impl Engine {
         }
         let Some(queue) = self.meant_by(who, &with.put.queue) else {
             let Target::Named(name) = &with.put.queue else { return Err(Refusal::TooManyQueues) };
-            made.insert(name);
-            let queues = self.ledger.queues().len() + made.len();
-            return if queues > self.limits.max_queues() {
-                Err(Refusal::TooManyQueues)
-            } else {
-                Ok(())
-            };
+            if made.names.contains(name) {
+                return Ok(());
+            }
+            if !self.has_room_for_queue(made.names.len(), made.bytes) {
+                let is_full = self.has_room_for_queue(made.names.len(), 0);
+                return Err(if is_full { Refusal::OutOfMemory } else { self.refuse_queue() });
+            }
+            made.bytes += queue_bytes(name);
+            made.names.insert(name);
+            return Ok(());
         };
         let here = self.ledger.queue(queue);
         let before = put_before.entry(queue).or_default();

@@ -247,7 +247,7 @@ impl Queues {
 
 /// What a queue takes beside its messages: it stands in a slab and two tables, and its name in the
 /// database in memory as well.
-fn queue_bytes(name: &QueueName) -> u64 {
+pub fn queue_bytes(name: &QueueName) -> u64 {
     QUEUE_OVERHEAD_BYTES + 2 * name.as_str().len() as u64
 }
 

@@ -91,6 +91,23 @@ fn queues_that_there_is_no_room_for_refuse_the_whole() {
     assert_eq!(t.state(1), "Buried");
 }
 
+/// What a queue takes is known before any is made.
+#[test]
+fn queues_whose_names_take_too_much_memory_refuse_the_whole() {
+    // Half of it is for queues of 514 bytes: there is room for two beside the first one, the second
+    // of which brings it beyond.
+    let limits = LimitValues { max_memory: 2 * 1_100, ..LimitValues::default() };
+    let mut t = Talk::with(limits).workers("a");
+    t.say('a', "put");
+    t.say('a', "reserve");
+    t.changes.clear();
+    let refused = t.command('a', together(&["put r", "put s", "put r", "put t", "ack 1"]));
+    assert_eq!(refused, "a refused OutOfMemory");
+    assert_eq!((t.changes.len(), t.engine.ledger.queues().len()), (0, 1));
+    assert_eq!(t.command('a', together(&["put r", "put s", "put r"])), "a together 2 3 4");
+    assert_eq!(t.command('a', together(&["put r", "put t"])), "a refused OutOfMemory");
+}
+
 #[test]
 fn messages_are_handed_out_when_all_of_it_is_done() {
     let mut t = Talk::new().workers("ab").consumers("x");
