@@ -350,17 +350,10 @@ impl Connected {
         // when that fails: then the log's name, and with it all commits, could go with the power.
         paths.sync_directory()?;
         let origin = origin::settle(&connection, paths, origin)?;
-        // Not before: a connection that is dropped because its first sync has failed would sync
-        // once more, which lies, and move what the disk does not have into the file.
+        // The log still stays when the connection is dropped, here or later: after a failed sync
+        // another one would lie, and on a full disk the file may say that it needs the log.
         let identities = identities(paths)?;
-        keep_log_on_close(&connection, false)
-            .map_err(|error| StoreError::database(paths.database(), error))?;
         Ok(Connected { connection, origin, index_file, identities, index })
-    }
-
-    /// The log stays when this is dropped: on a full disk the file may say that it needs one.
-    pub fn keep_log(&self) {
-        let _ = keep_log_on_close(&self.connection, true);
     }
 }
 

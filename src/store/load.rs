@@ -119,13 +119,14 @@ fn open_file(
         begun => begun?,
     };
     if renewed != Renewed::No {
-        suspect::unmark(paths).inspect_err(|_| connected.keep_log())?;
+        suspect::unmark(paths)?;
     }
     Ok((memory, Some(connected), Facts { renewed, migrated, ..facts }))
 }
 
 /// Brings to the disk what was read of a suspect file: in a new one, or where there is no room for
-/// two, by writing all bytes of the old one again. On a file system that needs room for that too,
+/// two, by writing all bytes of the old one again, unless the new one is the truth already and only
+/// has to be put in its place, as the next start does. On a file system that needs room for that too,
 /// it is left to the daemon, which has everything in memory.
 fn renew(
     sound: Sound,
@@ -146,7 +147,7 @@ fn renew(
             let migrates = false;
             Ok((Sound { memory, summary, stand, connection, migrates }, Renewed::Anew))
         }
-        Err(StoreError::Full { .. }) => {
+        Err(StoreError::Full { .. }) if !swap::is_begun(paths) => {
             match suspect::write_again(paths, lock.guarded().map(Guard::file), &mut || ()) {
                 Ok(()) => {
                     drop(memory);

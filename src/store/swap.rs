@@ -35,6 +35,12 @@ use super::probe::store_error;
 use super::room::{Allocated, allocate};
 use super::schema::{self, PAGE_BYTES};
 
+/// Whether a new file is the truth already, and not in its place yet.
+pub(super) fn is_begun(paths: &Paths) -> bool {
+    // Where that can not be known, nothing is done to the old one.
+    fs::exists(paths.ready()).unwrap_or(true)
+}
+
 /// A new database on its way; dropped before [`NewFile::make_ready`] it is worth nothing.
 pub(super) struct NewFile {
     connection: Connection,
